@@ -107,6 +107,7 @@ class Embedded:
         max_samples: int | None = None,
     ) -> None:
         self.seed, self.noise, self.max_samples = seed, noise, max_samples
+        self.gold = gold.GoldReward()
         self.sizes = {
             "evaluation": evaluation,
             "prompts": prompts,

@@ -1,0 +1,1 @@
+"""From samples to win rates that can be defended."""

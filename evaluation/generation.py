@@ -1,0 +1,59 @@
+"""One sampling run: load the policy, its reference and the scores, write samples.jsonl."""
+
+import json
+import os
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, set_seed
+
+from evaluation.sampling import sample
+from rlhf_trl_ext.checks import check, stated
+from rlhf_trl_ext.rewards.model import RewardModel
+from rlhf_trl_ext.stages import Stage, exclusive
+
+
+def generate(config: DictConfig) -> dict:
+    """Write `samples.jsonl` into the stage's folder unless it is there already; returns the stage's record."""
+    stage = Stage(config)
+    if stage.result:
+        return stage.result
+    for section in ("dataset", "model"):
+        check(config[section], section)
+    with exclusive(stage.folder):
+        return stage.result or _generate(stage)
+
+
+def _generate(stage: Stage) -> dict:
+    config = stage.config
+    stage.begin()
+    set_seed(config.seed)
+    with stated():
+        model = instantiate(config.model, model_name_or_path=config.policy, _convert_="all")
+        tokenizer = model.tokenizer(config.policy)
+        dataset = instantiate(config.dataset, _convert_="all")
+        prompts = dataset.load("prompts", "evaluation", tokenizer)["prompt"][: config.samples.max_prompts]
+    device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"
+    load = {"dtype": model.dtype, "device_map": device}
+    policy, reference = (
+        AutoModelForCausalLM.from_pretrained(p, **load).eval() for p in (config.policy, config.reference)
+    )
+    scores = {"reward": _reward(config, model.dtype, device)}
+    if gold := getattr(dataset, "gold", None):
+        scores["gold_reward"] = gold
+    options = {key: config.samples[key] for key in ("max_new_tokens", "temperature", "batch_size")}
+    rows = sample(policy, reference, tokenizer, list(prompts), scores, **options)
+    partial, path = stage.folder / "samples.partial", stage.folder / "samples.jsonl"
+    with partial.open("w") as file:
+        for row in tqdm(rows, total=len(prompts), desc=stage.name, unit="sample"):
+            file.write(json.dumps(row) + "\n")
+    os.replace(partial, path)
+    return stage.finish({"prompts": len(prompts), "file": str(path)})
+
+
+def _reward(config: DictConfig, dtype: str, device: str):
+    """The first reward function of the configuration; a path or hub id becomes a reward model."""
+    function = instantiate(config.reward.functions, _convert_="all")[0]
+    return RewardModel(function, config.samples.batch_size, dtype, device) if isinstance(function, str) else function

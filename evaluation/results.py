@@ -1,0 +1,92 @@
+"""Results of policies against a baseline, as a dictionary and as a table."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from hydra.utils import instantiate
+from rich.table import Table
+
+from evaluation.judge import Judge
+from evaluation.win_rate import win_rate
+
+
+def read_samples(path: str | Path) -> list[dict]:
+    """Rows of a samples.jsonl. Raises ValueError naming the file when it is absent."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; write it with `python -m launchers.generate`.")
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def compare(judge: Judge, baseline: list[dict], policies: dict[str, list[dict]]) -> dict[str, dict]:
+    """For every policy: win rate against the baseline with its interval, mean rewards and KL, length, truncation."""
+    return {name: {**win_rate(judge, rows, baseline), **describe(rows)} for name, rows in policies.items()}
+
+
+SPENT = ("sampled_tokens", "train_seconds", "peak_memory_mb")
+
+
+def summarise(config, records: dict[str, dict]) -> dict:
+    """Results of a pipeline: every policy against the baseline, what it cost, and the records of all stages.
+
+    records: stage name -> record, those of sampling under `samples-<policy>`.
+    """
+    judge = instantiate(config.judge)
+    samples = {name: read_samples(records[f"samples-{name}"]["file"]) for name in (config.baseline, *config.policies)}
+    baseline = samples.pop(config.baseline)
+    policies = compare(judge, baseline, samples)
+    for name, row in policies.items():
+        row.update({key: records[name][key] for key in SPENT})
+    return {
+        "baseline": config.baseline,
+        "judge": judge.name,
+        "seed": config.seed,
+        "baseline_result": {**describe(baseline), **{key: records[config.baseline][key] for key in SPENT}},
+        "policies": policies,
+        "stages": records,
+    }
+
+
+def describe(rows: list[dict]) -> dict:
+    """Means over samples; `gold_reward_mean` is None where the dataset has no gold reward. KL in nats per completion."""
+
+    def mean(key):
+        values = [row.get(key) for row in rows]
+        return None if None in values else float(np.mean(values))
+
+    return {
+        "reward_mean": mean("reward"),
+        "gold_reward_mean": mean("gold_reward"),
+        "kl_mean": mean("kl"),
+        "completion_tokens_mean": mean("completion_tokens"),
+        "truncated": mean("truncated"),
+        "prompts": len(rows),
+    }
+
+
+def table(results: dict) -> Table:
+    """results.json as a table for the terminal: the baseline first, then the policies."""
+    drawn = Table(title=f"against {results['baseline']}, judged by {results['judge']}", title_justify="left")
+    columns = ("policy", "win rate", "95 % interval", "reward", "gold", "KL", "sampled tokens", "train s", "peak MB")
+    for column in columns:
+        drawn.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+    rows = {results["baseline"]: results.get("baseline_result", {}), **results["policies"]}
+    for name, row in rows.items():
+        low, high = row.get("win_rate_ci", (None, None))
+        drawn.add_row(
+            name,
+            _number(row.get("win_rate"), ".3f"),
+            "" if low is None else f"{low:.3f} - {high:.3f}{'' if low <= 0.5 <= high else ' *'}",
+            _number(row.get("reward_mean"), ".2f"),
+            _number(row.get("gold_reward_mean"), ".3f"),
+            _number(row.get("kl_mean"), ".2f"),
+            _number(row.get("sampled_tokens"), ",d"),
+            _number(row.get("train_seconds"), ".0f"),
+            _number(row.get("peak_memory_mb"), ",.0f"),
+        )
+    drawn.caption = "* the interval excludes 0.5; intervals are over prompts, not over training seeds"
+    return drawn
+
+
+def _number(value, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,73 @@
+"""Samples of a policy on held-out prompts, with rewards and the divergence from a reference."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.utils import selective_log_softmax
+
+
+def sample(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[dict]],
+    scores: dict[str, Callable],
+    max_new_tokens: int,
+    temperature: float,
+    batch_size: int,
+) -> Iterator[dict]:
+    """One sample per prompt, in order: prompt, completion, its scores, kl, completion_tokens, truncated.
+
+    scores: name -> reward function `(prompts, completions) -> list of float`, completions in chat form.
+    kl: `sum_t log policy(y_t) - log reference(y_t)` over the sampled tokens, in nats per completion (estimator k1),
+    at temperature 1.
+    """
+    tokenizer.padding_side = "left"
+    ends = policy.generation_config.eos_token_id
+    ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=policy.device)
+    for start in range(0, len(prompts), batch_size):
+        batch = prompts[start : start + batch_size]
+        inputs = tokenizer.apply_chat_template(
+            batch, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        ).to(policy.device)
+        inputs.pop("token_type_ids", None)
+        with torch.no_grad():
+            ids = policy.generate(
+                **inputs, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
+            )
+        width = inputs["input_ids"].shape[1]
+        completion_ids = ids[:, width:]  # (B, T)
+        mask = completion_mask(completion_ids, ends)
+        attention = torch.cat([inputs["attention_mask"], mask], dim=1)
+        difference = (logprobs(policy, ids, attention, width) - logprobs(reference, ids, attention, width)) * mask
+        texts = tokenizer.batch_decode(
+            completion_ids.masked_fill(mask == 0, tokenizer.pad_token_id), skip_special_tokens=True
+        )
+        chats = [[{"role": "assistant", "content": text}] for text in texts]
+        scored = {name: function(prompts=batch, completions=chats) for name, function in scores.items()}
+        ended = torch.isin(completion_ids, ends).any(dim=1)
+        for row, prompt in enumerate(batch):
+            yield {
+                "prompt": prompt,
+                "completion": texts[row],
+                **{name: values[row] for name, values in scored.items()},
+                "kl": difference[row].sum().item(),
+                "completion_tokens": int(mask[row].sum()),
+                "truncated": not ended[row].item(),
+            }
+
+
+def completion_mask(completion_ids: Tensor, ends: Tensor) -> Tensor:
+    """1 up to and with the first end token, 0 after it. completion_ids: `(B, T)`, ends: `(E,)`; returns `(B, T)` long."""
+    is_end = torch.isin(completion_ids, ends).long()
+    return (is_end.cumsum(dim=1) - is_end == 0).long()
+
+
+@torch.no_grad()
+def logprobs(model: PreTrainedModel, ids: Tensor, attention: Tensor, width: int) -> Tensor:
+    """Log-probabilities of the tokens from position `width` on. ids, attention: `(B, width + T)`; returns `(B, T)`."""
+    positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
+    logits = model(ids, attention_mask=attention, position_ids=positions).logits[:, width - 1 : -1]
+    return selective_log_softmax(logits.float(), ids[:, width:])

@@ -1,0 +1,15 @@
+"""Sample a policy on held-out prompts: `python -m launchers.generate policy=<folder> reference=<folder>`."""
+
+from launchers.entry import entry
+
+
+@entry("generate")
+def main(config):
+    from evaluation.generation import generate
+
+    record = generate(config)
+    print(f"{record['name']}: {record['prompts']} samples in {record['file']}")
+
+
+if __name__ == "__main__":
+    main()

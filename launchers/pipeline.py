@@ -1,0 +1,34 @@
+"""SFT, reward model, policies, samples, judgement: `python -m launchers.pipeline experiment=demo`."""
+
+import json
+from pathlib import Path
+
+from launchers.entry import entry
+
+
+@entry("pipeline")
+def main(config):
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+    from rich.console import Console
+
+    from evaluation.results import summarise, table
+    from rlhf_trl_ext.checks import stated
+    from rlhf_trl_ext.pipeline import Plan, link
+
+    experiment = HydraConfig.get().runtime.choices.get("experiment") or "pipeline"
+    folder = Path(config.output_dir or Path(config.output_root) / experiment)
+    plan = Plan(config, lambda name: compose(f"algorithm/{name}"))
+    plan.check()
+    records = plan.execute()
+    with stated():
+        results = summarise(config, records)
+    folder.mkdir(parents=True, exist_ok=True)
+    link(folder, plan.folders)
+    (folder / "results.json").write_text(json.dumps(results, indent=2))
+    Console().print(table(results))
+    print(f"written to {folder / 'results.json'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What every run records, whatever it reports to: metrics as JSONL, seconds, peak memory and sampled tokens."""
+
+import json
+import math
+import resource
+import time
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+
+class MetricsRecorder(TrainerCallback):
+    """Append one JSON line per log to `metrics.jsonl`; a resumed run continues at its checkpoint's step.
+
+    seconds: training time, summed over the sessions of an interrupted run.
+    sampled_tokens: completion tokens generated so far, over all processes (online algorithms only).
+    """
+
+    def __init__(self, folder: Path):
+        self.path = Path(folder) / "metrics.jsonl"
+        self.seconds = 0.0
+        self.sampled_tokens = 0
+        self.last_step = 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        rows = read_metrics(self.path) if self.path.exists() else []
+        rows = [row for row in rows if row["step"] <= state.global_step]
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if rows:
+            self.seconds, self.sampled_tokens = rows[-1]["seconds"], rows[-1].get("sampled_tokens", 0)
+        self.last_step = state.global_step
+        self.begin = time.perf_counter() - self.seconds
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not hasattr(self, "begin"):
+            return
+        self.seconds = time.perf_counter() - self.begin
+        row = {"step": state.global_step, "max_steps": state.max_steps, "seconds": round(self.seconds, 3), **logs}
+        if "completions/mean_length" in logs:
+            batches = generations(args, state.global_step) - generations(args, self.last_step)
+            self.sampled_tokens += round(logs["completions/mean_length"] * batches * args.generation_batch_size)
+            self.last_step = state.global_step
+        if self.sampled_tokens:
+            row["sampled_tokens"] = self.sampled_tokens
+        with self.path.open("a") as file:
+            file.write(
+                json.dumps({k: v if isinstance(v, int | float | str) else str(v) for k, v in row.items()}) + "\n"
+            )
+
+    def summary(self) -> dict:
+        """`train_seconds`, `sampled_tokens` and `peak_memory_mb` of this process for the stage's record."""
+        return {
+            "train_seconds": round(self.seconds, 1),
+            "sampled_tokens": self.sampled_tokens,
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+        }
+
+
+def generations(args, step: int) -> int:
+    """Generation batches that TRL has sampled once `step` optimizer steps are done.
+
+    One batch serves `steps_per_generation * num_iterations` micro-steps; a step has `gradient_accumulation_steps`.
+    """
+    return math.ceil(step * args.gradient_accumulation_steps / (args.steps_per_generation * args.num_iterations))
+
+
+def peak_memory_mb() -> float:
+    """CUDA memory allocated at most, in MiB; without CUDA, this process's resident memory at most."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Rows of a metrics.jsonl; a line torn by a crash is left out."""
+    rows = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows

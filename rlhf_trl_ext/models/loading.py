@@ -1,0 +1,70 @@
+"""Checkpoint and tokenizer of a run: `trl.ModelConfig` plus a builder for models made from code and a chat template."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trl
+from filelock import FileLock
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+TEMPLATES = Path(__file__).parents[1] / "chat_templates"
+
+
+@dataclass
+class ModelArguments(trl.ModelConfig):
+    """`trl.ModelConfig` with only two keys added."""
+
+    build: Any = field(default=None, metadata={"help": "Called with a folder to make the model when no path is given."})
+    chat_template: str | None = field(
+        default=None, metadata={"help": "For tokenizers without one: a name in rlhf_trl_ext/chat_templates, or a file."}
+    )
+
+    def checkpoint(self, cache: Path) -> str:
+        """The path or hub id that TRL loads; a `build` model is made below `cache` on first use."""
+        if self.model_name_or_path:
+            return self.model_name_or_path
+        if self.build is None:
+            raise ValueError("model.model_name_or_path is empty: give a folder or a hub id.")
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".lock"):
+            if not (cache / "config.json").exists():
+                self.build(cache)
+        return str(cache)
+
+    def tokenizer(self, checkpoint: str) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer, with a pad token and a chat template.
+
+        Raises ValueError when it has no chat template and none is configured: a guessed one would train the wrong text.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=self.model_revision)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if self.chat_template is not None and tokenizer.chat_template is None:
+            tokenizer.chat_template = template(self.chat_template)
+        if tokenizer.chat_template is None:
+            known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+            raise ValueError(
+                f"model.model_name_or_path={checkpoint}: its tokenizer has no chat template; "
+                f"give model.chat_template=<file.jinja> or one of {known}."
+            )
+        return tokenizer
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """`peft_config` and `quantization_config` as TRL's trainers take them."""
+        return {"peft_config": trl.get_peft_config(self), "quantization_config": trl.get_quantization_config(self)}
+
+    def load_arguments(self) -> dict[str, Any]:
+        """`model_init_kwargs` of TRL's config classes."""
+        chosen = {"dtype": self.dtype, "attn_implementation": self.attn_implementation, "revision": self.model_revision}
+        return {key: value for key, value in chosen.items() if value is not None}
+
+
+def template(name: str) -> str:
+    """Text of a chat template: the name of a file in `rlhf_trl_ext/chat_templates` without .jinja, or a path."""
+    path = TEMPLATES / f"{name}.jinja"
+    path = path if path.exists() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in TEMPLATES.glob("*.jinja")))
+        raise ValueError(f"model.chat_template={name}: no such file; allowed are {known}, or a path to a .jinja file.")
+    return path.read_text()

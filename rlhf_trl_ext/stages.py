@@ -1,0 +1,165 @@
+"""A stage: one configuration, one folder named by the fingerprint of everything that decides its result.
+
+A folder holds config.yaml, versions.json, metrics.jsonl, checkpoints, the saved model and, once finished, stage.json.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from filelock import FileLock
+from omegaconf import DictConfig, OmegaConf
+
+from rlhf_trl_ext.checks import ConfigError, as_json
+
+PACKAGES = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers")
+# Modules that every training stage runs; what a configuration names by `_target_` is added to them.
+SHARED = ("training", "models.loading", "data.corpus", "data.schema", "data.reading")
+# Where a result goes and how it is reported does not decide what it is.
+INCIDENTAL = ("output_root", "output_dir", "overwrite", "stages", "needs", "hand_over", "reward", "hydra")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that training runs on, and this project's git commit ("" outside git)."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {**found, "git_commit": git.stdout.strip()}
+
+
+def digest(node) -> str:
+    """SHA-256 (16 hex digits) of plain data, the code that its `_target_`s name, and the local files that it names."""
+    code = {module: _source(module) for module in _targets(node)}
+    files = {text: identity for text in _strings(node) if (identity := _folder_identity(text))}
+    return hashlib.sha256(as_json([node, code, files]).encode()).hexdigest()[:16]
+
+
+def built_folder(config: DictConfig) -> Path:
+    """Where a model that is made from code is kept."""
+    build = OmegaConf.to_container(config.model, resolve=True).get("build")
+    return Path(config.output_root) / "models" / digest(build)
+
+
+def fingerprint(config: DictConfig) -> str:
+    """SHA-256 (16 hex digits) of the configuration, the data and models it names, the code and the package versions."""
+    decides = {
+        key: value for key, value in OmegaConf.to_container(config, resolve=True).items() if key not in INCIDENTAL
+    }
+    args = decides.get("args", {})
+    for incidental in ("report_to", "run_name", "logging_dir", "disable_tqdm"):
+        args.pop(incidental, None)
+    shared = {name: _source(f"rlhf_trl_ext.{name}") for name in SHARED}
+    packages = {name: number for name, number in versions().items() if name != "git_commit"}
+    return digest([decides, shared, packages])
+
+
+class Stage:
+    """Folder and state of one stage."""
+
+    def __init__(self, config: DictConfig):
+        self.config = config
+        self.name = config.name
+        self.fingerprint = fingerprint(config)
+        default = Path(config.output_root) / "stages" / f"{self.name}-{self.fingerprint}"
+        self.folder = Path(config.output_dir) if config.output_dir else default
+
+    @property
+    def result(self) -> dict | None:
+        """What the finished stage recorded, or None. Raises ConfigError when the folder holds another run."""
+        path = self.folder / "stage.json"
+        if not path.exists():
+            return None
+        result = json.loads(path.read_text())
+        if result["fingerprint"] != self.fingerprint:
+            raise ConfigError(
+                f"output_dir={self.folder} holds another run ({result['fingerprint']}, not {self.fingerprint}): "
+                "choose another folder, or overwrite=true to replace it."
+            )
+        return result
+
+    def begin(self) -> None:
+        """Write the resolved configuration, which `launchers.train --config-dir <folder>` runs again, and versions."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        resolved = OmegaConf.to_container(self.config, resolve=True)
+        resolved.update(output_dir=str(self.folder), stages={}, overwrite=False)
+        text = OmegaConf.to_yaml({"defaults": ["hydra_settings", "_self_"]} | resolved)
+        (self.folder / "config.yaml").write_text(text)
+        record = {"fingerprint": self.fingerprint, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **versions()}
+        (self.folder / "versions.json").write_text(json.dumps(record, indent=2))
+
+    def finish(self, record: dict) -> dict:
+        """Record the result; written aside and renamed, so that a stage is finished wholly or not at all."""
+        record = {"name": self.name, "fingerprint": self.fingerprint, **record}
+        partial = self.folder / "stage.json.partial"
+        partial.write_text(json.dumps(record, indent=2))
+        os.replace(partial, self.folder / "stage.json")
+        return record
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path):
+    """One run at a time in a folder: the main process holds a lock, the others wait for it."""
+    from accelerate import PartialState
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    if PartialState().is_main_process:
+        lock.acquire()
+    PartialState().wait_for_everyone()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _targets(node) -> set[str]:
+    """Modules of this project that a configuration names by `_target_`."""
+    if isinstance(node, list):
+        return set().union(*map(_targets, node))
+    if not isinstance(node, dict):
+        return set()
+    own = node.get("_target_", "")
+    found = set().union(*map(_targets, node.values()))
+    return found | {own.rpartition(".")[0]} if own.startswith(("rlhf_trl_ext.", "evaluation.")) else found
+
+
+def _source(module: str) -> str:
+    spec = find_spec(module)
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else ""
+
+
+def _strings(node) -> set[str]:
+    if isinstance(node, str):
+        return {node}
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return set().union(*map(_strings, children))
+
+
+def _folder_identity(text: str):
+    """Names, sizes and times of the files of a local folder or data file; "" for any other string.
+
+    A stage's own folder is identified by its fingerprint, so that moving a model does not retrain what stands on it.
+    """
+    path = Path(text)
+    if len(text) > 400 or "/" not in text or not path.exists():
+        return ""
+    if (path / "stage.json").exists():
+        return json.loads((path / "stage.json").read_text())["fingerprint"]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]

@@ -1,0 +1,116 @@
+"""Train one stage: check, load data, call TRL, record. No algorithm is named here."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from accelerate import PartialState
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from transformers.trainer_utils import get_last_checkpoint
+
+from rlhf_trl_ext.callbacks.records import MetricsRecorder
+from rlhf_trl_ext.checks import build, check, stated
+from rlhf_trl_ext.stages import Stage, built_folder, exclusive
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> dict:
+    """Run a stage, or reuse it when it is finished, or resume it from its last checkpoint; returns its record.
+
+    Under `accelerate launch` every process calls this. Raises ConfigError before any weights load.
+    """
+    stage = Stage(config)
+    if config.overwrite and int(os.environ.get("RANK", 0)) == 0:
+        shutil.rmtree(stage.folder, ignore_errors=True)
+    if stage.result:
+        logger.info("%s: finished already in %s", stage.name, stage.folder)
+        return stage.result
+    for section in ("dataset", "model", "trainer"):
+        check(config[section], section)
+    args = build(
+        config.args, "args", output_dir=str(stage.folder), run_name=config.args.get("run_name") or stage.folder.name
+    )
+    with exclusive(stage.folder):
+        return stage.result or _run(stage, args)
+
+
+def _run(stage: Stage, args) -> dict:
+    config = stage.config
+    main = PartialState().is_main_process
+    if main:
+        stage.begin()
+    with stated():
+        model = instantiate(config.model, _convert_="all")
+        with PartialState().main_process_first():
+            checkpoint = model.checkpoint(built_folder(config))
+            tokenizer = model.tokenizer(checkpoint)
+            dataset = instantiate(config.dataset, _convert_="all")
+            train_dataset = dataset.load(config.view, "train", tokenizer)
+            held_out = dataset.load(config.view, "evaluation", tokenizer) if _evaluates(config, args) else None
+    args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}
+    if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
+        os.environ.setdefault("WANDB_MODE", "offline")
+    recorder = MetricsRecorder(stage.folder)
+    trainer = instantiate(config.trainer, _convert_="all")(
+        model=checkpoint,
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        callbacks=[recorder],
+        **model.trainer_arguments(),
+    )
+    trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
+    metrics = trainer.evaluate() if config.evaluate else {}
+    save(trainer, stage.folder)
+    record = {
+        **recorder.summary(),
+        "steps": trainer.state.global_step,
+        "world_size": args.world_size,
+        "metrics": metrics,
+    }
+    return stage.finish(record) if main else record
+
+
+def save(trainer, folder: Path) -> None:
+    """Save a model that loads without adapters: LoRA weights go to `folder/adapter` and, merged, to `folder`.
+
+    The base is loaded again unquantised for the merge, so a QLoRA run saves full-precision weights.
+    """
+    if not getattr(trainer.model, "peft_config", None):
+        trainer.save_model(str(folder))
+    else:
+        from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+
+        trainer.save_model(str(folder / "adapter"))
+        if trainer.accelerator.is_main_process:
+            classifies = str(trainer.model.peft_config["default"].task_type).endswith("SEQ_CLS")
+            auto = AutoPeftModelForSequenceClassification if classifies else AutoPeftModelForCausalLM
+            extra = {"num_labels": 1} if classifies else {}
+            auto.from_pretrained(folder / "adapter", dtype="auto", **extra).merge_and_unload().save_pretrained(folder)
+            trainer.processing_class.save_pretrained(folder)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _evaluates(config: DictConfig, args) -> bool:
+    return config.evaluate or args.eval_strategy != "no"
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written wholly: its trainer_state.json is the last file that TRL writes."""
+    checkpoint = get_last_checkpoint(str(folder))
+    while checkpoint is not None:
+        try:
+            json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+            return checkpoint
+        except (FileNotFoundError, json.JSONDecodeError):
+            logger.warning("%s is incomplete and is set aside", checkpoint)
+            if PartialState().is_main_process:
+                os.replace(checkpoint, f"{checkpoint}.incomplete".replace("checkpoint-", "broken-"))
+            PartialState().wait_for_everyone()
+            checkpoint = get_last_checkpoint(str(folder))
+    return None
