@@ -1,0 +1,203 @@
+"""Corpus: one source of real data, from raw records to the rows of a view."""
+
+import hashlib
+import inspect
+import itertools
+import json
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlhf_trl_ext.data import reading, schema, splits
+from rlhf_trl_ext.data.schema import BadRow, NoRow, Row
+from rlhf_trl_ext.data.tally import Tally
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+SHARES = {"sft": 0.3, "reward": 0.3, "rl": 0.3, "evaluation": 0.1}
+PROGRESS_DELAY = 2  # seconds before a progress bar appears
+
+
+class Corpus:
+    """Records of a hub data set or of local files, turned into rows by `convert.rows(record, view)`.
+
+    convert: a source of this package; its `rows` raises BadRow for a malformed record, NoRow for one without a row.
+    hub: a hub data set, or {view: hub data set} where a source keeps its views in several repositories.
+    hub_split, hub_revision, hub_file: of that data set; a file of its repository is read like a local one.
+    path: local file or folder (.json, .jsonl, .gz of both, .parquet) to read instead of the hub.
+    max_samples: at most so many rows of any split, counted after all filters; fewer samples are a subset of more.
+    max_tokens: of the whole conversation, the longer of chosen and rejected, in the tokenizer's chat template.
+    max_prompt_tokens: of the prompt with the opening of the reply.
+    max_bad_fraction: of the records, in [0, 1], that may be malformed.
+    shares: of the prompts for sft, reward, rl and evaluation; with the seed they decide the split of a prompt.
+    Raises ValueError for a value that is not allowed and for a path without data.
+    """
+
+    def __init__(
+        self,
+        convert: Any,
+        hub: str | dict[str, str],
+        hub_split: str = "train",
+        hub_revision: str | None = None,
+        hub_file: str | None = None,
+        path: str | None = None,
+        max_samples: int | None = None,
+        max_tokens: int | None = None,
+        max_prompt_tokens: int | None = None,
+        max_bad_fraction: float = 0.01,
+        shares: dict[str, float] = SHARES,
+        seed: int = 0,
+    ) -> None:
+        limits = {"max_samples": max_samples, "max_tokens": max_tokens, "max_prompt_tokens": max_prompt_tokens}
+        for key, value in limits.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{key}={value} is not allowed: give a whole number >= 1, or null for no limit.")
+        if not 0 <= max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction={max_bad_fraction} is not allowed: give a number in [0, 1].")
+        if isinstance(hub, dict) and set(hub) != set(schema.VIEWS):
+            raise ValueError(f"hub={hub} does not name one data set for each of {', '.join(schema.VIEWS)}: do so.")
+        splits.check_shares(shares)
+        self.files = None if path is None else reading.local_files(path)
+        self.convert, self.path, self.shares, self.seed = convert, path, dict(shares), seed
+        self.hub, self.hub_split, self.hub_revision, self.hub_file = hub, hub_split, hub_revision, hub_file
+        self.max_samples, self.max_tokens, self.max_prompt_tokens = max_samples, max_tokens, max_prompt_tokens
+        self.max_bad_fraction = max_bad_fraction
+
+    def load(
+        self,
+        view: Literal["demonstrations", "preferences", "prompts"],
+        split: Literal["train", "evaluation"] = "train",
+        tokenizer: Any = None,
+    ) -> "Dataset":
+        """The rows of a view, in an order that is a hash of seed and row: files and their order do not matter.
+
+        split: "train" gives demonstrations of the sft share, preferences of the reward share and prompts of the rl
+        share; "evaluation" gives any view of the evaluation share. The same rows are kept once; of prompts that differ
+        in case or white space only, one. tokenizer: needed for max_tokens and max_prompt_tokens.
+        Raises ValueError if too many records are bad or no row is left, ConnectionError if the hub is out of reach.
+        """
+        for key, value, allowed in (("view", view, tuple(schema.VIEWS)), ("split", split, ("train", "evaluation"))):
+            if value not in allowed:
+                raise ValueError(f"{key}={value} is unknown: choose one of {', '.join(allowed)}.")
+        self._check_tokenizer(tokenizer)
+        tally = Tally()
+        rows = self._distinct(self._rows(view, split, tally), view, tally)
+        kept = list(itertools.islice(self._short_enough(rows, tokenizer, tally), self.max_samples))
+        tally.rows = len(kept)
+        tally.surplus = len(rows) - tally.too_long - len(kept)
+        told = f"{self._source(view)} view={view} split={split}: {tally.describe()}"
+        if not kept:
+            raise ValueError(f"{told}: nothing to train on; mend or add data, or change the shares and token limits.")
+        logger.log(logging.WARNING if tally.bad else logging.INFO, told)
+
+        from datasets import Dataset
+
+        return Dataset.from_list(kept, features=schema.features(view))
+
+    def fingerprint(self) -> str:
+        """Hash (16 hex digits) of what decides the rows: contents of the files, or hub data set with split and
+        revision (an update of the hub under the same revision goes unnoticed), all options, and the code.
+        """
+        hub = [self.hub, self.hub_split, self.hub_revision, self.hub_file]
+        source = hub if self.files is None else reading.digest(self.files.values())
+        limits = [self.max_samples, self.max_tokens, self.max_prompt_tokens, self.max_bad_fraction]
+        modules = [inspect.getmodule(part) for part in (type(self.convert), Corpus, schema, reading, splits)]
+        code = [inspect.getsource(module) for module in modules]
+        convert = [type(self.convert).__qualname__, vars(self.convert)]
+        decisive = [source, convert, limits, sorted(self.shares.items()), self.seed, code]
+        return hashlib.sha256(json.dumps(decisive, default=repr).encode()).hexdigest()[:16]
+
+    def _source(self, view: str) -> str:
+        if self.path is not None:
+            return f"path={self.path}"
+        return f"hub={self.hub[view] if isinstance(self.hub, dict) else self.hub}"
+
+    def _check_tokenizer(self, tokenizer: Any) -> None:
+        limits = {"max_tokens": self.max_tokens, "max_prompt_tokens": self.max_prompt_tokens}
+        for key, value in limits.items():
+            if value is not None and getattr(tokenizer, "chat_template", None) is None:
+                found = "no tokenizer" if tokenizer is None else "a tokenizer without chat template"
+                raise ValueError(f"{key}={value} meets {found}: give one with a chat template, or {key}=null.")
+
+    def _records(self, view: str) -> Iterator[reading.Located]:
+        if self.files is not None:
+            return itertools.chain.from_iterable(itertools.starmap(reading.local_records, self.files.items()))
+        hub = self.hub[view] if isinstance(self.hub, dict) else self.hub
+        return reading.hub_records(hub, self.hub_split, self.hub_revision, self.hub_file)
+
+    def _rows(self, view: str, split: str, tally: Tally) -> list[Row]:
+        """The converted rows of the split, before de-duplication. Raises ValueError if too many records are bad."""
+        wanted = splits.VIEW_BUCKETS[view] if split == "train" else "evaluation"
+        rows = []
+        for location, record in _progress(self._records(view), "reading", "record"):
+            tally.read += 1
+            try:
+                converted = self._convert(record, view)
+            except BadRow as error:
+                tally.bad[error.reason].append(location)
+            except NoRow as error:
+                tally.absent[error.reason] += 1
+            else:
+                mine = [row for row in converted if splits.bucket_of(row["prompt"], self.shares, self.seed) == wanted]
+                tally.other_splits += len(converted) - len(mine)
+                rows.extend(mine)
+        if tally.bad_records > self.max_bad_fraction * tally.read:
+            raise ValueError(
+                f"max_bad_fraction={self.max_bad_fraction} is exceeded by {self._source(view)}: {tally.bad_records} of "
+                f"{tally.read} records are bad: {tally.bad_by_reason()}; mend them, choose the dataset=... that reads "
+                "this format, or raise dataset.max_bad_fraction."
+            )
+        return rows
+
+    def _convert(self, record: Any, view: str) -> list[Row]:
+        if isinstance(record, BadRow):
+            raise record
+        if not isinstance(record, dict):
+            raise BadRow(f"wrong type: {type(record).__name__} instead of an object")
+        return list(self.convert.rows(record, view))
+
+    def _distinct(self, rows: list[Row], view: str, tally: Tally) -> list[Row]:
+        """The rows in the order of their hash, each once."""
+        by_hash = {hashlib.sha256(f"{self.seed}\n{json.dumps(row)}".encode()).digest(): row for row in rows}
+        distinct = {}
+        for digest, row in sorted(by_hash.items()):
+            key = digest
+            if view == "prompts":
+                key = tuple((turn["role"], splits.normalise(turn["content"])) for turn in row["prompt"])
+            distinct.setdefault(key, row)
+        tally.duplicates = len(rows) - len(distinct)
+        return list(distinct.values())
+
+    def _short_enough(self, rows: list[Row], tokenizer: Any, tally: Tally) -> Iterator[Row]:
+        """The rows within both token limits, measured only as far as they are asked for."""
+        if self.max_tokens is None and self.max_prompt_tokens is None:
+            yield from rows
+            return
+        for row in _progress(rows, "measuring", "row"):
+            if self._fits(row, tokenizer):
+                yield row
+            else:
+                tally.too_long += 1
+
+    def _fits(self, row: Row, tokenizer: Any) -> bool:
+        def tokens(turns: list[schema.Turn], opening: bool) -> int:
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
+            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+        prompt, *replies = row.values()
+        if self.max_prompt_tokens is not None and tokens(prompt, True) > self.max_prompt_tokens:
+            return False
+        if self.max_tokens is None:
+            return True
+        whole = [tokens(prompt + reply, False) for reply in replies] or [tokens(prompt, True)]
+        return max(whole) <= self.max_tokens
+
+
+def _progress(items: Any, doing: str, unit: str) -> Iterator:
+    """A progress bar on the terminal's stderr, for what takes longer than PROGRESS_DELAY; none in a log file."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=doing, unit=f" {unit}", delay=PROGRESS_DELAY, disable=None, leave=False)
