@@ -185,7 +185,7 @@ class Corpus:
     def _fits(self, row: Row, tokenizer: Any) -> bool:
         def tokens(turns: list[schema.Turn], opening: bool) -> int:
             text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
-            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+            return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
         prompt, *replies = row.values()
         if self.max_prompt_tokens is not None and tokens(prompt, True) > self.max_prompt_tokens:

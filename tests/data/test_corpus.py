@@ -44,7 +44,7 @@ class Words:
         told = " ".join(f"{turn['role']} {turn['content']}" for turn in turns)
         return f"{told} assistant" if add_generation_prompt else told
 
-    def __call__(self, text, add_special_tokens):
+    def __call__(self, text, add_special_tokens, verbose):
         assert add_special_tokens is False
         return {"input_ids": text.split()}
 
