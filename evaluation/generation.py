@@ -10,7 +10,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, set_seed
 
 from evaluation.sampling import sample
-from rlhf_trl_ext.checks import check, stated
+from rlhf_trl_ext.checks import build, stated
 from rlhf_trl_ext.rewards.model import RewardModel
 from rlhf_trl_ext.stages import Stage, exclusive
 
@@ -20,20 +20,18 @@ def generate(config: DictConfig) -> dict:
     stage = Stage(config)
     if stage.result:
         return stage.result
-    for section in ("dataset", "model"):
-        check(config[section], section)
+    model = build(config.model, "model", model_name_or_path=config.policy)
+    dataset = build(config.dataset, "dataset")
     with exclusive(stage.folder):
-        return stage.result or _generate(stage)
+        return stage.result or _generate(stage, model, dataset)
 
 
-def _generate(stage: Stage) -> dict:
+def _generate(stage: Stage, model, dataset) -> dict:
     config = stage.config
     stage.begin()
     set_seed(config.seed)
     with stated():
-        model = instantiate(config.model, model_name_or_path=config.policy, _convert_="all")
         tokenizer = model.tokenizer(config.policy)
-        dataset = instantiate(config.dataset, _convert_="all")
         prompts = dataset.load("prompts", "evaluation", tokenizer)["prompt"][: config.samples.max_prompts]
     device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"
     load = {"dtype": model.dtype, "device_map": device}

@@ -55,8 +55,11 @@ def sentence(error: Exception) -> str | None:
     """A mistake of the caller in one sentence; None for any other exception, whose traceback is wanted."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        allowed = ", ".join(option for option in error.options or () if not option.startswith("_"))
-        return f"{group or 'config'}={choice}: no such choice; allowed are {allowed}."
+        allowed = sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+        return f"{group or 'config'}={choice}: no such choice; allowed are {', '.join(allowed)}."
+    missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
+    if missing:
+        return f"{missing.group(1)} has no value: give {missing.group(1)}=<value>."
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         key = re.search(r"Could not override '([\w.]+)'", str(error))
         if key is None:

@@ -26,7 +26,9 @@ def main(config):
     folder.mkdir(parents=True, exist_ok=True)
     link(folder, plan.folders)
     (folder / "results.json").write_text(json.dumps(results, indent=2))
-    Console().print(table(results))
+    console = Console()
+    console.width = max(console.width, 110)  # a log file has no width of its own
+    console.print(table(results))
     print(f"written to {folder / 'results.json'}")
 
 

@@ -31,7 +31,7 @@ def stated():
     """Refusals of data, models and files inside are told as one sentence, without a traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
 
 
@@ -57,9 +57,9 @@ def build(node: DictConfig, where: str, **extra):
 
 def check(node: DictConfig, where: str) -> None:
     """Check names, types and choices of every `_target_` node below `node`. Raises ConfigError for the first mistake."""
-    missing = OmegaConf.missing_keys(node)
-    if missing:
-        raise ConfigError(f"{where}.{min(missing)} has no value: give {where}.{min(missing)}=<value>.")
+    for key in sorted(OmegaConf.missing_keys(node)):
+        key = key if key.startswith(f"{where}.") else f"{where}.{key}"
+        raise ConfigError(f"{key} has no value: give {key}=<value>.")
     _check(OmegaConf.to_container(node, resolve=True), where)
 
 
@@ -76,7 +76,7 @@ def _check(node, where: str) -> None:
     target = get_object(node["_target_"])
     types, open_ended = parameters(target)
     for key, value in node.items():
-        if key in _HYDRA_KEYS or (isinstance(value, dict) and "_target_" in value):
+        if key in _HYDRA_KEYS or _has_target(value):
             continue
         name = f"{where}.{key}"
         if key not in types and not open_ended:
@@ -86,6 +86,12 @@ def _check(node, where: str) -> None:
         if key in types:
             _check_type(name, value, types[key])
             _check_choice(name, value, choices(target, key))
+
+
+def _has_target(value) -> bool:
+    """Whether a value becomes an object only when it is instantiated."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (isinstance(value, dict) and "_target_" in value) or any(map(_has_target, children))
 
 
 def parameters(target) -> tuple[dict[str, typing.Any], bool]:

@@ -20,7 +20,7 @@ from rlhf_trl_ext.checks import ConfigError, as_json
 
 PACKAGES = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers")
 # Modules that every training stage runs; what a configuration names by `_target_` is added to them.
-SHARED = ("training", "models.loading", "data.corpus", "data.schema", "data.reading")
+SHARED = ("training", "models.loading", "data.corpus", "data.schema", "data.reading", "data.splits", "data.tally")
 # Where a result goes and how it is reported does not decide what it is.
 INCIDENTAL = ("output_root", "output_dir", "overwrite", "stages", "needs", "hand_over", "reward", "hydra")
 

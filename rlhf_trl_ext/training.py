@@ -29,28 +29,24 @@ def train(config: DictConfig) -> dict:
     if stage.result:
         logger.info("%s: finished already in %s", stage.name, stage.folder)
         return stage.result
-    for section in ("dataset", "model", "trainer"):
-        check(config[section], section)
-    args = build(
-        config.args, "args", output_dir=str(stage.folder), run_name=config.args.get("run_name") or stage.folder.name
-    )
+    run_name = config.args.get("run_name") or stage.folder.name
+    args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name)
+    check(config.trainer, "trainer")
+    model, dataset = build(config.model, "model"), build(config.dataset, "dataset")
     with exclusive(stage.folder):
-        return stage.result or _run(stage, args)
+        return stage.result or _run(stage, args, model, dataset)
 
 
-def _run(stage: Stage, args) -> dict:
-    config = stage.config
-    main = PartialState().is_main_process
-    if main:
+def _run(stage: Stage, args, model, dataset) -> dict:
+    config, state = stage.config, PartialState()
+    if state.is_main_process:
         stage.begin()
-    with stated():
-        model = instantiate(config.model, _convert_="all")
-        with PartialState().main_process_first():
-            checkpoint = model.checkpoint(built_folder(config))
-            tokenizer = model.tokenizer(checkpoint)
-            dataset = instantiate(config.dataset, _convert_="all")
-            train_dataset = dataset.load(config.view, "train", tokenizer)
-            held_out = dataset.load(config.view, "evaluation", tokenizer) if _evaluates(config, args) else None
+    with stated(), state.main_process_first():
+        checkpoint = model.checkpoint(built_folder(config))
+        tokenizer = model.tokenizer(checkpoint)
+        train_dataset = dataset.load(config.view, "train", tokenizer)
+        evaluates = config.evaluate or args.eval_strategy != "no"
+        held_out = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
     args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}
     if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")
@@ -67,13 +63,9 @@ def _run(stage: Stage, args) -> dict:
     trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
     metrics = trainer.evaluate() if config.evaluate else {}
     save(trainer, stage.folder)
-    record = {
-        **recorder.summary(),
-        "steps": trainer.state.global_step,
-        "world_size": args.world_size,
-        "metrics": metrics,
-    }
-    return stage.finish(record) if main else record
+    run = {"steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
+    record = {**recorder.summary(), **run}
+    return stage.finish(record) if state.is_main_process else record
 
 
 def save(trainer, folder: Path) -> None:
@@ -94,10 +86,6 @@ def save(trainer, folder: Path) -> None:
             auto.from_pretrained(folder / "adapter", dtype="auto", **extra).merge_and_unload().save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()
-
-
-def _evaluates(config: DictConfig, args) -> bool:
-    return config.evaluate or args.eval_strategy != "no"
 
 
 def _last_checkpoint(folder: Path) -> str | None:

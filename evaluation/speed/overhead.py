@@ -1,0 +1,121 @@
+"""Step time of this project against a bare TRL script: same model, data, arguments and seed, in turn (A B A B ...).
+
+`python -m evaluation.speed.overhead` prints a table and writes outputs/overhead.json; losses must be identical.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+import trl
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from transformers import AutoTokenizer
+
+from launchers.entry import CONF
+from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.data.embedded import Embedded
+from rlhf_trl_ext.models.tiny import build_tiny
+from rlhf_trl_ext.training import train
+
+BARE = {
+    "sft": (trl.SFTTrainer, trl.SFTConfig, "demonstrations"),
+    "reward": (trl.RewardTrainer, trl.RewardConfig, "preferences"),
+    "dpo": (trl.DPOTrainer, trl.DPOConfig, "preferences"),
+    "grpo": (trl.GRPOTrainer, trl.GRPOConfig, "prompts"),
+}
+
+
+def ours(config: DictConfig, folder: Path) -> tuple[float, list[float]]:
+    """Seconds per step and losses of this project's `train`."""
+    config = OmegaConf.merge(config, {"output_dir": str(folder)})
+    train(config)
+    rows = read_metrics(folder / "metrics.jsonl")
+    (runtime,) = (row["train_runtime"] for row in rows if "train_runtime" in row)
+    return runtime / rows[-1]["max_steps"], [row["loss"] for row in rows if "loss" in row]
+
+
+def bare(config: DictConfig, folder: Path) -> tuple[float, list[float]]:
+    """Seconds per step and losses of the script that one would write with TRL alone."""
+    trainer_class, args_class, view = BARE[config.name]
+    args = OmegaConf.to_container(config.args, resolve=True)
+    args.pop("_target_")
+    checkpoint = config.model.model_name_or_path
+    data = OmegaConf.to_container(config.dataset, resolve=True)
+    data.pop("_target_")
+    dataset = Embedded(**data)
+    rewards = {"reward_funcs": [dataset.gold]} if view == "prompts" else {}
+    trainer = trainer_class(
+        model=checkpoint,
+        args=args_class(output_dir=str(folder), model_init_kwargs={"dtype": "float32"}, **args),
+        train_dataset=dataset.load(view),
+        processing_class=AutoTokenizer.from_pretrained(checkpoint),
+        **rewards,
+    )
+    trainer.train()
+    trainer.save_model(str(folder))
+    history = trainer.state.log_history
+    runtime = next(row["train_runtime"] for row in history if "train_runtime" in row)
+    return runtime / trainer.state.max_steps, [row["loss"] for row in history if "loss" in row]
+
+
+def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:
+    """Median over pairs of the ratio ours / bare of seconds per step, after one pair that is not counted."""
+    overrides = [f"algorithm={algorithm}", "reward=gold", f"++model.model_name_or_path={folder / 'model'}"]
+    settings = {"max_steps": steps, "learning_rate": 1e-4, "logging_steps": 1, "save_strategy": "no"}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [*overrides, *(f"++args.{key}={value}" for key, value in settings.items())])
+    OmegaConf.set_struct(config, False)
+    config.evaluate = False
+    if algorithm == "grpo":
+        config.args.max_completion_length = 32
+    times = {"ours": [], "bare": []}
+    for pair in range(pairs + 1):
+        found = {}
+        for way in (ours, bare) if pair % 2 else (bare, ours):
+            seconds, found[way.__name__] = way(config, folder / f"{algorithm}-{pair}-{way.__name__}")
+            gc.collect()
+            if pair:
+                times[way.__name__].append(seconds)
+        if found["ours"] != found["bare"] or len(found["ours"]) != steps:
+            raise AssertionError(f"{algorithm}: the losses of pair {pair} differ: {found}")
+    ratios = [a / b for a, b in zip(times["ours"], times["bare"], strict=True)]
+    milliseconds = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    return {
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "milliseconds": milliseconds,
+        "losses_identical": True,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--algorithms", nargs="+", default=list(BARE), choices=list(BARE))
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--output", default="outputs/overhead.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "steps": options.steps,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        build_tiny(Path(folder) / "model")
+        for algorithm in options.algorithms:
+            results[algorithm] = result = compare(algorithm, options.steps, options.pairs, Path(folder))
+            spread = f"{min(result['ratios']):.3f} - {max(result['ratios']):.3f}"
+            print(f"{algorithm:<7} ours / bare {result['ratio']:.3f} ({spread}), losses identical", flush=True)
+    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.output).write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

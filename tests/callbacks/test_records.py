@@ -1,0 +1,45 @@
+from types import SimpleNamespace
+
+from rlhf_trl_ext.callbacks.records import MetricsRecorder, generations, read_metrics
+from rlhf_trl_ext.rewards.gold import GoldReward
+from rlhf_trl_ext.training import train
+
+
+def args(**changes):
+    default = dict(gradient_accumulation_steps=1, steps_per_generation=1, num_iterations=1, generation_batch_size=8)
+    return SimpleNamespace(**{**default, **changes})
+
+
+def test_generation_batches_by_hand():
+    assert generations(args(), 5) == 5
+    # Two micro-steps a step, four micro-steps a batch: batches start at steps 1, 3 and 5.
+    assert generations(args(gradient_accumulation_steps=2, steps_per_generation=4), 5) == 3
+    # Every batch is used twice: steps 1-2, 3-4, 5.
+    assert generations(args(num_iterations=2), 5) == 3
+
+
+def test_a_resumed_run_continues_at_its_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "seconds": 10.0, "sampled_tokens": 7}\n{"step": 3, "seconds": 15.0}\n{"torn')
+    recorder = MetricsRecorder(tmp_path)
+    state = SimpleNamespace(global_step=2, max_steps=4, is_world_process_zero=True)
+    recorder.on_train_begin(args(), state, None)
+    state.global_step = 3
+    recorder.on_log(args(), state, None, logs={"loss": 1.0, "completions/mean_length": 2.0})
+    rows = read_metrics(path)
+    assert [row["step"] for row in rows] == [2, 3]
+    assert rows[1]["sampled_tokens"] == 7 + 2 * 8 and 10 <= rows[1]["seconds"] < 11
+
+
+def test_sampled_tokens_are_the_completion_tokens_that_trl_scored(composed, few, tmp_path, monkeypatch):
+    seen = []
+
+    def counting(self, prompts, completions, completion_ids, **kwargs):
+        seen.extend(len(ids) for ids in completion_ids)
+        return [float(len(ids)) for ids in completion_ids]
+
+    monkeypatch.setattr(GoldReward, "__call__", counting)
+    online = ["++args.num_generations=4", "++args.max_completion_length=8", "++args.steps_per_generation=2"]
+    few = [*few, *online, "reward=gold", "++args.logging_steps=3", "++args.max_steps=7"]
+    record = train(composed("train", "algorithm=grpo", f"output_root={tmp_path}", *few))
+    assert record["sampled_tokens"] == sum(seen)

@@ -1,0 +1,64 @@
+"""Shared by all tests: one thread, no network, a tiny model on disk, and the real data where it is at hand."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Folder of the tiny model, untrained."""
+    from rlhf_trl_ext.models.tiny import build_tiny
+
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny(folder)
+    return folder
+
+
+@pytest.fixture
+def composed():
+    """`composed("train", "algorithm=dpo", ...)`: a configuration as a launcher gets it."""
+
+    def make(name, *overrides):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose(name, overrides=list(overrides))
+        OmegaConf.set_struct(config, False)
+        return config
+
+    return make
+
+
+@pytest.fixture
+def few():
+    """Overrides that make a run on the embedded data take seconds."""
+    sizes = ("demonstrations=64", "preferences=64", "prompts=64", "evaluation=16")
+    args = ("max_steps=4", "learning_rate=1e-3", "per_device_train_batch_size=8", "logging_steps=1")
+    return [f"++dataset.{size}" for size in sizes] + [f"++args.{value}" for value in args]
+
+
+@pytest.fixture
+def shared():
+    """Folder of real data and a real model; tests that need it are skipped where it is absent."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("real data absent: set RLHF_SHARED to the folder that holds data/ and models/")
+    return SHARED
+
+
+class DistinctCharacters:
+    """A reward that differs between the completions of an untrained model: the characters that it uses."""
+
+    __name__ = "distinct_characters"
+
+    def __call__(self, completions, **kwargs):
+        return [float(len(set(completion[0]["content"]))) for completion in completions]

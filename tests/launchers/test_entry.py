@@ -1,0 +1,71 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+
+def launch(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize("launcher", ["train", "pipeline", "generate", "evaluate"])
+@pytest.mark.parametrize("question", ["--help", "--cfg=job"])
+def test_questions_are_answered_without_torch(launcher, question):
+    # Two seconds are asked for; importing torch alone takes about as long, so its absence is what is asserted.
+    code = f"import sys; sys.argv[1:] = ['{question}']; import launchers.{launcher} as m\n"
+    code += "try:\n m.main()\nfinally:\n assert 'torch' not in sys.modules, 'torch was imported'"
+    begin = time.time()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and time.time() - begin < 20, done.stderr
+    assert "output_root" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["launchers.train", "algorithm=gropo"], "error: algorithm=gropo: no such choice; allowed are dpo, grpo, kto"),
+        (["launchers.train", "datset=hh"], "error: datset=hh: no such key; did you mean dataset?"),
+        (
+            ["launchers.train", "learning_rate=abc"],
+            "error: learning_rate=abc: no such key; an argument of TRL's config",
+        ),
+        (["launchers.train", "algorithm=dpo", "args.beta=x"], "error: args.beta=x: float is needed"),
+        (["launchers.pipeline", "policies=[dpo,gropo]"], "error: algorithm=gropo: no such choice"),
+        (
+            ["launchers.pipeline", "stages.dpo.args.lerning_rate=1"],
+            "error: stages.dpo.args.lerning_rate=1: DPOConfig has",
+        ),
+        (["launchers.train", "model=stories260k"], "error: model.model_name_or_path has no value"),
+        (["launchers.train", "dataset.prompts=0"], "error: dataset: prompts=0 of dataset=embedded is not allowed"),
+        (["launchers.evaluate"], "error: baseline has no value: give baseline=<value>."),
+        (["launchers.evaluate", "baseline=absent", "policies={a: b}"], "error: absent: no such file"),
+    ],
+)
+def test_mistakes_are_answered_in_one_sentence(arguments, told):
+    done = launch(*arguments)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert lines[-1].startswith(told)
+    assert "Traceback" not in done.stderr and len(lines) == 1, done.stderr
+
+
+def test_an_algorithm_is_one_file(tmp_path, few):
+    """The README's recipe "add an algorithm", followed."""
+    (tmp_path / "algorithm").mkdir()
+    (tmp_path / "algorithm" / "ipo.yaml").write_text(
+        "# @package _global_\n"
+        "defaults: [_base, _self_]\n"
+        "name: ipo\n"
+        "view: preferences\n"
+        "needs: [sft]\n"
+        "trainer: {_target_: trl.DPOTrainer, _partial_: true}\n"
+        "args: {_target_: trl.DPOConfig, loss_type: [ipo]}\n"
+    )
+    here = ["--config-dir", str(tmp_path), f"output_root={tmp_path}"]
+    done = launch("launchers.train", *here, "algorithm=ipo", *few)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("stages/ipo-*/model.safetensors"))

@@ -1,0 +1,130 @@
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
+
+from rlhf_trl_ext import training
+from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.training import train
+
+REWARD = "++trainer.reward_funcs=[{_target_: conftest.DistinctCharacters}]"
+ONLINE = [REWARD, "++args.num_generations=4", "++args.max_completion_length=8"]
+
+
+def run(composed, few, tmp_path, algorithm, *more):
+    return train(composed("train", f"algorithm={algorithm}", f"output_root={tmp_path}", *few, *more))
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def folder_of(tmp_path, name):
+    (folder,) = tmp_path.glob(f"stages/{name}-*")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "algorithm, more", [("sft", []), ("reward", []), ("dpo", []), ("kto", []), ("grpo", ONLINE), ("rloo", ONLINE)]
+)
+def test_every_algorithm_trains(algorithm, more, composed, few, tmp_path):
+    record = run(composed, few, tmp_path, algorithm, *more)
+    folder = folder_of(tmp_path, algorithm)
+    (built,) = tmp_path.glob("models/*")
+    before, after = weights(built), weights(folder)
+    assert any(not torch.equal(before[key], after[key]) for key in before if key in after)
+    assert record["world_size"] == 1 and record["steps"] == 4
+    rows = read_metrics(folder / "metrics.jsonl")
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 4 and all(math.isfinite(loss) for loss in losses)
+    assert (record["sampled_tokens"] > 0) == bool(more)
+    loader = AutoModelForSequenceClassification if algorithm == "reward" else AutoModelForCausalLM
+    _, told = loader.from_pretrained(folder, output_loading_info=True)
+    assert not told["missing_keys"] and not told["unexpected_keys"]
+
+
+def test_the_reward_model_is_evaluated_on_held_out_pairs(composed, few, tmp_path):
+    record = run(composed, few, tmp_path, "reward")
+    assert 0 <= record["metrics"]["eval_accuracy"] <= 1
+
+
+def test_a_finished_stage_is_reused(composed, few, tmp_path, monkeypatch):
+    first = run(composed, few, tmp_path, "sft")
+    monkeypatch.setattr(training, "_run", None)  # a second training would call it
+    assert run(composed, few, tmp_path, "sft") == first
+
+
+class Stop(TrainerCallback):
+    """Interrupts the run when this step is done."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("algorithm, more", [("sft", []), ("dpo", []), ("grpo", ONLINE)])
+def test_an_interrupted_stage_resumes_to_the_same_weights_and_metrics(
+    algorithm, more, composed, few, tmp_path, monkeypatch
+):
+    saving = [*more, "++args.save_steps=2"]
+    run(composed, few, tmp_path / "whole", algorithm, *saving)
+    recorder = training.MetricsRecorder
+    monkeypatch.setattr(training, "MetricsRecorder", lambda folder: Interrupted(folder))
+
+    class Interrupted(recorder):
+        def on_step_end(self, args, state, control, **kwargs):
+            Stop(3).on_step_end(args, state, control)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(composed, few, tmp_path / "cut", algorithm, *saving)
+    monkeypatch.setattr(training, "MetricsRecorder", recorder)
+    run(composed, few, tmp_path / "cut", algorithm, *saving)
+    whole, cut = folder_of(tmp_path / "whole", algorithm), folder_of(tmp_path / "cut", algorithm)
+    ours, theirs = weights(cut), weights(whole)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    losses = [[row["loss"] for row in read_metrics(f / "metrics.jsonl") if "loss" in row] for f in (whole, cut)]
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_a_checkpoint_that_was_cut_off_is_set_aside(tmp_path):
+    for step in (2, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"torn')
+    assert training._last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize("algorithm, more", [("dpo", []), ("reward", []), ("grpo", ONLINE)])
+def test_lora_trains_adapters_and_saves_a_merged_model(algorithm, more, composed, few, tmp_path):
+    run(composed, few, tmp_path, algorithm, "++model.use_peft=true", "++model.lora_r=4", *more)
+    folder = folder_of(tmp_path, algorithm)
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    (built,) = tmp_path.glob("models/*")
+    before, after = weights(built), weights(folder)
+    changed = {key for key in before if key in after and not torch.equal(before[key], after[key])}
+    assert changed and all("q_proj" in key or "v_proj" in key for key in changed)
+    loader = AutoModelForSequenceClassification if algorithm == "reward" else AutoModelForCausalLM
+    _, told = loader.from_pretrained(folder, output_loading_info=True)
+    assert not told["missing_keys"]
+
+
+def test_reporting_works_offline(composed, few, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run(composed, few, tmp_path, "sft", "++args.report_to=[wandb,tensorboard]")
+    assert list(tmp_path.glob("wandb/offline-run-*"))
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+def test_the_run_directory_holds_configuration_versions_and_metrics(composed, few, tmp_path):
+    run(composed, few, tmp_path, "sft")
+    folder = folder_of(tmp_path, "sft")
+    assert {"config.yaml", "versions.json", "metrics.jsonl", "stage.json"} <= {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "versions.json").read_text())["torch"]
