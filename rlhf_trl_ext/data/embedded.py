@@ -58,8 +58,8 @@ def _between(low: float, high: float, skill: float) -> float:
 def demonstrate(case: Visit, rng: random.Random) -> str:
     """A reply of mixed quality by a writer of hidden skill s ~ U(0, 1).
 
-    Each good choice succeeds with probability low + (high - low) s: right item and place .9-1, a full sentence .3-.95
-    (else a short or a vague one), a greeting .2-.9, with the name .5-.95 given a greeting, a closing .2-.9 (.3-.15 if
+    Each good choice succeeds with probability low + (high - low) s: right item and place .85-1, a full sentence .2-.8
+    (else a short or a vague one), a greeting .15-.8, with the name .4-.9 given a greeting, a closing .15-.8 (.3-.15 if
     brevity was asked; 8 % of closings are doubled); the sentence is said twice with probability .10 (1 - s).
     """
     skill = rng.random()
@@ -67,20 +67,20 @@ def demonstrate(case: Visit, rng: random.Random) -> str:
     def succeeds(low: float, high: float) -> bool:
         return rng.random() < _between(low, high, skill)
 
-    item = case.item if succeeds(0.9, 1.0) else rng.choice(text.ITEMS)
-    place = case.place if succeeds(0.9, 1.0) else rng.choice(text.PLACES)
-    if succeeds(0.3, 0.95):
+    item = case.item if succeeds(0.85, 1.0) else rng.choice(text.ITEMS)
+    place = case.place if succeeds(0.85, 1.0) else rng.choice(text.PLACES)
+    if succeeds(0.2, 0.8):
         options = text.SENTENCES
     else:
         options = text.SHORT_SENTENCES if rng.random() < 0.6 else text.VAGUE_SENTENCES
     sentence = rng.choice(options).format(item=item, place=place)
     reply = text.capitalised(sentence)
-    if succeeds(0.2, 0.9):
-        name = f" {case.name}" if succeeds(0.5, 0.95) else ""
+    if succeeds(0.15, 0.8):
+        name = f" {case.name}" if succeeds(0.4, 0.9) else ""
         reply = f"{rng.choice(text.GREETINGS)}{name}, {sentence}"
     if succeeds(0.1, 0.0):
         reply = f"{reply} {text.capitalised(sentence)}"
-    if succeeds(0.3, 0.15) if case.wish else succeeds(0.2, 0.9):
+    if succeeds(0.3, 0.15) if case.wish else succeeds(0.15, 0.8):
         closings = rng.sample(text.CLOSINGS, 2 if rng.random() < 0.08 else 1)
         reply = " ".join([reply, *closings])
     return reply

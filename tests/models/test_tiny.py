@@ -130,3 +130,10 @@ def test_loads_as_a_reward_model(folder, tokenizer):
 def test_odd_head_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match="hidden_size=100 with heads=4"):
         build_tiny(tmp_path, hidden_size=100)
+
+
+def test_embeddings_have_the_declared_deviation(tmp_path):
+    build_tiny(tmp_path, seed=0, embedding_std=0.06)
+    weight = AutoModelForCausalLM.from_pretrained(tmp_path).model.embed_tokens.weight
+    # 540 x 128 = 69,120 normal draws: the deviation of their standard deviation is .06 / sqrt(2 * 69120) = .00016
+    assert abs(weight.std().item() - 0.06) < 0.001
