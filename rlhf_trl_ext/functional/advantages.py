@@ -30,7 +30,7 @@ def gae(
 def length_adaptive_lambda(mask: Tensor, alpha: float = 0.05, low: float = 0.9) -> Tensor:
     """`lam = 1 - 1 / (alpha length)`, at least `low` and at most 1 (VAPO, arXiv:2504.05118, section 4.1).
 
-    mask: `(B, T)`. Returns `(B,)`: with the defaults 0.9 up to 200 tokens, 0.98 at 1000; `low` for a row without tokens.
+    mask: `(B, T)`. Returns `(B,)`: by default 0.9 up to 200 tokens, 0.98 at 1000; `low` for a row without tokens.
     """
     lengths = mask.sum(1).to(torch.get_default_dtype()).clamp(min=1)
     return (1 - 1 / (alpha * lengths)).clamp(min=low, max=1.0)

@@ -32,7 +32,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 def policy_statistics(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float
 ) -> dict[str, Tensor]:
-    """What TRL's PPO showed of an update: approxkl `1/2 mean (log ratio)^2`, clipfrac, and the mean ratio.
+    """What TRL's PPO showed of an update: approxkl `1/2 mean (log ratio)^2`, clipfrac, mean and variance of the ratio.
 
     logprobs, old_logprobs, advantages, mask: `(B, T)`. low, high: the ratio is clipped to `[1 - low, 1 + high]`.
     """
@@ -43,4 +43,5 @@ def policy_statistics(
         "approxkl": 0.5 * masked_mean(log_ratio**2, mask),
         "clipfrac": masked_mean(clipped.to(ratio.dtype), mask),
         "ratio": masked_mean(ratio, mask),
+        "ratio_var": masked_variance(ratio, mask),
     }

@@ -1,0 +1,1 @@
+"""One algorithm, one file: its arguments and its subclass of a TRL trainer."""

@@ -1,0 +1,185 @@
+"""A critic beside a TRL trainer's policy: loaded, optimised, evaluated in mini-batches, saved and loaded again."""
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl.trainer.utils import disable_dropout_in_model, get_config_model_id
+
+NAME = "critic"
+
+
+@dataclass
+class CriticArguments:
+    """Arguments of every algorithm with a critic; mixed into a subclass of `trl.GRPOConfig`."""
+
+    critic_path: str | None = field(
+        default=None,
+        metadata={"help": "Reward model or saved critic to start from; null: the policy, with a head of zeros."},
+    )
+    critic_learning_rate: float | None = field(default=None, metadata={"help": "null: the policy's learning rate."})
+
+
+class CriticMixin:
+    """Adds a critic to a subclass of `trl.GRPOTrainer`; call `attach_critic` after `super().__init__`.
+
+    The critic is a submodule of the policy, so that optimizer, processes, ZeRO and engine checkpoints treat it as
+    theirs, while generation and the policy's own forward do not see it. It is saved in `<folder>/critic`, where
+    `AutoModelForSequenceClassification` loads it, and never in the policy's own files.
+    """
+
+    def attach_critic(self, critic: nn.Module) -> None:
+        """Make `critic` the trainer's critic. Raises ValueError with FSDP or images, which are not supported."""
+        if self.is_fsdp_enabled or self._is_vlm:
+            raise ValueError("args.fsdp or a model with images is not supported by a critic: use DeepSpeed and text.")
+        if self.args.disable_dropout:
+            disable_dropout_in_model(critic)
+        self.critic = critic
+        self.model.add_module(NAME, critic)
+        if self.use_vllm:  # weights are sent by name, and vLLM knows no critic
+            self.vllm_generation.sync_weights = self._alone(self.vllm_generation.sync_weights)
+
+    def values(self, batch: dict) -> Tensor:
+        """`V(s_t)` before every completion token, `(B, T)` float32, with gradients where they are enabled."""
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)  # (B, P + T)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        with self.accelerator.autocast():
+            return token_values(self.critic, ids, mask, batch["completion_ids"].shape[1])
+
+    @torch.no_grad()
+    def values_in_mini_batches(self, batch: dict) -> Tensor:
+        """`values` without gradients, as many rows at a time as a training step has."""
+        keys = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        size = self.args.per_device_train_batch_size
+        starts = range(0, len(batch["prompt_ids"]), size)
+        return torch.cat([self.values({key: batch[key][start : start + size] for key in keys}) for start in starts])
+
+    def create_optimizer(self, model=None):
+        split = self.optimizer is None and self.args.critic_learning_rate is not None
+        optimizer = super().create_optimizer(model)
+        if split:
+            critic = {id(parameter) for parameter in self.critic.parameters()}
+            for group in list(optimizer.param_groups):
+                own = [p for p in group["params"] if id(p) in critic]
+                group["params"] = [p for p in group["params"] if id(p) not in critic]
+                if own:
+                    optimizer.add_param_group({**group, "params": own, "lr": self.args.critic_learning_rate})
+        return optimizer
+
+    def _save(self, output_dir=None, state_dict=None):
+        critic_state = None
+        if state_dict is not None:  # gathered by DeepSpeed: both in one
+            prefix = f"{NAME}."
+            critic_state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+            state_dict = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
+        with self._policy_alone():
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = os.path.join(output_dir or self.args.output_dir, NAME)
+            self.critic.save_pretrained(folder, state_dict=critic_state)
+            self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with self._policy_alone():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_critic_weights(self.critic, Path(resume_from_checkpoint) / NAME)
+
+    @contextlib.contextmanager
+    def _policy_alone(self):
+        """The policy without its critic."""
+        critic = self.model._modules.pop(NAME)
+        try:
+            yield
+        finally:
+            self.model.add_module(NAME, critic)
+
+    def _alone(self, function):
+        def alone(*args, **kwargs):
+            with self._policy_alone():
+                return function(*args, **kwargs)
+
+        return alone
+
+
+def token_values(critic: nn.Module, ids: Tensor, mask: Tensor, width: int) -> Tensor:
+    """Values of the states before each of the last `width` tokens: `head(hidden_{t-1})`.
+
+    critic: a sequence classifier with one label, or a PEFT model of one. ids, mask: `(B, P + T)`, prompts padded on the
+    left. Returns `(B, T)`, float32, in reward units; where the mask is 0 they mean nothing.
+    """
+    classifier = critic.get_base_model() if hasattr(critic, "peft_config") else critic
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # padding does not move a token
+    hidden = classifier.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    return classifier.score(hidden.last_hidden_state[:, -width - 1 : -1]).squeeze(-1).float()
+
+
+def load_critic(path: str | None, trainer, **load_arguments) -> nn.Module:
+    """A sequence classifier with one label from `path`, or, for None, from the trainer's policy with a head of zeros.
+
+    load_arguments: of `from_pretrained`. Raises ValueError for several labels or another tokenizer than the policy's.
+    """
+    if path is not None:
+        check_one_label("args.critic_path", path)
+        _check_tokenizer(path, trainer.processing_class)
+    source = path or get_config_model_id(trainer.model.config)
+    load_arguments = {"dtype": trainer.model.dtype, **load_arguments, "num_labels": 1}
+    critic = AutoModelForSequenceClassification.from_pretrained(source, **load_arguments)
+    if not hasattr(critic, "score"):
+        raise ValueError(f"args.critic_path={source}: {type(critic).__name__} has no token-level score head.")
+    critic.config.pad_token_id = trainer.processing_class.pad_token_id
+    if path is None:
+        _zero(critic.score.weight)
+    return critic
+
+
+def check_one_label(key: str, path: str) -> None:
+    """Raises ValueError unless `path` is a sequence classifier with one label."""
+    config = AutoConfig.from_pretrained(path)
+    if config.num_labels != 1:
+        raise ValueError(
+            f"{key}={path} has num_labels={config.num_labels}: a reward model with num_labels=1 is needed; "
+            "train one with algorithm=reward."
+        )
+
+
+def load_critic_weights(critic: nn.Module, folder: Path) -> None:
+    """Load what `_save` wrote. Raises ValueError where there is no critic, or one of another width."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist: the checkpoint was saved without a critic; start a new run.")
+    if hasattr(critic, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(critic, load_peft_weights(str(folder), device="cpu"))
+        return
+    saved = AutoModelForSequenceClassification.from_pretrained(folder, dtype=critic.dtype)
+    if saved.config.hidden_size != critic.config.hidden_size:
+        raise ValueError(
+            f"{folder} holds a critic with hidden_size={saved.config.hidden_size} and this run has "
+            f"{critic.config.hidden_size}: give the args.critic_path that the checkpoint was made with."
+        )
+    critic.load_state_dict(saved.state_dict())
+
+
+def _check_tokenizer(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if AutoTokenizer.from_pretrained(path).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"args.critic_path={path} has another tokenizer than the policy, whose token ids a critic must read: "
+            "give args.critic_path=null to start the critic from the policy."
+        )
+
+
+@torch.no_grad()
+def _zero(weight: Tensor) -> None:
+    """Zeros, also where ZeRO-3 has distributed the weight over the processes."""
+    if is_deepspeed_zero3_enabled():
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([weight], modifier_rank=0):
+            weight.zero_()
+    else:
+        weight.zero_()

@@ -1,0 +1,192 @@
+"""PPO: TRL's GRPOTrainer with a critic (Schulman et al., arXiv:1707.06347; details of Huang et al., arXiv:2403.17031).
+
+1. The advantage of a token comes from a critic by GAE, not from a group of completions; it is whitened over the batch.
+2. The divergence from the reference is part of the reward of every token; the loss has no KL term.
+3. The critic learns in the same steps as the policy, by a clipped squared error.
+Everything else (sampling, ratio clipping, reference, reward functions, PEFT, vLLM, DeepSpeed) is TRL's.
+
+TRL had a PPO up to 1.12. From the same batch this one computes the same but for two things. A completion's score is
+paid at its last token; TRL 1.12 paid it one step after the end-of-sequence token, where no action is taken any more
+(`score_placement=trl_phantom` does so). Advantages are whitened over all processes; TRL 1.12 whitened them in each.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+
+from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
+from rlhf_trl_ext.callbacks.records import generations
+from rlhf_trl_ext.functional.advantages import gae, length_adaptive_lambda
+from rlhf_trl_ext.functional.kl import ESTIMATORS, kl_estimate
+from rlhf_trl_ext.functional.losses import clipped_value_loss, explained_variance, policy_statistics
+from rlhf_trl_ext.functional.masking import last_token, masked_mean, whiten, with_phantom
+from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, check_one_label, load_critic
+from rlhf_trl_ext.trainers.resume import ExactResume
+from rlhf_trl_ext.trainers.scores import ScoreArguments, ScoreMixin
+
+
+@dataclass
+class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
+    """`trl.GRPOConfig` and PPO's names of TRL 1.12, whose num_ppo_epochs is `num_iterations`, cliprange `epsilon`."""
+
+    num_iterations: int = 4
+    num_generations: int = 2  # PPO knows no groups; TRL demands two
+    loss_type: str = "bnpo"
+    scale_rewards: str = "none"
+    disable_dropout: bool = True
+    ddp_find_unused_parameters: bool | None = False  # the critic runs outside DDP's forward
+    learning_rate: float = 3e-6
+    kl_coef: float = field(default=0.05, metadata={"help": "Weight of the divergence in the reward; becomes `beta`."})
+    kl_estimator: str = field(default="k1", metadata={"choices": ESTIMATORS})
+    kl_target: float | None = field(default=None, metadata={"help": "Nats per sequence that kl_coef is adapted to."})
+    kl_horizon: float = 10_000
+    gamma: float = 1.0
+    lam: float = 0.95
+    length_adaptive_lambda: bool = field(default=False, metadata={"help": "VAPO: lam by length; 1 for the returns."})
+    vf_coef: float = 0.1
+    cliprange_value: float | None = 0.2
+    value_warmup_steps: int = field(default=0, metadata={"help": "Optimizer steps in which only the critic learns."})
+    missing_eos_penalty: float = field(default=1.0, metadata={"help": "Taken off the score of a truncated completion."})
+    score_placement: str = field(default="last", metadata={"choices": ("last", "trl_phantom")})
+
+    def __post_init__(self):
+        if self.kl_coef < 0:
+            raise ValueError(f"kl_coef={self.kl_coef}: 0 or more is allowed; 0 trains without a reference model.")
+        if self.beta not in (0.0, self.kl_coef):
+            raise ValueError(f"beta={self.beta}: PPO's KL coefficient is kl_coef; leave beta out.")
+        if self.value_warmup_steps and self.weight_decay:
+            raise ValueError(f"weight_decay={self.weight_decay}: give 0, or it moves the policy in value_warmup_steps.")
+        self.beta = self.kl_coef
+        super().__post_init__()
+
+
+class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
+    """`trl.GRPOTrainer` with only the three changes above. The critic starts from `args.critic_path`."""
+
+    _tag_names = ["trl", "ppo"]
+    _name = "PPO"
+    _paper = {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"}
+
+    def __init__(self, model, reward_funcs=None, args=None, **kwargs):
+        for function in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
+            if isinstance(function, str):
+                check_one_label("reward_funcs", function)
+        super().__init__(model, reward_funcs, args, **kwargs)
+        self.attach_critic(load_critic(args.critic_path, self))
+        self.kl_control = None
+        if args.kl_target is not None:
+            self.kl_control = AdaptiveKL(self, args.kl_target, args.kl_horizon)
+            self.add_callback(self.kl_control)
+
+    def _generate_and_score_completions(self, inputs):
+        batch = super()._generate_and_score_completions(inputs)
+        with torch.no_grad():
+            if "old_per_token_logps" not in batch:  # TRL leaves them out where the ratio would be 1
+                ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+                attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+                size = self.args.per_device_train_batch_size
+                batch["old_per_token_logps"] = self._get_per_token_logps_and_entropies(
+                    self.model, ids, attention, batch["completion_ids"].shape[1], batch_size=size
+                )[0]
+            batch["values"] = self.values_in_mini_batches(batch)
+            self._add_advantages(batch)
+        return batch
+
+    def _add_advantages(self, batch: dict) -> None:
+        """Replace TRL's advantages (B,) by GAE's (B, T); add returns and the mask of the value loss."""
+        args, ids = self.args, batch["completion_ids"]
+        last_ids = (ids * last_token(batch["completion_mask"])).sum(dim=1)
+        ended = torch.isin(last_ids, torch.tensor(self.eos_token_ids, device=ids.device))  # (B,)
+        mask = batch["completion_mask"] * batch.get("tool_mask", 1)  # (B, T)
+        valid = ~self.scores.isnan() & mask.any(dim=1)  # (B,)
+        scores = torch.where(valid, self.scores - args.missing_eos_penalty * (~ended), 0.0)
+        logprobs = batch["old_per_token_logps"]
+        ref_logprobs = batch.pop("ref_per_token_logps", logprobs)
+        penalty = -self.beta * kl_estimate(logprobs, ref_logprobs, args.kl_estimator) * mask
+        value_mask = (with_phantom(mask) if args.score_placement == "trl_phantom" else mask) * valid[:, None]
+        rewards = penalty + scores[:, None] * last_token(value_mask)
+        values = batch["values"] * value_mask
+        lam = length_adaptive_lambda(value_mask) if args.length_adaptive_lambda else args.lam
+        advantages, returns = gae(rewards, values, value_mask, args.gamma, lam)
+        if args.length_adaptive_lambda:
+            returns = gae(rewards, values, value_mask, args.gamma, 1.0)[1]
+        batch["advantages"] = whiten(advantages, mask * valid[:, None], self.total)
+        batch.update(values=values, returns=returns, value_mask=value_mask)
+        kl = ((logprobs - ref_logprobs) * mask).sum(dim=1)
+        self._record_objective(valid, ended, scores, kl, penalty.sum(dim=1), -(logprobs * mask).sum(dim=1))
+
+    def _record_objective(self, valid, ended, scores, kl, penalty, entropy):
+        """Means over the sequences of all processes; all arguments `(B,)`."""
+        rows = {
+            "objective/kl": kl,
+            "objective/entropy": entropy,
+            "objective/non_score_reward": penalty,
+            "objective/rlhf_reward": scores + penalty,
+            "objective/scores": scores,
+        }
+        sums = self.total(torch.stack([*(x[valid].sum() for x in rows.values()), valid.sum(), ended.sum()]))
+        *sums, sequences, eos_tokens = sums.tolist()
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, value in zip(rows, sums, strict=True):
+            metrics[name].append(value / max(sequences, 1))
+        metrics["objective/kl_coef"].append(self.beta)
+        metrics["val/num_eos_tokens"].append(eos_tokens)
+        if self.kl_control and self.model.training:
+            self.kl_control.update(metrics["objective/kl"][-1], int(sequences))
+
+    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
+        result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        self._latest_logprobs = result[0].detach()
+        return result
+
+    def _compute_loss(self, model, inputs):
+        beta, self.beta = self.beta, 0.0  # the divergence is in the reward
+        try:
+            policy_loss = super()._compute_loss(model, inputs)
+        finally:
+            self.beta = beta
+        parts = (inputs["values"], inputs["returns"], inputs["value_mask"])
+        values = self.values(inputs)
+        value_loss, value_clipped = clipped_value_loss(values, *parts, self.args.cliprange_value)
+        training = self.model.training
+        accumulated = self.current_gradient_accumulation_steps if training else 1
+        self._record_update(inputs, values.detach(), policy_loss * accumulated, value_loss, value_clipped)
+        if training and self.state.global_step < self.args.value_warmup_steps:
+            policy_loss = 0 * policy_loss
+        return policy_loss + self.args.vf_coef * value_loss / accumulated
+
+    @torch.no_grad()
+    def _record_update(self, inputs, values, policy_loss: Tensor, value_loss: Tensor, value_clipped: Tensor):
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        shown = policy_statistics(
+            self._latest_logprobs,
+            inputs["old_per_token_logps"],
+            inputs["advantages"],
+            mask,
+            self.epsilon_low,
+            self.epsilon_high,
+        )
+        mode = "train" if self.model.training else "eval"
+        metrics = {
+            "policy/approxkl_avg": shown["approxkl"],
+            "policy/clipfrac_avg": shown["clipfrac"],
+            "loss/policy_avg": policy_loss,
+            "loss/value_avg": value_loss,
+            "val/clipfrac_avg": value_clipped,
+            "val/ratio": shown["ratio"],
+            "val/ratio_var": shown["ratio_var"],
+            "val/mean": masked_mean(values, inputs["value_mask"]),
+            "val/explained_variance": explained_variance(inputs["values"], inputs["returns"], inputs["value_mask"]),
+        }
+        means = self.accelerator.reduce(torch.stack([m.float() for m in metrics.values()]), reduction="mean")
+        for name, value in zip(metrics, means.tolist(), strict=True):
+            self._metrics[mode][name].append(value)
+        self._metrics[mode]["policy/entropy_avg"].append(self._metrics[mode]["entropy"][-1])
+
+    def log(self, logs, start_time=None):
+        if "learning_rate" in logs:
+            sampled = generations(self.args, self.state.global_step) * self.args.generation_batch_size
+            logs.update(lr=logs["learning_rate"], episode=sampled)
+        super().log(logs, start_time)

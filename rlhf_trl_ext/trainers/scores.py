@@ -1,0 +1,91 @@
+"""Raw scores of completions, brought to a common scale, for algorithms whose result depends on it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlhf_trl_ext.functional.masking import masked_mean, masked_variance
+
+REFERENCE = "reference"
+
+
+@dataclass
+class ScoreArguments:
+    """Arguments of every algorithm that is not invariant to shift and scale of the reward."""
+
+    score_center: float | str = field(default=0.0, metadata={"help": "Taken off scores: a number or `reference`."})
+    score_scale: float | str = field(default=1.0, metadata={"help": "Divides scores: a number or `reference`."})
+    score_reference_batches: int = field(default=4, metadata={"help": "Sampled before step 1 for `reference`."})
+
+    def __post_init__(self):
+        for name in ("score_center", "score_scale"):
+            value = getattr(self, name)
+            if (isinstance(value, str) and value != REFERENCE) or (name == "score_scale" and value == 0):
+                raise ValueError(f"{name}={value}: a number other than a scale of 0, or {REFERENCE}, is allowed.")
+        super().__post_init__()
+
+
+class ScoreMixin:
+    """Keeps the rewards that `trl.GRPOTrainer` centres within groups: `scores` is `(reward - center) / scale`.
+
+    With `reference`, center and scale are mean and standard deviation of the rewards of completions that the first
+    policy, which is the reference, samples on prompts spread over the training data (arXiv:2403.17031, detail 3;
+    Ziegler et al., arXiv:1909.08593, 2.2). They are measured once, before the first step, and kept in checkpoints.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        given = (self.args.score_center, self.args.score_scale)
+        self.score_center, self.score_scale = (None if value == REFERENCE else float(value) for value in given)
+
+    @property
+    def scores(self) -> Tensor:
+        """`(B,)` of this process's last batch, before it is shuffled; NaN where no reward function gave a reward."""
+        return (self._rewards - self.score_center) / self.score_scale
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        try:
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        except Exception as error:
+            error.add_note(f"Raised while scoring completions with reward_funcs={self.reward_func_names}.")
+            raise
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        total[rewards.isnan().all(dim=1)] = torch.nan
+        start = self.accelerator.process_index * len(prompts)
+        self._rewards = total[start : start + len(prompts)]
+        return rewards
+
+    def _generate_and_score_completions(self, inputs):
+        if self.score_center is None or self.score_scale is None:
+            self._measure_reference(len(inputs))
+        return super()._generate_and_score_completions(inputs)
+
+    def _measure_reference(self, rows: int) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        before, seen = {name: list(values) for name, values in metrics.items()}, []
+        count = self.args.score_reference_batches
+        first, total = self.accelerator.process_index * count * rows, self.accelerator.num_processes * count * rows
+        for start in range(first, first + count * rows, rows):
+            places = [place * len(self.train_dataset) // total for place in range(start, start + rows)]
+            super()._generate_and_score_completions([self.train_dataset[place] for place in places])
+            seen.append(self._rewards)
+        metrics.clear()
+        metrics.update(before)
+        rewards = torch.cat(seen)
+        valid, rewards = (~rewards.isnan()).float(), rewards.nan_to_num()
+        if self.score_center is None:
+            self.score_center = masked_mean(rewards, valid, self.total).item()
+        if self.score_scale is None:
+            self.score_scale = max(masked_variance(rewards, valid, self.total).sqrt().item(), 1e-6)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        return self.accelerator.reduce(values, reduction="sum")
+
+    def resume_state(self) -> dict:
+        return {**super().resume_state(), "score_center": self.score_center, "score_scale": self.score_scale}
+
+    def load_resume_state(self, state: dict) -> None:
+        super().load_resume_state(state)
+        self.score_center, self.score_scale = state["score_center"], state["score_scale"]

@@ -1,0 +1,78 @@
+"""Every private hook of TRL and transformers that this project overrides or reads, with the signature that it expects.
+
+`make trl-latest` runs this file against the newest TRL release: what fails here is what its rewrite broke.
+"""
+
+import inspect
+
+import pytest
+import torch
+from transformers import Trainer
+from trl import GRPOTrainer
+
+# owner, name, parameters, what relies on it
+OVERRIDDEN = [
+    (GRPOTrainer, "_generate_and_score_completions", "inputs", "PPOTrainer, ScoreMixin"),
+    (GRPOTrainer, "_calculate_rewards", "inputs prompts completions completion_ids_list", "ScoreMixin"),
+    (GRPOTrainer, "_compute_loss", "model inputs", "PPOTrainer"),
+    (
+        GRPOTrainer,
+        "_get_per_token_logps_and_entropies",
+        "model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss ...",
+        "PPOTrainer",
+    ),
+    (GRPOTrainer, "log", "logs start_time", "PPOTrainer"),
+    (Trainer, "create_optimizer", "model", "CriticMixin"),
+    (Trainer, "_save", "output_dir state_dict", "CriticMixin"),
+    (Trainer, "_load_from_checkpoint", "resume_from_checkpoint model", "CriticMixin"),
+    (Trainer, "_save_rng_state", "output_dir", "ExactResume"),
+    (Trainer, "_load_rng_state", "checkpoint", "ExactResume"),
+]
+# owner, method, text that it must contain, what relies on it
+READ = [
+    (GRPOTrainer, "__init__", "self._step = 0", "ExactResume"),
+    (GRPOTrainer, "__init__", "self._buffered_inputs = None", "ExactResume"),
+    (
+        GRPOTrainer,
+        "__init__",
+        'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}',
+        "all trainers",
+    ),
+    (GRPOTrainer, "__init__", "self.beta = args.beta", "PPOTrainer, AdaptiveKL"),
+    (GRPOTrainer, "__init__", "self.eos_token_ids = ", "PPOTrainer"),
+    (GRPOTrainer, "__init__", "self.reward_weights = ", "ScoreMixin"),
+    (GRPOTrainer, "__init__", "self.epsilon_low = ", "PPOTrainer"),
+    (GRPOTrainer, "__init__", "self._is_vlm = ", "CriticMixin"),
+    (GRPOTrainer, "__init__", "self.vllm_generation = ", "CriticMixin"),
+    (GRPOTrainer, "_generate_and_score_completions", 'output["ref_per_token_logps"]', "PPOTrainer"),
+    (GRPOTrainer, "_generate_and_score_completions", 'output["old_per_token_logps"]', "PPOTrainer"),
+    (GRPOTrainer, "_compute_loss", "if advantages.dim() == 1:", "PPOTrainer: advantages (B, T)"),
+    (GRPOTrainer, "_compute_loss", 'self._metrics[mode]["entropy"].append', "PPOTrainer"),
+    (Trainer, "_inner_training_loop", "self._tr_loss = ", "ExactResume"),
+    (Trainer, "_inner_training_loop", "self._globalstep_last_logged = ", "ExactResume"),
+    (Trainer, "_run_epoch", "self._load_rng_state(resume_from_checkpoint)", "ExactResume"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "expected", "user"), OVERRIDDEN, ids=[hook[1] for hook in OVERRIDDEN])
+def test_hook_has_the_expected_parameters(owner, name, expected, user):
+    assert hasattr(owner, name), f"{owner.__name__}.{name} is gone; {user} overrides it."
+    found = list(inspect.signature(getattr(owner, name)).parameters)[1:]
+    wanted = expected.removesuffix(" ...").split()
+    if expected.endswith("..."):
+        found = found[: len(wanted)]
+    assert found == wanted, f"{owner.__name__}.{name} takes {found}; {user} expects {wanted}."
+
+
+@pytest.mark.parametrize(("owner", "method", "text", "user"), READ, ids=[f"{use[1]}: {use[2]}" for use in READ])
+def test_state_is_where_it_is_read(owner, method, text, user):
+    assert text in inspect.getsource(getattr(owner, method)), f"{owner.__name__}.{method}: {text!r}; {user} needs it."
+
+
+def test_rows_are_shuffled_and_split_with_scalars_left_alone():
+    from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
+
+    batch = shuffle_sequence_dict({"values": torch.arange(4)[:, None], "count": torch.tensor(7)})
+    halves = split_tensor_dict(batch, 2)
+    assert sorted(torch.cat([half["values"] for half in halves])[:, 0].tolist()) == [0, 1, 2, 3]
+    assert all(half["count"] == 7 for half in halves)

@@ -1,0 +1,163 @@
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+TRL_NAMES = [
+    "objective/kl",
+    "objective/entropy",
+    "objective/non_score_reward",
+    "objective/rlhf_reward",
+    "objective/scores",
+    "policy/approxkl_avg",
+    "policy/clipfrac_avg",
+    "policy/entropy_avg",
+    "loss/policy_avg",
+    "loss/value_avg",
+    "val/clipfrac_avg",
+    "val/ratio",
+    "val/ratio_var",
+    "val/num_eos_tokens",
+    "lr",
+    "episode",
+]
+
+
+def test_policy_and_critic_learn_and_trl_metrics_are_finite(ppo, weights, logged):
+    trainer = ppo(critic_learning_rate=1e-2)
+    before = weights(trainer.model)
+    trainer.train()
+    moved = {name: not torch.equal(value, before[name]) for name, value in weights(trainer.model).items()}
+    assert all(moved.values()), [name for name in moved if not moved[name]]
+    rows = logged(trainer)[:-1]
+    for name in [*TRL_NAMES, "val/explained_variance", "objective/kl_coef"]:
+        found = [row[name] for row in rows if name in row]
+        assert len(found) == (1 if name.startswith("objective") or name.endswith("tokens") else 4), name
+        assert all(map(math.isfinite, found)), name
+    rates = {group["initial_lr"] for group in trainer.optimizer.param_groups}
+    assert len(rates) == 2 and max(rates) == pytest.approx(10 * min(rates))
+
+
+def test_ratio_is_one_in_the_first_step_and_the_kl_is_zero(ppo, logged):
+    trainer = ppo(max_steps=1)
+    trainer.train()
+    row = logged(trainer)[0]
+    assert abs(row["val/ratio"] - 1) < 1e-6 and row["policy/approxkl_avg"] < 1e-12 and row["policy/clipfrac_avg"] == 0
+    assert abs(row["objective/kl"]) < 1e-6
+
+
+def test_saved_policy_has_no_critic_and_the_saved_critic_loads(ppo, tmp_path, weights):
+    trainer = ppo()
+    trainer.train()
+    trainer.save_model(str(tmp_path / "out"))
+    policy, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    trained = weights(trainer.model)
+    assert all(torch.equal(value, trained[name]) for name, value in weights(policy).items())
+    critic, info = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out" / "critic", output_loading_info=True
+    )
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert all(torch.equal(value, trained[f"critic.{name}"]) for name, value in weights(critic).items())
+    assert critic.config.num_labels == 1
+
+
+def test_critic_starts_from_the_reward_model_or_from_the_policy_with_a_head_of_zeros(ppo, reward, policy, weights):
+    scores = AutoModelForSequenceClassification.from_pretrained(reward)
+    assert all(torch.equal(value, weights(scores)[name]) for name, value in weights(ppo().critic).items())
+    critic = weights(ppo(critic_path=None).critic)
+    backbone = weights(AutoModelForCausalLM.from_pretrained(policy))
+    assert not critic.pop("score.weight").any()
+    assert all(torch.equal(value, backbone[name]) for name, value in critic.items())
+
+
+@pytest.mark.parametrize(
+    ("step", "logging_steps"), [(2, 1), (1, 1), (3, 2)], ids=["within an epoch", "within the first pass", "unlogged"]
+)
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(ppo, tmp_path, step, logging_steps, weights, logged):
+    # A batch is sampled every 2 * 2 = 4 steps, so each of these checkpoints stands between two samplings.
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 6, "logging_steps": logging_steps}
+    settings |= {"kl_target": 1e-3, "kl_horizon": 50, "score_center": "reference", "score_scale": "reference"}
+    whole = ppo(tmp_path / "whole", **settings)
+    whole.train()
+    resumed = ppo(tmp_path / "resumed", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    assert logged(resumed, "train_loss") == logged(whole, "train_loss")
+    assert all(torch.equal(value, weights(whole.model)[name]) for name, value in weights(resumed.model).items())
+    assert resumed.beta == whole.beta != 0.05 and resumed.score_center == whole.score_center
+
+
+def test_in_value_warm_up_only_the_critic_learns(ppo, weights):
+    trainer = ppo(value_warmup_steps=2, max_steps=2)
+    before = weights(trainer.model)
+    trainer.train()
+    for name, value in weights(trainer.model).items():
+        assert torch.equal(value, before[name]) != name.startswith("critic."), name
+
+
+def test_scores_are_standardised_on_samples_of_the_reference(ppo):
+    trainer = ppo(score_center="reference", score_scale="reference", max_steps=1)
+    seen = []
+    calculate = trainer._calculate_rewards
+    trainer._calculate_rewards = lambda *a: (seen.append(calculate(*a)), seen[-1])[1]
+    trainer.train()
+    measured = torch.cat(seen[:4])[:, 0]
+    assert len(seen) == 5 and len(measured) == 4 * 8
+    assert trainer.score_center == pytest.approx(measured.mean().item(), rel=1e-5)
+    assert trainer.score_scale == pytest.approx(measured.std().item(), rel=1e-5)
+
+
+def test_unscorable_and_empty_rows_do_no_harm(ppo, weights, logged):
+    def sometimes(completions, **kwargs):
+        return [None if i % 3 == 0 else float(i) for i in range(len(completions))]
+
+    trainer = ppo(reward_funcs=sometimes, mask_truncated_completions=True)
+    trainer.train()
+    assert all(math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]) for row in logged(trainer)[:-1])
+    assert all(value.isfinite().all() for value in weights(trainer.model).values())
+
+    nothing = ppo(reward_funcs=lambda completions, **kwargs: [None] * len(completions), kl_coef=0.0, max_steps=1)
+    before = weights(nothing.model)
+    nothing.train()
+    assert all(torch.equal(value, before[name]) for name, value in weights(nothing.model).items())
+
+
+def test_several_reward_functions_with_weights(ppo, reward, logged):
+    def one(completions, **kwargs):
+        return [1.0] * len(completions)
+
+    trainer = ppo(reward_funcs=[one, one], reward_weights=[2.0, 0.5], missing_eos_penalty=0.25, max_steps=1)
+    trainer.train()
+    row = logged(trainer)[0]
+    truncated = row["completions/clipped_ratio"]
+    assert row["objective/scores"] == pytest.approx(2.5 - 0.25 * truncated) and truncated > 0
+
+
+def test_left_padding_changes_neither_values_nor_their_gradients(ppo):
+    trainer = ppo()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(10, 200, (3, 9), generator=generator)
+    batch = {"prompt_ids": ids[:, :5], "completion_ids": ids[:, 5:]}
+    batch |= {"prompt_mask": torch.ones(3, 5).long(), "completion_mask": torch.ones(3, 4).long()}
+    padded = dict(batch)
+    padded["prompt_ids"] = torch.nn.functional.pad(batch["prompt_ids"], (4, 0))
+    padded["prompt_mask"] = torch.nn.functional.pad(batch["prompt_mask"], (4, 0))
+    torch.testing.assert_close(trainer.values(padded), trainer.values(batch), rtol=0, atol=1e-6)
+    # V(s_t) is read before token t: changing the last token changes no value.
+    other = {**batch, "completion_ids": batch["completion_ids"].clone()}
+    other["completion_ids"][:, -1] = 7
+    assert torch.equal(trainer.values(other), trainer.values(batch))
+    assert not torch.equal(
+        trainer.values({**other, "completion_ids": other["completion_ids"].flip(1)}), trainer.values(other)
+    )
+
+
+def test_activation_checkpointing_reaches_the_critic_and_changes_nothing(ppo, weights):
+    runs = []
+    for checkpointing in (False, True):
+        runs.append(ppo(max_steps=2, gradient_checkpointing=checkpointing))
+        runs[-1].train()
+    assert any(getattr(module, "gradient_checkpointing", False) for module in runs[1].critic.modules())
+    for name, value in weights(runs[1].model).items():
+        torch.testing.assert_close(value, weights(runs[0].model)[name], rtol=0, atol=1e-6)
