@@ -16,7 +16,8 @@ def main(config):
     from rlhf_trl_ext.checks import stated
     from rlhf_trl_ext.pipeline import Plan, link
 
-    experiment = HydraConfig.get().runtime.choices.get("experiment") or "pipeline"
+    chosen = HydraConfig.get().runtime.choices
+    experiment = chosen.get("experiment") or f"{chosen['dataset']}-{chosen['model']}"
     folder = Path(config.output_dir or Path(config.output_root) / experiment)
     plan = Plan(config, lambda name: compose(f"algorithm/{name}"))
     plan.check()

@@ -1,5 +1,7 @@
 """Train one stage: `python -m launchers.train algorithm=grpo dataset=hh model=1b`, also under `accelerate launch -m`."""
 
+import os
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,9 +15,11 @@ def main(config: DictConfig):
     # An experiment's settings of this stage lie below what the command line says.
     said = [override.lstrip("+") for override in HydraConfig.get().overrides.task]
     stage = config.stages.get(config.name) or {}
+    last = OmegaConf.from_dotlist([override for override in said if override.startswith("args.")])
     OmegaConf.set_struct(config, False)
-    record = train(OmegaConf.merge(config, stage, OmegaConf.from_dotlist([o for o in said if o.startswith("args.")])))
-    print(f"{record['name']}: {record['steps']} steps in {record['train_seconds']} s")
+    record = train(OmegaConf.merge(config, stage, last))
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{record['name']}: {record['steps']} steps in {record['train_seconds']} s")
 
 
 if __name__ == "__main__":

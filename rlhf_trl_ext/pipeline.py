@@ -99,7 +99,9 @@ class Plan:
                     progress.remove_task(bar)
                     try:
                         self.records[name], how = future.result()
-                        progress.console.print(f"{name:<15} {how:<11} {self.folders[name]}", highlight=False)
+                        progress.console.print(
+                            f"{name:<15} {how:<11} {self.folders[name]}", highlight=False, soft_wrap=True
+                        )
                     except StageFailed as error:
                         failures.append(str(error))
         if failures:

@@ -63,8 +63,8 @@ def _run(stage: Stage, args, model, dataset) -> dict:
     trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
     metrics = trainer.evaluate() if config.evaluate else {}
     save(trainer, stage.folder)
-    run = {"steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
-    record = {**recorder.summary(), **run}
+    run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
+    record = {**run, **recorder.summary()}
     return stage.finish(record) if state.is_main_process else record
 
 

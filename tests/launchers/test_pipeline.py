@@ -26,8 +26,8 @@ def test_a_pipeline_ends_in_results_and_is_reused(tmp_path):
     assert {"prompt", "completion", "reward", "gold_reward", "kl"} <= set(sample)
 
     again = pipeline(*here)
-    stages = [line for line in again.stdout.splitlines() if "stages/" in line]
-    assert len(stages) == 5 and all(" reused " in line for line in stages), again.stdout
+    stages = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if "stages/" in line}
+    assert len(stages) == 5 and set(stages.values()) == {"reused"}, again.stdout
 
     changed = pipeline(*here, "stages.grpo.args.beta=0.1")
     stages = {line.split()[0]: line.split()[1] for line in changed.stdout.splitlines() if "stages/" in line}

@@ -1,0 +1,49 @@
+"""The same pipeline on real input: HH and a real pretrained model end to end, DPO and reward on the other sources."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow
+FOLDERS = {"hh": "hh_rlhf", "oasst": "oasst", "ultrafeedback": "ultrafeedback_binarized", "tldr": "tldr"}
+
+
+def launch(launcher, shared, tmp_path, dataset, *arguments):
+    command = [
+        *(sys.executable, "-m", f"launchers.{launcher}", f"output_root={tmp_path}"),
+        *(f"dataset={dataset}", f"dataset.path={shared / 'data' / FOLDERS[dataset]}", "dataset.max_samples=64"),
+        *("model=stories260k", f"model.model_name_or_path={shared / 'models' / 'stories260K'}", *arguments),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_the_whole_pipeline_on_hh(shared, tmp_path):
+    limits = ["dataset.max_tokens=480", "dataset.max_prompt_tokens=300", "samples.max_prompts=16"]
+    steps = [f"stages.{stage}.args.max_steps=4" for stage in ("sft", "reward", "dpo", "grpo")]
+    short = ["samples.max_new_tokens=24", "stages.grpo.args.max_completion_length=24", "judge=reward_model"]
+    launch("pipeline", shared, tmp_path, "hh", *limits, *steps, *short)
+    results = json.loads((tmp_path / "hh-stories260k" / "results.json").read_text())
+    assert set(results["policies"]) == {"dpo", "grpo"} and results["judge"] == "reward"
+    for policy in results["policies"].values():
+        assert policy["prompts"] == 16 and policy["gold_reward_mean"] is None
+        low, high = policy["win_rate_ci"]
+        assert 0 <= low <= policy["win_rate"] <= high <= 1
+    log = (tmp_path / "hh-stories260k" / "sft" / "log.txt").read_text()
+    assert "harmless-base/test.jsonl.gz:" in log and "bad:" in log  # malformed rows are told with file and line
+
+
+@pytest.mark.parametrize("dataset", ["oasst", "ultrafeedback", "tldr"])
+@pytest.mark.parametrize("algorithm", ["dpo", "reward"])
+def test_preferences_of_every_source_train(algorithm, dataset, shared, tmp_path):
+    args = ["args.max_steps=4", "args.per_device_train_batch_size=4", "args.logging_steps=1", "dataset.max_tokens=1500"]
+    launch("train", shared, tmp_path, dataset, f"algorithm={algorithm}", *args)
+    (folder,) = tmp_path.glob(f"stages/{algorithm}-*")
+    losses = [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").open()) if "loss" in row]
+    assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)
