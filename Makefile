@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-all lint overhead clean
+.PHONY: help setup demo smoke test test-all test-slow lint overhead clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,11 +32,30 @@ test: setup  ## the quick tests (at most 5 minutes on two cores, offline)
 test-all: setup  ## the slow tests as well (several processes, faults, real data)
 	$(BIN)/python -m pytest -m "not gpu"
 
+test-slow: setup  ## only the slow ones
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
 lint: setup  ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 overhead: setup  ## step time of this project against bare TRL (minutes)
 	$(BIN)/python -m evaluation.speed.overhead
+
+ppo-parity: setup .venv-trl112/.ready  ## PPO against TRL 1.12's, the last TRL with one (own environment, two minutes)
+	$(BIN)/python -m evaluation.parity.ppo --reference .venv-trl112/bin/python
+
+.venv-trl112/.ready:
+	@test -x .venv-trl112/bin/python || $(PYTHON) -m venv .venv-trl112
+	@.venv-trl112/bin/pip install --quiet --disable-pip-version-check trl==1.12.0 transformers==5.23.0 torch==2.13.0
+	@touch $@
+
+# Private hooks and a few steps of every algorithm on TRL's newest release; built anew each time, or it would not be newest.
+trl-latest:  ## the hooks and the smoke test against the newest TRL (own environment, minutes)
+	@test -x .venv-trl-latest/bin/python || $(PYTHON) -m venv .venv-trl-latest
+	@DS_BUILD_OPS=0 .venv-trl-latest/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@.venv-trl-latest/bin/pip install --quiet --disable-pip-version-check --upgrade --no-deps trl
+	.venv-trl-latest/bin/python -m pytest tests/test_trl_hooks.py
+	.venv-trl-latest/bin/python -m launchers.pipeline experiment=smoke 'policies=[dpo,kto,grpo,rloo,ppo]' output_root=outputs/trl-latest
 
 clean:  ## remove outputs and caches, keep .venv
 	rm -rf outputs .pytest_cache .ruff_cache wandb
