@@ -3,6 +3,7 @@
 A folder holds config.yaml, versions.json, metrics.jsonl, checkpoints, the saved model and, once finished, stage.json.
 """
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -10,7 +11,6 @@ import os
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.checks import ConfigError, as_json
 
+OWN = ("rlhf_trl_ext.", "evaluation.")
 PACKAGES = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers")
-# Modules that every training stage runs; what a configuration names by `_target_` is added to them.
-SHARED = ("training", "models.loading", "data.corpus", "data.schema", "data.reading", "data.splits", "data.tally")
-# Where a result goes and how it is reported does not decide what it is.
-INCIDENTAL = ("output_root", "output_dir", "overwrite", "stages", "needs", "hand_over", "reward", "hydra")
+# What decides a stage's result; where it goes, and how it is reported, does not.
+TRAINING = ("name", "seed", "view", "trainer", "args", "evaluate", "model", "dataset")
+SAMPLING = ("name", "seed", "policy", "reference", "samples", "args", "model", "dataset", "reward")
 
 
 def versions() -> dict[str, str]:
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 
 def digest(node) -> str:
     """SHA-256 (16 hex digits) of plain data, the code that its `_target_`s name, and the local files that it names."""
-    code = {module: _source(module) for module in _targets(node)}
+    code = source(*_targets(node))
     files = {text: identity for text in _strings(node) if (identity := _folder_identity(text))}
     return hashlib.sha256(as_json([node, code, files]).encode()).hexdigest()[:16]
 
@@ -57,16 +57,15 @@ def built_folder(config: DictConfig) -> Path:
 
 
 def fingerprint(config: DictConfig) -> str:
-    """SHA-256 (16 hex digits) of the configuration, the data and models it names, the code and the package versions."""
-    decides = {
-        key: value for key, value in OmegaConf.to_container(config, resolve=True).items() if key not in INCIDENTAL
-    }
-    args = decides.get("args", {})
+    """SHA-256 (16 hex digits) of configuration, data, models, code, package versions and number of processes."""
+    resolved = OmegaConf.to_container(config, resolve=True)
+    keys, code = (SAMPLING, "evaluation.generation") if "policy" in resolved else (TRAINING, "rlhf_trl_ext.training")
+    decides = {key: resolved.get(key) for key in keys}
+    args = decides["args"] or {}
     for incidental in ("report_to", "run_name", "logging_dir", "disable_tqdm"):
         args.pop(incidental, None)
-    shared = {name: _source(f"rlhf_trl_ext.{name}") for name in SHARED}
     packages = {name: number for name, number in versions().items() if name != "git_commit"}
-    return digest([decides, shared, packages])
+    return digest([decides, source(code), packages, os.environ.get("WORLD_SIZE", "1")])
 
 
 class Stage:
@@ -136,12 +135,25 @@ def _targets(node) -> set[str]:
         return set()
     own = node.get("_target_", "")
     found = set().union(*map(_targets, node.values()))
-    return found | {own.rpartition(".")[0]} if own.startswith(("rlhf_trl_ext.", "evaluation.")) else found
+    return found | {own.rpartition(".")[0]} if own.startswith(OWN) else found
 
 
-def _source(module: str) -> str:
-    spec = find_spec(module)
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else ""
+def source(*modules: str) -> dict[str, str]:
+    """Hashes of modules of this project and of all that they import from it, by name."""
+    found, waiting = {}, list(modules)
+    while waiting:
+        module = waiting.pop()
+        path = Path(__file__).parents[1] / f"{module.replace('.', '/')}.py"
+        if not module.startswith(OWN) or module in found or not path.exists():
+            continue
+        text = path.read_bytes()
+        found[module] = hashlib.sha256(text).hexdigest()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+            elif isinstance(node, ast.Import):
+                waiting += [name.name for name in node.names]
+    return found
 
 
 def _strings(node) -> set[str]:

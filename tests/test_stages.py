@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from rlhf_trl_ext import stages
 from rlhf_trl_ext.checks import ConfigError
-from rlhf_trl_ext.stages import Stage, digest, fingerprint
+from rlhf_trl_ext.stages import Stage, digest, fingerprint, source
 
 
 def a_stage(tmp_path, **changes):
@@ -30,8 +30,14 @@ def test_packages_and_code_decide(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "version", lambda package: "0")
     assert a_stage(tmp_path).fingerprint != before
     monkeypatch.undo()
-    monkeypatch.setattr(stages, "_source", lambda module: "edited")
+    monkeypatch.setattr(stages, "source", lambda *modules: "edited")
     assert a_stage(tmp_path).fingerprint != before
+
+
+def test_code_is_followed_through_imports():
+    # The generator imports its words and its gold reward: an edit of either makes other data.
+    assert {"rlhf_trl_ext.data.embedded_words", "rlhf_trl_ext.rewards.gold"} <= set(source("rlhf_trl_ext.data.embedded"))
+    assert set(source("torch.nn")) == set()
 
 
 def test_a_local_file_decides_by_its_identity(tmp_path):
