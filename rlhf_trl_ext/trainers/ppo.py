@@ -80,6 +80,11 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
             self.kl_control = AdaptiveKL(self, args.kl_target, args.kl_horizon)
             self.add_callback(self.kl_control)
 
+    def values(self, batch):
+        values = super().values(batch)
+        # A critic that was a reward model speaks in raw rewards.
+        return (values - self.score_center) / self.score_scale if self.args.critic_path else values
+
     def _generate_and_score_completions(self, inputs):
         batch = super()._generate_and_score_completions(inputs)
         with torch.no_grad():
