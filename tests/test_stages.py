@@ -36,7 +36,9 @@ def test_packages_and_code_decide(tmp_path, monkeypatch):
 
 def test_code_is_followed_through_imports():
     # The generator imports its words and its gold reward: an edit of either makes other data.
-    assert {"rlhf_trl_ext.data.embedded_words", "rlhf_trl_ext.rewards.gold"} <= set(source("rlhf_trl_ext.data.embedded"))
+    assert {"rlhf_trl_ext.data.embedded_words", "rlhf_trl_ext.rewards.gold"} <= set(
+        source("rlhf_trl_ext.data.embedded")
+    )
     assert set(source("torch.nn")) == set()
 
 
