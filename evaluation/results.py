@@ -19,7 +19,7 @@ def read_samples(path: str | Path) -> list[dict]:
 
 
 def compare(judge: Judge, baseline: list[dict], policies: dict[str, list[dict]]) -> dict[str, dict]:
-    """For every policy: win rate against the baseline with its interval, mean rewards and KL, length, truncation."""
+    """For every policy: win rate over the baseline with its interval, mean rewards, KL, length and truncation."""
     return {name: {**win_rate(judge, rows, baseline), **describe(rows)} for name, rows in policies.items()}
 
 

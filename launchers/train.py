@@ -1,4 +1,4 @@
-"""Train one stage: `python -m launchers.train algorithm=grpo dataset=hh model=1b`, also under `accelerate launch -m`."""
+"""Train one stage: `python -m launchers.train algorithm=dpo dataset=hh model=1b`, also under accelerate."""
 
 import os
 

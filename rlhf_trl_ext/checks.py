@@ -56,7 +56,7 @@ def build(node: DictConfig, where: str, **extra):
 
 
 def check(node: DictConfig, where: str) -> None:
-    """Check names, types and choices of every `_target_` node below `node`. Raises ConfigError for the first mistake."""
+    """Check names, types and choices of every `_target_` node below `node`; ConfigError for the first mistake."""
     for key in sorted(OmegaConf.missing_keys(node)):
         key = key if key.startswith(f"{where}.") else f"{where}.{key}"
         raise ConfigError(f"{key} has no value: give {key}=<value>.")
