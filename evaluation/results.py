@@ -48,7 +48,7 @@ def summarise(config, records: dict[str, dict]) -> dict:
 
 
 def describe(rows: list[dict]) -> dict:
-    """Means over samples; `gold_reward_mean` is None where the dataset has no gold reward. KL in nats per completion."""
+    """Means over samples; `gold_reward_mean` is None where there is no gold reward. KL in nats per completion."""
 
     def mean(key):
         values = [row.get(key) for row in rows]
