@@ -26,6 +26,8 @@ from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, check_one
 from rlhf_trl_ext.trainers.resume import ExactResume
 from rlhf_trl_ext.trainers.scores import ScoreArguments, ScoreMixin
 
+PLACEMENTS = ("last", "trl_phantom")
+
 
 @dataclass
 class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
@@ -49,11 +51,14 @@ class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
     cliprange_value: float | None = 0.2
     value_warmup_steps: int = field(default=0, metadata={"help": "Optimizer steps in which only the critic learns."})
     missing_eos_penalty: float = field(default=1.0, metadata={"help": "Taken off the score of a truncated completion."})
-    score_placement: str = field(default="last", metadata={"choices": ("last", "trl_phantom")})
+    score_placement: str = field(default="last", metadata={"choices": PLACEMENTS})
 
     def __post_init__(self):
         if self.kl_coef < 0:
             raise ValueError(f"kl_coef={self.kl_coef}: 0 or more is allowed; 0 trains without a reference model.")
+        for name, allowed in (("kl_estimator", ESTIMATORS), ("score_placement", PLACEMENTS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}.")
         if self.beta not in (0.0, self.kl_coef):
             raise ValueError(f"beta={self.beta}: PPO's KL coefficient is kl_coef; leave beta out.")
         if self.value_warmup_steps and self.weight_decay:
@@ -165,15 +170,8 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
     @torch.no_grad()
     def _record_update(self, inputs, values, policy_loss: Tensor, value_loss: Tensor, value_clipped: Tensor):
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        shown = policy_statistics(
-            self._latest_logprobs,
-            inputs["old_per_token_logps"],
-            inputs["advantages"],
-            mask,
-            self.epsilon_low,
-            self.epsilon_high,
-        )
-        mode = "train" if self.model.training else "eval"
+        ratio = (self._latest_logprobs, inputs["old_per_token_logps"], inputs["advantages"])
+        shown = policy_statistics(*ratio, mask, self.epsilon_low, self.epsilon_high)
         metrics = {
             "policy/approxkl_avg": shown["approxkl"],
             "policy/clipfrac_avg": shown["clipfrac"],
@@ -185,10 +183,8 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
             "val/mean": masked_mean(values, inputs["value_mask"]),
             "val/explained_variance": explained_variance(inputs["values"], inputs["returns"], inputs["value_mask"]),
         }
-        means = self.accelerator.reduce(torch.stack([m.float() for m in metrics.values()]), reduction="mean")
-        for name, value in zip(metrics, means.tolist(), strict=True):
-            self._metrics[mode][name].append(value)
-        self._metrics[mode]["policy/entropy_avg"].append(self._metrics[mode]["entropy"][-1])
+        shown_entropy = self._metrics["train" if self.model.training else "eval"]["entropy"]
+        self.record({**metrics, "policy/entropy_avg": value_loss.new_tensor(shown_entropy[-1])})
 
     def log(self, logs, start_time=None):
         if "learning_rate" in logs:

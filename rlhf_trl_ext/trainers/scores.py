@@ -83,6 +83,13 @@ class ScoreMixin:
         """Sum over processes."""
         return self.accelerator.reduce(values, reduction="sum")
 
+    def record(self, metrics: dict[str, Tensor]) -> None:
+        """Log scalars, averaged over processes, as metrics of the current mode."""
+        kept = self._metrics["train" if self.model.training else "eval"]
+        means = self.accelerator.reduce(torch.stack([m.float() for m in metrics.values()]), reduction="mean")
+        for name, value in zip(metrics, means.tolist(), strict=True):
+            kept[name].append(value)
+
     def resume_state(self) -> dict:
         return {**super().resume_state(), "score_center": self.score_center, "score_scale": self.score_scale}
 

@@ -37,7 +37,13 @@ def reward(policy, tmp_path_factory):
     return classifier(policy, tmp_path_factory.mktemp("reward"))
 
 
+@pytest.fixture(name="classifier", scope="session")
+def classifier_fixture():
+    return classifier
+
+
 def classifier(policy, folder, num_labels=1):
+    """Write the policy with a random classification head to `folder`; returns its path."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(5)
@@ -51,6 +57,11 @@ def classifier(policy, folder, num_labels=1):
 def prompts(count=24):
     """Prompts of different lengths."""
     return Dataset.from_list([{"prompt": [{"role": "user", "content": "lamp " * (1 + i % 4)}]} for i in range(count)])
+
+
+@pytest.fixture(name="make_trainer", scope="session")
+def make_trainer_fixture():
+    return make_trainer
 
 
 def make_trainer(trainer_class, args_class, policy, folder, reward_funcs, trainer_arguments=None, **settings):
