@@ -1,6 +1,22 @@
 """Judges decide which of two completions of a prompt is better."""
 
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said about one pair; None where it said nothing that could be read.
+
+    outcome: 1 where the first sample given is better, 0 where the second is, 0.5 for a tie.
+    preference: probability in [0, 1] that the first sample is better, where the judge gives one, else the outcome.
+    shown_first, shown_second: the outcome when the first sample stood first, and second, for judges that see an order.
+    """
+
+    outcome: float | None
+    preference: float | None = None
+    shown_first: float | None = None
+    shown_second: float | None = None
 
 
 class Judge(Protocol):
@@ -8,8 +24,8 @@ class Judge(Protocol):
 
     name: str
 
-    def compare(self, first: list[dict], second: list[dict]) -> list[float]:
-        """1 where `first` is better, 0 where `second` is, 0.5 for a tie; samples are rows of `launchers.generate`."""
+    def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
+        """One verdict per pair; samples are rows of `launchers.generate`."""
         ...
 
 
@@ -20,7 +36,7 @@ class ScoreJudge:
         self.field = field
         self.name = field
 
-    def compare(self, first: list[dict], second: list[dict]) -> list[float]:
+    def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
         """See `Judge.compare`. Raises ValueError when a sample has no such score."""
         lacking = sum(row.get(self.field) is None for row in [*first, *second])
         if lacking:
@@ -28,7 +44,28 @@ class ScoreJudge:
                 f"judge.field={self.field}: {lacking} of {len(first) + len(second)} samples have no such score; "
                 "use judge=reward_model, or samples of a dataset with a gold reward."
             )
-        return [
-            (a[self.field] > b[self.field]) + 0.5 * (a[self.field] == b[self.field])
-            for a, b in zip(first, second, strict=True)
-        ]
+        return by_score([row[self.field] for row in first], [row[self.field] for row in second])
+
+
+class RewardModelJudge:
+    """Prefers what a reward model scores higher: any sequence classifier with one label, by folder or hub id."""
+
+    def __init__(self, path: str, batch_size: int = 64, dtype: str = "float32"):
+        self.path, self.batch_size, self.dtype = path, batch_size, dtype
+        self.name = f"reward_model:{path}"
+
+    def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
+        """See `Judge.compare`."""
+        from rlhf_trl_ext.rewards.model import RewardModel
+
+        model = RewardModel(self.path, self.batch_size, self.dtype)
+        rows = [*first, *second]
+        answers = [[{"role": "assistant", "content": row["completion"]}] for row in rows]
+        scores = model([row["prompt"] for row in rows], answers)
+        return by_score(scores[: len(first)], scores[len(first) :])
+
+
+def by_score(first: list[float], second: list[float]) -> list[Verdict]:
+    """Verdicts of a judge that scores each answer alone: the higher score wins, equal scores tie."""
+    outcomes = [(a > b) + 0.5 * (a == b) for a, b in zip(first, second, strict=True)]
+    return [Verdict(outcome, preference=outcome) for outcome in outcomes]

@@ -60,7 +60,7 @@ def sample(
 
 
 def completion_mask(completion_ids: Tensor, ends: Tensor) -> Tensor:
-    """1 up to and with the first end token, 0 after it. completion_ids: `(B, T)`, ends: `(E,)`; returns `(B, T)` long."""
+    """1 up to and with the first end token, 0 after. completion_ids: `(B, T)`, ends: `(E,)`; returns `(B, T)` long."""
     is_end = torch.isin(completion_ids, ends).long()
     return (is_end.cumsum(dim=1) - is_end == 0).long()
 

@@ -1,16 +1,25 @@
-"""Win rate of a policy over a baseline on the same prompts, with an interval over prompts."""
+"""Win rate of a policy over a baseline on the same prompts, with what is needed to defend it."""
+
+import json
 
 import numpy as np
 
-from evaluation.judge import Judge
+from evaluation.bias import length_bias, order_flip_rate, position_bias
+from evaluation.judge import Judge, Verdict
+from evaluation.statistics import bootstrap_interval, prompts_needed, sign_test, wilson_interval
 
 
 def win_rate(judge: Judge, policy: list[dict], baseline: list[dict]) -> dict:
-    """`win_rate` (ties count one half), its 95 % interval `win_rate_ci`, and `wins`, `ties`, `losses`.
+    """`summary` of a judge's verdicts on samples of `launchers.generate`, same prompts in the same order.
 
-    policy, baseline: samples of `launchers.generate` on the same prompts in the same order.
-    Raises ValueError when the prompts differ or fewer than 2 pairs are given.
+    Raises ValueError when the prompts differ or fewer than 2 pairs are given, before anything is judged.
     """
+    check_pairs(policy, baseline)
+    return summary(judge.compare(policy, baseline), policy, baseline)
+
+
+def check_pairs(policy: list[dict], baseline: list[dict]) -> None:
+    """Raises ValueError unless both have the same prompts in the same order, and at least 2."""
     if len(policy) != len(baseline) or any(a["prompt"] != b["prompt"] for a, b in zip(policy, baseline, strict=True)):
         raise ValueError(
             f"samples of different prompts cannot be compared ({len(policy)} and {len(baseline)} rows): "
@@ -18,23 +27,57 @@ def win_rate(judge: Judge, policy: list[dict], baseline: list[dict]) -> dict:
         )
     if len(policy) < 2:
         raise ValueError(f"{len(policy)} pair(s) to compare: at least 2 are needed for an interval.")
-    outcomes = np.array(judge.compare(policy, baseline), dtype=float)
-    low, high = bootstrap_interval(outcomes)
-    return {
+
+
+def summary(verdicts: list[Verdict], policy: list[dict], baseline: list[dict]) -> dict:
+    """`win_rate` (ties one half), its bootstrap interval over prompts `win_rate_ci`, Wilson, sign test, biases.
+
+    Pairs without a readable verdict are counted in `unparsable` and left out of everything else. `position` and
+    `order_flip_rate` are there for judges that see an order, `length` where samples have completions.
+    Raises ValueError when fewer than 2 verdicts could be read.
+    """
+    read = [i for i, verdict in enumerate(verdicts) if verdict.outcome is not None]
+    if len(read) < 2:
+        raise ValueError(f"only {len(read)} of {len(verdicts)} verdicts could be read: look at the judge's answers.")
+    outcomes = np.array([verdicts[i].outcome for i in read])
+    told = {
         "win_rate": float(outcomes.mean()),
-        "win_rate_ci": [low, high],
+        "win_rate_ci": bootstrap_interval(outcomes, groups=prompt_ids([policy[i] for i in read])),
+        "wilson_ci": wilson_interval(outcomes.sum(), len(outcomes)),
         "wins": int((outcomes == 1).sum()),
         "ties": int((outcomes == 0.5).sum()),
         "losses": int((outcomes == 0).sum()),
+        "pairs": len(read),
+        "unparsable": len(verdicts) - len(read),
+        "sign_test_p": sign_test(outcomes),
+        "prompts_needed": prompts_needed(outcomes),
+        "preference_mean": float(np.mean([verdicts[i].preference for i in read])),
     }
+    told.update(_orders(verdicts))
+    if all("completion" in row for row in (*policy, *baseline)):
+        told["length"] = length_bias(outcomes, length_differences(policy, baseline)[read])
+    return told
 
 
-def bootstrap_interval(values: np.ndarray, level: float = 0.95, resamples: int = 10_000, seed: int = 0):
-    """Percentile bootstrap interval of the mean over the first axis (Efron 1979), in the unit of `values`.
+def _orders(verdicts: list[Verdict]) -> dict:
+    """Position bias over all judgements that could be read, and how many pairs flip with the order."""
+    first = [v.shown_first for v in verdicts if v.shown_first is not None]
+    second = [v.shown_second for v in verdicts if v.shown_second is not None]
+    if not first and not second:
+        return {}
+    both = [v for v in verdicts if v.shown_first is not None and v.shown_second is not None]
+    won, shown_first = np.array(first + second), np.arange(len(first) + len(second)) < len(first)
+    flips = order_flip_rate([v.shown_first for v in both], [v.shown_second for v in both])
+    return {"position": position_bias(won, shown_first), "order_flip_rate": flips}
 
-    values: `(N,)`, one per prompt. Returns (low, high). Constant values give an interval of width 0.
-    """
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+
+def prompt_ids(rows: list[dict]) -> np.ndarray:
+    """A number for every row, `(N,)`, the same for rows of the same prompt."""
+    known: dict[str, int] = {}
+    texts = (row["prompt"] if isinstance(row["prompt"], str) else json.dumps(row["prompt"]) for row in rows)
+    return np.array([known.setdefault(text, len(known)) for text in texts])
+
+
+def length_differences(policy: list[dict], baseline: list[dict]) -> np.ndarray:
+    """Characters of the policy's completion minus the baseline's, `(N,)`."""
+    return np.array([len(a["completion"]) - len(b["completion"]) for a, b in zip(policy, baseline, strict=True)])

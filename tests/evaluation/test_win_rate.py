@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.judge import ScoreJudge
+from evaluation.judge import ScoreJudge, Verdict
 from evaluation.results import compare, describe, read_samples
-from evaluation.win_rate import bootstrap_interval, win_rate
+from evaluation.win_rate import summary, win_rate
 
 JUDGE = ScoreJudge("gold_reward")
 
@@ -32,18 +32,6 @@ def test_a_policy_against_itself_is_one_half():
     assert win_rate(JUDGE, rows(0.1, 0.2, 0.3), rows(0.1, 0.2, 0.3))["win_rate_ci"] == [0.5, 0.5]
 
 
-def test_the_interval_agrees_with_the_normal_one_and_covers():
-    # p = 0.6, n = 400: 0.6 +- 1.96 sqrt(0.24 / 400) = 0.552 .. 0.648
-    low, high = bootstrap_interval(np.array([1.0] * 240 + [0.0] * 160))
-    assert low == pytest.approx(0.552, abs=0.006) and high == pytest.approx(0.648, abs=0.006)
-    generator = np.random.default_rng(1)
-    covered = 0
-    for _ in range(200):
-        low, high = bootstrap_interval(generator.random(100) < 0.6, resamples=500)
-        covered += low <= 0.6 <= high
-    assert 180 <= covered <= 199  # nominal 190; 3.2 standard errors either way
-
-
 def test_samples_of_other_prompts_are_refused():
     with pytest.raises(ValueError, match="different prompts"):
         win_rate(JUDGE, rows(1.0, 0.0), rows(1.0, 0.0)[::-1])
@@ -68,3 +56,23 @@ def test_compare_reads_what_generate_writes(tmp_path):
     assert result["dpo"]["win_rate"] == 1.0
     with pytest.raises(ValueError, match=r"no such file"):
         read_samples(tmp_path / "absent.jsonl")
+
+
+def test_unparsable_verdicts_are_counted_apart():
+    verdicts = [Verdict(1.0, 0.9, 1.0, 1.0), Verdict(0.5, 0.5, 1.0, 0.0), Verdict(None), Verdict(0.0, 0.2, 0.0, 0.0)]
+    told = summary(verdicts, rows(0, 0, 0, 0), rows(0, 0, 0, 0))
+    assert (told["wins"], told["ties"], told["losses"], told["unparsable"], told["pairs"]) == (1, 1, 1, 1, 3)
+    assert told["win_rate"] == 0.5 and told["preference_mean"] == pytest.approx(1.6 / 3)
+    # shown first it won 2 of 3, shown second 1 of 3: one of three pairs flipped
+    assert told["order_flip_rate"] == pytest.approx(1 / 3)
+    assert told["position"]["position_bias"] == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="only 1 of 2 verdicts"):
+        summary([Verdict(1.0, 1.0), Verdict(None)], rows(0, 0), rows(0, 0))
+
+
+def test_length_is_reported_where_there_are_texts():
+    policy = [{**row, "completion": "long answer"} for row in rows(1.0, 0.0, 1.0)]
+    baseline = [{**row, "completion": "short"} for row in rows(0.5, 0.5, 0.5)]
+    told = win_rate(JUDGE, policy, baseline)
+    assert told["length"]["longer_wins"] == pytest.approx(2 / 3)
+    assert told["length"]["length_difference_mean"] == 6
