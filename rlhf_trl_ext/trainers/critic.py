@@ -1,15 +1,17 @@
 """A critic beside a TRL trainer's policy: loaded, optimised, evaluated in mini-batches, saved and loaded again."""
 
 import contextlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model, get_config_model_id
+
+from rlhf_trl_ext.trainers.shared_base import critic_on, for_classification
 
 NAME = "critic"
 
@@ -23,6 +25,9 @@ class CriticArguments:
         metadata={"help": "Reward model or saved critic to start from; null: the policy, with a head of zeros."},
     )
     critic_learning_rate: float | None = field(default=None, metadata={"help": "null: the policy's learning rate."})
+    critic_shares_base: bool = field(
+        default=False, metadata={"help": "With LoRA: critic and policy are adapters on the same frozen weights."}
+    )
 
 
 class CriticMixin:
@@ -30,7 +35,8 @@ class CriticMixin:
 
     The critic is a submodule of the policy, so that optimizer, processes, ZeRO and engine checkpoints treat it as
     theirs, while generation and the policy's own forward do not see it. It is saved in `<folder>/critic`, where
-    `AutoModelForSequenceClassification` loads it, and never in the policy's own files.
+    `AutoModelForSequenceClassification` loads it (an adapter: in `<folder>/critic/adapter`, where
+    `AutoPeftModelForSequenceClassification` does), and never in the policy's own files.
     """
 
     def attach_critic(self, critic: nn.Module) -> None:
@@ -80,14 +86,14 @@ class CriticMixin:
         with self._policy_alone():
             super()._save(output_dir, state_dict)
         if self.args.should_save:
-            folder = os.path.join(output_dir or self.args.output_dir, NAME)
+            folder = critic_folder(self.critic, output_dir or self.args.output_dir)
             self.critic.save_pretrained(folder, state_dict=critic_state)
             self.processing_class.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with self._policy_alone():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_critic_weights(self.critic, Path(resume_from_checkpoint) / NAME)
+        load_critic_weights(self.critic, critic_folder(self.critic, resume_from_checkpoint))
 
     @contextlib.contextmanager
     def _policy_alone(self):
@@ -118,23 +124,33 @@ def token_values(critic: nn.Module, ids: Tensor, mask: Tensor, width: int) -> Te
     return classifier.score(hidden.last_hidden_state[:, -width - 1 : -1]).squeeze(-1).float()
 
 
-def load_critic(path: str | None, trainer, **load_arguments) -> nn.Module:
-    """A sequence classifier with one label from `path`, or, for None, from the trainer's policy with a head of zeros.
+def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Module:
+    """The critic that `CriticArguments` ask for: a sequence classifier with one label, or adapters on one.
 
-    load_arguments: of `from_pretrained`. Raises ValueError for several labels or another tokenizer than the policy's.
+    Raises ValueError for several labels, another tokenizer than the policy's, or a base that cannot be shared.
     """
+    path, policy, tokenizer = trainer.args.critic_path, trainer.model, trainer.processing_class
+    if trainer.args.critic_shares_base:
+        critic = critic_on(policy, path)
+        critic.get_base_model().config.pad_token_id = tokenizer.pad_token_id
+        return critic
     if path is not None:
         check_one_label("args.critic_path", path)
-        _check_tokenizer(path, trainer.processing_class)
-    source = path or get_config_model_id(trainer.model.config)
-    load_arguments = {"dtype": trainer.model.dtype, **load_arguments, "num_labels": 1}
-    critic = AutoModelForSequenceClassification.from_pretrained(source, **load_arguments)
+        _check_tokenizer(path, tokenizer)
+    source = path or get_config_model_id(policy.config)
+    extra = {} if quantization_config is None else {"quantization_config": quantization_config}
+    critic = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=policy.dtype, **extra)
     if not hasattr(critic, "score"):
         raise ValueError(f"args.critic_path={source}: {type(critic).__name__} has no token-level score head.")
-    critic.config.pad_token_id = trainer.processing_class.pad_token_id
+    critic.config.pad_token_id = tokenizer.pad_token_id
     if path is None:
         _zero(critic.score.weight)
-    return critic
+    return critic if peft_config is None else get_peft_model(critic, for_classification(peft_config))
+
+
+def critic_folder(critic: nn.Module, folder: str) -> Path:
+    """Where in a saved model its critic lies. An adapter lies deeper, or the policy's PEFT would load it as its own."""
+    return Path(folder, NAME, "adapter") if hasattr(critic, "peft_config") else Path(folder, NAME)
 
 
 def check_one_label(key: str, path: str) -> None:
@@ -152,8 +168,6 @@ def load_critic_weights(critic: nn.Module, folder: Path) -> None:
     if not folder.is_dir():
         raise ValueError(f"{folder} does not exist: the checkpoint was saved without a critic; start a new run.")
     if hasattr(critic, "peft_config"):
-        from peft import load_peft_weights, set_peft_model_state_dict
-
         set_peft_model_state_dict(critic, load_peft_weights(str(folder), device="cpu"))
         return
     saved = AutoModelForSequenceClassification.from_pretrained(folder, dtype=critic.dtype)

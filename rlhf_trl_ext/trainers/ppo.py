@@ -25,6 +25,7 @@ from rlhf_trl_ext.functional.masking import last_token, masked_mean, whiten, wit
 from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, check_one_label, load_critic
 from rlhf_trl_ext.trainers.resume import ExactResume
 from rlhf_trl_ext.trainers.scores import ScoreArguments, ScoreMixin
+from rlhf_trl_ext.trainers.shared_base import AdapterReward
 
 PLACEMENTS = ("last", "trl_phantom")
 
@@ -79,7 +80,10 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
             if isinstance(function, str):
                 check_one_label("reward_funcs", function)
         super().__init__(model, reward_funcs, args, **kwargs)
-        self.attach_critic(load_critic(args.critic_path, self))
+        self.attach_critic(load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")))
+        for function in self.reward_funcs:
+            if isinstance(function, AdapterReward):
+                function.attach(self.model, self.processing_class)
         self.kl_control = None
         if args.kl_target is not None:
             self.kl_control = AdaptiveKL(self, args.kl_target, args.kl_horizon)
