@@ -49,6 +49,7 @@ def test_yaml_lists_only_differences_from_trl(composed, tmp_path):
     # A listed key is a decision: one that repeats TRL's default is none.
     for algorithm in names("algorithm"):
         own = OmegaConf.load(ROOT / "conf" / "algorithm" / f"{algorithm}.yaml").args
+        own = OmegaConf.to_container(own, resolve=False)
         config = composed("train", f"algorithm={algorithm}")
         default = build(OmegaConf.create({"_target_": config.args._target_, "use_cpu": True, "bf16": False}), "args")
         for key, value in own.items():

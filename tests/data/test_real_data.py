@@ -27,7 +27,8 @@ def real(source, *overrides):
     folder = SHARED / "data" / FOLDERS[source]
     if not folder.exists():
         pytest.skip(f"{folder} is absent: set RLHF_SHARED to the folder that holds data/")
-    return instantiate(configured(source, f"dataset.path={folder}", *overrides), _convert_="all")
+    whole = ("dataset.max_tokens=null", "dataset.max_prompt_tokens=null")
+    return instantiate(configured(source, f"dataset.path={folder}", *whole, *overrides), _convert_="all")
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -37,7 +38,7 @@ def test_configurations_build_and_list_every_option_with_its_default(source):
     assert data.seed == 7
     parameters = inspect.signature(Corpus).parameters
     assert set(config) - {"_target_"} == set(parameters)
-    own = {"convert", "hub", "hub_file", "seed"}
+    own = {"convert", "hub", "hub_file", "seed", "max_tokens", "max_prompt_tokens"}
     assert {n: config[n] for n in set(parameters) - own} == {n: parameters[n].default for n in set(parameters) - own}
 
 
