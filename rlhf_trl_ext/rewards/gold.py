@@ -88,11 +88,11 @@ def _known_words() -> frozenset[str]:
 
 
 def wording(completion: str) -> float:
-    """Share of the pieces between spaces that are a word of the task, . , ! ? around it aside; 0 for an empty text.
+    """Share of the pieces between spaces that are a word of the task with at most one of . , ! ? after it.
 
-    Misspelt words ("hamlamp"), words run together and symbols count as unknown.
+    Misspelt words ("hamlamp"), words run together, symbols and rows of marks count as unknown. 0 for an empty text.
     """
-    pieces = [re.sub(r"^[.,!?]+|[.,!?]+$", "", piece) for piece in completion.split()]
+    pieces = [re.sub(r"[.,!?]$", "", piece) for piece in completion.split()]
     return sum(piece in _known_words() for piece in pieces) / len(pieces) if pieces else 0.0
 
 

@@ -109,6 +109,8 @@ def test_wording_is_the_share_of_known_words():
     # "hamlamp" and "thegarden" are 2 of 5 pieces
     assert parts(PROMPT, "Hello Mina, the hamlamp thegarden.")["wording"] == pytest.approx(3 / 5)
     assert parts(PROMPT, "Hello Mina, \ufffd")["wording"] == pytest.approx(2 / 3)
+    # "Mina,,," carries more than one mark
+    assert parts(PROMPT, "Hello Mina,,, try.")["wording"] == pytest.approx(2 / 3)
     # the name's piece of a perfect reply misspelt: 13/14 known, and address lost (.15)
     assert score(PROMPT, GOOD.replace("Mina", "Minna")) == pytest.approx(0.85 * 13 / 14)
 
