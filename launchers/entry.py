@@ -44,6 +44,8 @@ def answered():
     """End the process with one sentence for a mistake of the caller; TRACEBACK=1 shows where it was found."""
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command continues from the last checkpoint")
     except Exception as error:
         told = sentence(error)
         if told is None or os.environ.get("TRACEBACK") == "1":
