@@ -1,0 +1,101 @@
+"""Two processes against one with the same global batch, on CPU: DDP over gloo, ZeRO-2, ZeRO-3."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+LAUNCH = {
+    "ddp": ["--multi_gpu"],
+    "zero2": ["--use_deepspeed", "--zero_stage", "2"],
+    "zero3": ["--use_deepspeed", "--zero_stage", "3", "--zero3_save_16bit_model", "true"],
+}
+SETTINGS = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "logging_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "steps_per_generation": 1,
+    "num_iterations": 2,
+    "max_completion_length": 8,
+    "max_steps": 4,
+    "learning_rate": 1e-3,
+    "critic_learning_rate": 2e-3,
+    "adam_epsilon": 1e-5,
+    "score_center": "reference",
+    "score_scale": "reference",
+}
+REWARDS = {"objective/scores", "objective/kl", "objective/rlhf_reward", "loss/value_avg", "val/num_eos_tokens"}
+
+
+def run(policy, reward, folder, how=None, **settings):
+    """Losses and metrics by step, the world size, and the saved weights of policy and critic."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    ]
+    launch = [*launch, "--dynamo_backend", "no", "--main_process_port", port, *LAUNCH[how]] if how else []
+    settings = {**SETTINGS, "per_device_train_batch_size": 4 if how else 8, **settings}
+    worker = str(Path(__file__).with_name("worker.py"))
+    command = [sys.executable, *launch, worker, policy, reward, str(folder), json.dumps(settings)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRL_EXPERIMENTAL_SILENCE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((Path(folder) / "log.json").read_text())
+    weights = {part: load_file(Path(folder, "out", part, "model.safetensors")) for part in (".", "critic")}
+    return record, weights
+
+
+@pytest.fixture(scope="module")
+def alone(policy, reward, tmp_path_factory):
+    return run(policy, reward, tmp_path_factory.mktemp("alone"))
+
+
+def largest_difference(weights, others):
+    pairs = []
+    for part in weights:
+        extra = others[part].keys() - weights[part].keys()
+        assert extra <= {"lm_head.weight"}, extra  # ZeRO-2 untangles tied weights when it saves
+        pairs += [(value, others[part][name]) for name, value in weights[part].items()]
+    return max((value - other).abs().max().item() for value, other in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", LAUNCH)
+def test_two_processes_equal_one_and_resume(policy, reward, alone, tmp_path, how):
+    record, weights = run(policy, reward, tmp_path / "two", how)
+    assert (alone[0]["world_size"], record["world_size"]) == (1, 2)
+    for row, other in zip(alone[0]["log"][:-1], record["log"][:-1], strict=True):
+        assert row.keys() == other.keys()
+        for name in REWARDS & row.keys():
+            assert row[name] == pytest.approx(other[name], rel=1e-6, abs=1e-5), (name, row["step"])
+    print(how, "differs from one process by", largest_difference(alone[1], weights))
+    assert largest_difference(alone[1], weights) <= 1e-5
+    start = load_file(Path(policy) / "model.safetensors")
+    assert max((value - weights["."][name]).abs().max().item() for name, value in start.items()) > 1e-4
+
+    # checkpoint-1 stands between two samplings
+    checkpoint = str(tmp_path / "two" / "checkpoint-1")
+    resumed, again = run(policy, reward, tmp_path / "resumed", how, resume=checkpoint)
+    assert [row["loss"] for row in resumed["log"][:-1]] == [row["loss"] for row in record["log"][:-1]]
+    assert largest_difference(weights, again) == 0
+    assert all(torch.isfinite(value).all() for value in again["critic"].values())

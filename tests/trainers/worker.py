@@ -1,0 +1,53 @@
+"""A PPO run whose completions depend on the prompts only, so that any number of processes sees the same global batch.
+
+Usage: `worker.py <policy> <reward> <folder> <settings as JSON>`; started alone or by `accelerate launch`. Writes
+`<folder>/log.json` (world size, logged metrics) and the trained model to `<folder>/out`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from rlhf_trl_ext.trainers.ppo import PPOConfig, PPOTrainer
+
+LENGTHS = (3, 6, 4, 7)  # of every four rows, so that all processes have as many tokens
+
+
+def roll_out(prompts, trainer):
+    """Pseudo-random completions, every second one without an end token."""
+    tokenizer = trainer.processing_class
+    rows = []
+    for row, prompt in enumerate(prompts):
+        seed = sum(map(ord, prompt[0]["content"])) * 7 + row % 2
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(10, 200, (LENGTHS[row % 4],), generator=generator).tolist()
+        rows.append([*ids[:-1], tokenizer.eos_token_id] if row % 2 else ids)
+    prompt_ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in prompts]
+    return {"prompt_ids": prompt_ids, "completion_ids": rows, "logprobs": [[0.0] * len(ids) for ids in rows]}
+
+
+def score(completion_ids, **kwargs):
+    return [sum(ids) / len(ids) / 50 for ids in completion_ids]
+
+
+def main(policy: str, reward: str, folder: str, settings: str) -> None:
+    settings = json.loads(settings)
+    resume = settings.pop("resume", None)
+    args = PPOConfig(output_dir=folder, critic_path=reward, **settings)
+    words = [f"lamp {'desk ' * (i % 5)}{i}" for i in range(24)]
+    prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": text}]} for text in words])
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    trainer = PPOTrainer(policy, score, args, train_dataset=prompts, processing_class=tokenizer, rollout_func=roll_out)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(f"{folder}/out")
+    if trainer.accelerator.is_main_process:
+        record = {"world_size": trainer.accelerator.num_processes, "log": trainer.state.log_history}
+        Path(folder, "log.json").write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
