@@ -164,14 +164,22 @@ def _strings(node) -> set[str]:
 
 
 def _folder_identity(text: str):
-    """Names, sizes and times of the files of a local folder or data file; "" for any other string.
+    """What is in a local file or folder, by relative name; "" for any other string.
 
-    A stage's own folder is identified by its fingerprint, so that moving a model does not retrain what stands on it.
+    Files are known by their contents, those above 64 MiB by size and time. A stage's own folder is known by its
+    fingerprint, so that moving a model does not retrain what stands on it.
     """
     path = Path(text)
     if len(text) > 400 or "/" not in text or not path.exists():
         return ""
     if (path / "stage.json").exists():
         return json.loads((path / "stage.json").read_text())["fingerprint"]
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [(str(file.relative_to(path)), _file_identity(file)) for file in files]
+
+
+def _file_identity(file: Path) -> str:
+    stat = file.stat()
+    if stat.st_size > 2**26:
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -42,12 +42,15 @@ def test_code_is_followed_through_imports():
     assert set(source("torch.nn")) == set()
 
 
-def test_a_local_file_decides_by_its_identity(tmp_path):
-    data = tmp_path / "data.jsonl"
-    data.write_text("{}\n")
-    before = digest({"path": str(data)})
-    data.write_text("{}\n{}\n")
-    assert digest({"path": str(data)}) != before
+def test_local_data_decides_by_its_contents_also_in_subfolders(tmp_path):
+    data = tmp_path / "data" / "split" / "rows.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_text('{"a": 1}\n')
+    before = digest({"path": str(tmp_path / "data")})
+    data.touch()
+    assert digest({"path": str(tmp_path / "data")}) == before
+    data.write_text('{"a": 2}\n')
+    assert digest({"path": str(tmp_path / "data")}) != before
 
 
 def test_a_finished_stage_is_identified_by_its_fingerprint_not_by_file_times(tmp_path):

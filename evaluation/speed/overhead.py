@@ -1,22 +1,25 @@
 """Step time of this project against a bare TRL script: same model, data, arguments and seed, in turn (A B A B ...).
 
-`python -m evaluation.speed.overhead` prints a table and writes outputs/overhead.json; losses must be identical.
+`python -m evaluation.speed.overhead` prints a table and writes outputs/overhead.json; losses must be identical. Time is
+that of `Trainer.train`: processor seconds, which other programs on the machine disturb less, and wall seconds.
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import os
 import platform
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
 import torch
 import trl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Trainer
 
 from launchers.entry import CONF
 from rlhf_trl_ext.callbacks.records import read_metrics
@@ -32,17 +35,32 @@ BARE = {
 }
 
 
-def ours(config: DictConfig, folder: Path) -> tuple[float, list[float]]:
-    """Seconds per step and losses of this project's `train`."""
-    config = OmegaConf.merge(config, {"output_dir": str(folder)})
-    train(config)
-    rows = read_metrics(folder / "metrics.jsonl")
-    (runtime,) = (row["train_runtime"] for row in rows if "train_runtime" in row)
-    return runtime / rows[-1]["max_steps"], [row["loss"] for row in rows if "loss" in row]
+@contextlib.contextmanager
+def timed():
+    """Yields a list that receives (processor seconds, wall seconds) of every `Trainer.train` inside."""
+    train_of_transformers, taken = Trainer.train, []
+
+    def timed_train(self, *arguments, **keywords):
+        begin = time.process_time(), time.perf_counter()
+        result = train_of_transformers(self, *arguments, **keywords)
+        taken.append((time.process_time() - begin[0], time.perf_counter() - begin[1]))
+        return result
+
+    Trainer.train = timed_train
+    try:
+        yield taken
+    finally:
+        Trainer.train = train_of_transformers
 
 
-def bare(config: DictConfig, folder: Path) -> tuple[float, list[float]]:
-    """Seconds per step and losses of the script that one would write with TRL alone."""
+def ours(config: DictConfig, folder: Path) -> list[float]:
+    """Losses of this project's `train`."""
+    train(OmegaConf.merge(config, {"output_dir": str(folder)}))
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
+
+
+def bare(config: DictConfig, folder: Path) -> list[float]:
+    """Losses of the script that one would write with TRL alone."""
     trainer_class, args_class, view = BARE[config.name]
     args = OmegaConf.to_container(config.args, resolve=True)
     args.pop("_target_")
@@ -60,13 +78,11 @@ def bare(config: DictConfig, folder: Path) -> tuple[float, list[float]]:
     )
     trainer.train()
     trainer.save_model(str(folder))
-    history = trainer.state.log_history
-    runtime = next(row["train_runtime"] for row in history if "train_runtime" in row)
-    return runtime / trainer.state.max_steps, [row["loss"] for row in history if "loss" in row]
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
 def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:
-    """Median over pairs of the ratio ours / bare of seconds per step, after one pair that is not counted."""
+    """Median over pairs of the ratio ours / bare, after one pair that is not counted."""
     overrides = [f"algorithm={algorithm}", "reward=gold", f"++model.model_name_or_path={folder / 'model'}"]
     settings = {"max_steps": steps, "learning_rate": 1e-4, "logging_steps": 1, "save_strategy": "no"}
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -77,22 +93,20 @@ def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:
         config.args.max_completion_length = 32
     times = {"ours": [], "bare": []}
     for pair in range(pairs + 1):
-        found = {}
+        losses = {}
         for way in (ours, bare) if pair % 2 else (bare, ours):
-            seconds, found[way.__name__] = way(config, folder / f"{algorithm}-{pair}-{way.__name__}")
+            with timed() as taken:
+                losses[way.__name__] = way(config, folder / f"{algorithm}-{pair}-{way.__name__}")
             gc.collect()
-            if pair:
-                times[way.__name__].append(seconds)
-        if found["ours"] != found["bare"] or len(found["ours"]) != steps:
-            raise AssertionError(f"{algorithm}: the losses of pair {pair} differ: {found}")
-    ratios = [a / b for a, b in zip(times["ours"], times["bare"], strict=True)]
-    milliseconds = {name: 1000 * statistics.median(values) for name, values in times.items()}
-    return {
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
-        "milliseconds": milliseconds,
-        "losses_identical": True,
-    }
+            times[way.__name__] += taken[:1] if pair else []
+        if losses["ours"] != losses["bare"] or len(losses["ours"]) != steps:
+            raise AssertionError(f"{algorithm}: the losses of pair {pair} differ: {losses}")
+    result = {"losses_identical": True}
+    for index, clock in enumerate(("processor", "wall")):
+        ratios = [a[index] / b[index] for a, b in zip(times["ours"], times["bare"], strict=True)]
+        per_step = 1000 * statistics.median(seconds[index] for seconds in times["ours"]) / steps
+        result[clock] = {"ratio": statistics.median(ratios), "ratios": ratios, "milliseconds_per_step": per_step}
+    return result
 
 
 def main() -> None:
@@ -111,8 +125,12 @@ def main() -> None:
         build_tiny(Path(folder) / "model")
         for algorithm in options.algorithms:
             results[algorithm] = result = compare(algorithm, options.steps, options.pairs, Path(folder))
-            spread = f"{min(result['ratios']):.3f} - {max(result['ratios']):.3f}"
-            print(f"{algorithm:<7} ours / bare {result['ratio']:.3f} ({spread}), losses identical", flush=True)
+            told = [
+                f"{clock} {result[clock]['ratio']:.3f} ({min(ratios):.3f} - {max(ratios):.3f})"
+                for clock in ("processor", "wall")
+                if (ratios := result[clock]["ratios"])
+            ]
+            print(f"{algorithm:<7} ours / bare: {', '.join(told)}, losses identical", flush=True)
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     Path(options.output).write_text(json.dumps(results, indent=2))
 

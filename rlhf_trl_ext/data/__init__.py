@@ -1,1 +1,1 @@
-"""Data sets in TRL's conversational columns. Each gives `load(view, split, tokenizer)` and `fingerprint()`."""
+"""Data sets in TRL's conversational columns. Each gives `load(view, split, tokenizer)`."""

@@ -1,7 +1,6 @@
 """Corpus: one source of real data, from raw records to the rows of a view."""
 
 import hashlib
-import inspect
 import itertools
 import json
 import logging
@@ -96,19 +95,6 @@ class Corpus:
         from datasets import Dataset
 
         return Dataset.from_list(kept, features=schema.features(view))
-
-    def fingerprint(self) -> str:
-        """Hash (16 hex digits) of what decides the rows: contents of the files, or hub data set with split and
-        revision (an update of the hub under the same revision goes unnoticed), all options, and the code.
-        """
-        hub = [self.hub, self.hub_split, self.hub_revision, self.hub_file]
-        source = hub if self.files is None else reading.digest(self.files.values())
-        limits = [self.max_samples, self.max_tokens, self.max_prompt_tokens, self.max_bad_fraction]
-        modules = [inspect.getmodule(part) for part in (type(self.convert), Corpus, schema, reading, splits)]
-        code = [inspect.getsource(module) for module in modules]
-        convert = [type(self.convert).__qualname__, vars(self.convert)]
-        decisive = [source, convert, limits, sorted(self.shares.items()), self.seed, code]
-        return hashlib.sha256(json.dumps(decisive, default=repr).encode()).hexdigest()[:16]
 
     def _source(self, view: str) -> str:
         if self.path is not None:

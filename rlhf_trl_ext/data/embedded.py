@@ -4,8 +4,6 @@ A visitor reports a lost thing, the assistant answers in one or two short senten
 Gao et al. (arXiv:2210.10760): `rlhf_trl_ext.rewards.gold.GoldReward` is the truth, preferences are noisy samples of it.
 """
 
-import hashlib
-import inspect
 import math
 import random
 from dataclasses import dataclass
@@ -135,7 +133,8 @@ class Embedded:
         """Rows in TRL's conversational columns: prompt/completion, prompt/chosen/rejected, or prompt.
 
         The train prompts of the three views and the evaluation prompts are pairwise disjoint; split="evaluation" gives
-        any view on the evaluation prompts. tokenizer is accepted for the common interface and not used.
+        any view on the evaluation prompts, its pairs in the gold order, without noise, so that a reward model's
+        accuracy there is its agreement with gold. tokenizer is accepted for the common interface and not used.
         Raises ValueError for an unknown view or split.
         """
         from datasets import Dataset
@@ -143,13 +142,8 @@ class Embedded:
         for key, value, allowed in (("view", view, VIEWS), ("split", split, SPLITS)):
             if value not in allowed:
                 raise ValueError(f"{key}={value} is unknown to dataset=embedded: choose one of {', '.join(allowed)}.")
-        return Dataset.from_list([self._row(view, number) for number in self._numbers(view, split)])
-
-    def fingerprint(self) -> str:
-        """Hash (hex) of the options and of the source of generator, words and gold reward: same hash, same rows."""
-        options = repr((self.seed, sorted(self.sizes.items()), self.noise, self.max_samples))
-        source = "".join(inspect.getsource(module) for module in (inspect.getmodule(Embedded), text, gold))
-        return hashlib.sha256(f"{options}\n{source}".encode()).hexdigest()[:16]
+        noise = self.noise if split == "train" else 0.0
+        return Dataset.from_list([self._row(view, number, noise) for number in self._numbers(view, split)])
 
     def _numbers(self, view: str, split: str) -> list[int]:
         """Visit numbers of a view: consecutive slices of one seeded permutation, hence disjoint."""
@@ -165,7 +159,7 @@ class Embedded:
             size = min(size, self.max_samples)
         return numbers[start : start + size]
 
-    def _row(self, view: str, number: int) -> dict[str, list[dict[str, str]]]:
+    def _row(self, view: str, number: int, noise: float) -> dict[str, list[dict[str, str]]]:
         """One row; the prompt depends on seed and number only, the replies also on the view."""
         wish_rng = random.Random(f"{self.seed} {number} wish")
         case = visit(number, wish_rng.choice(text.WISHES) if wish_rng.random() < BRIEF_SHARE else "")
@@ -174,18 +168,18 @@ class Embedded:
         if view == "demonstrations":
             row["completion"] = _reply(demonstrate(case, rng))
         elif view == "preferences":
-            chosen, rejected = self._pair(case, rng)
+            chosen, rejected = self._pair(case, rng, noise)
             row |= {"chosen": _reply(chosen), "rejected": _reply(rejected)}
         return row
 
-    def _pair(self, case: Visit, rng: random.Random) -> tuple[str, str]:
+    def _pair(self, case: Visit, rng: random.Random, noise: float) -> tuple[str, str]:
         """Two replies of different gold (equal gold has no order to learn), labelled by a noisy comparison."""
         facts = gold.read_facts(case.prompt)
         first = second = demonstrate(case, rng)
         while math.isclose(gold.score(facts, first), gold.score(facts, second)):
             second = demonstrate(case, rng)
         gap = gold.score(facts, first) - gold.score(facts, second)
-        prefer_first = gap > 0 if self.noise == 0 else rng.random() < 0.5 * (1 + math.tanh(gap / self.noise / 2))
+        prefer_first = gap > 0 if noise == 0 else rng.random() < 0.5 * (1 + math.tanh(gap / noise / 2))
         return (first, second) if prefer_first else (second, first)
 
 

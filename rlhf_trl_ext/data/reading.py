@@ -1,10 +1,9 @@
 """Raw records with the place where each stands, from local files or from the hub."""
 
 import gzip
-import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,15 +24,6 @@ def local_files(path: str) -> dict[str, Path]:
         found = "holds no data file" if root.is_dir() else "is no data file" if root.exists() else "does not exist"
         raise ValueError(f"path={path} {found}: give a file that ends in {', '.join(SUFFIXES)}, or a folder of them.")
     return {str(f.relative_to(root)) if root.is_dir() else f.name: f for f in files}
-
-
-def digest(files: Iterable[Path]) -> list[str]:
-    """SHA-256 of each file's bytes, sorted: neither the names nor the place of the files matter."""
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    return sorted(digests)
 
 
 def local_records(name: str, file: Path) -> Iterator[Located]:

@@ -8,7 +8,6 @@ import random
 import pytest
 
 from rlhf_trl_ext.data.corpus import Corpus
-from rlhf_trl_ext.data.hh import HH
 from rlhf_trl_ext.data.tldr import TLDR
 from rlhf_trl_ext.data.ultrafeedback import UltraFeedback
 
@@ -171,26 +170,3 @@ def test_the_hub_of_the_view_is_read(monkeypatch):
     titles = {view: {q.split("\n\n")[1] for q in questions(data.load(view))} for view in VIEWS}
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(titles.values(), 2))
     assert all(titles.values())
-
-
-def test_the_fingerprint_follows_contents_and_options_not_names(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    rows = [record(1), record(2)]
-    first = corpus(tmp_path, rows).fingerprint()
-    assert corpus(tmp_path / "elsewhere", rows, name="other.jsonl").fingerprint() == first
-    changed = [
-        corpus(tmp_path / "elsewhere", [record(1), record(3)]),
-        corpus(tmp_path, rows, seed=1),
-        corpus(tmp_path, rows, max_samples=5),
-        corpus(tmp_path, rows, max_tokens=5),
-        corpus(tmp_path, rows, max_prompt_tokens=5),
-        corpus(tmp_path, rows, max_bad_fraction=0),
-        corpus(tmp_path, rows, shares={"sft": 1}),
-        Corpus(HH(), hub="unused", path=str(tmp_path / "rows.jsonl")),
-        Corpus(UltraFeedback(), hub="some/data"),
-        Corpus(UltraFeedback(), hub="other/data"),
-        Corpus(UltraFeedback(), hub="some/data", hub_split="test"),
-        Corpus(UltraFeedback(), hub="some/data", hub_revision="v2"),
-        Corpus(UltraFeedback(), hub="some/data", hub_file="a.jsonl"),
-    ]
-    assert len({first, *(data.fingerprint() for data in changed)}) == len(changed) + 1

@@ -124,19 +124,17 @@ def digest(embedded):
 def test_same_rows_in_another_process_with_another_hash_seed():
     program = (
         "import sys; sys.path.insert(0, 'tests/data'); import test_embedded as t; "
-        "e = t.Embedded(seed=3, **t.SMALL); print(t.digest(e), e.fingerprint())"
+        "e = t.Embedded(seed=3, **t.SMALL); print(t.digest(e))"
     )
     here = Embedded(seed=3, **SMALL)
     environment = {"PYTHONHASHSEED": "77", "PYTHONPATH": "."}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [digest(here), here.fingerprint()]
+    assert done.stdout.split() == [digest(here)]
 
 
-def test_seed_changes_rows_and_fingerprint_options_change_fingerprint():
-    one, other = Embedded(seed=0, **SMALL), Embedded(seed=1, **SMALL)
+def test_seed_changes_rows():
+    one, other = Embedded(seed=3, **SMALL), Embedded(seed=4, **SMALL)
     assert digest(one) != digest(other)
-    prints = {one.fingerprint(), other.fingerprint(), Embedded(**SMALL, noise=0.2).fingerprint()}
-    assert len(prints | {Embedded(**SMALL, max_samples=5).fingerprint()}) == 4
 
 
 def test_vocabulary_covers_every_generated_word(full):
@@ -165,3 +163,8 @@ def test_wrong_options_are_refused(options, message):
 def test_unknown_view_or_split_is_refused(view, split, message):
     with pytest.raises(ValueError, match=message):
         Embedded(**SMALL).load(view, split)
+
+
+def test_held_out_pairs_are_in_the_gold_order():
+    share, _ = disagreement(Embedded(**SMALL).load("preferences", "evaluation"))
+    assert share == 0

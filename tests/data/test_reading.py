@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rlhf_trl_ext.data.reading import digest, hub_records, local_files, local_records
+from rlhf_trl_ext.data.reading import hub_records, local_files, local_records
 from rlhf_trl_ext.data.schema import BadRow
 
 ROWS = [{"text": "a"}, {"text": "é"}, {"text": "c\nd"}]
@@ -99,16 +99,6 @@ def test_a_path_without_data_is_refused(tmp_path):
             f"path={path} {found}: give a file that ends in .json, .jsonl, .json.gz, .jsonl.gz, .parquet, or a folder "
             "of them."
         )
-
-
-def test_the_digest_is_of_the_contents_only(tmp_path):
-    for name, content in (("a.jsonl", "1"), ("b.jsonl", "2"), ("c.jsonl", "1")):
-        (tmp_path / name).write_text(content)
-    # printf 1 | sha256sum; printf 2 | sha256sum
-    one = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
-    two = "d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"
-    assert digest([tmp_path / "b.jsonl", tmp_path / "a.jsonl"]) == [one, two]
-    assert digest([tmp_path / "b.jsonl", tmp_path / "c.jsonl"]) == [one, two]
 
 
 def test_the_hub_gives_a_split_with_row_numbers(monkeypatch):
