@@ -123,6 +123,39 @@ def test_unscorable_and_empty_rows_do_no_harm(ppo, weights, logged):
     assert all(torch.equal(value, before[name]) for name, value in weights(nothing.model).items())
 
 
+def test_tokens_of_a_tool_are_skipped(ppo):
+    """The third and fourth token come from outside: no advantage, no return, no part in the divergence."""
+    completions = [[20, 21, 22, 23, 24, 25]] * 8
+
+    def roll_out(prompts, trainer):
+        masks = [[1, 1, 0, 0, 1, 1]] * len(prompts)
+        ids = completions[: len(prompts)]
+        nothing = [[0.0] * 6] * len(prompts)
+        return {"prompt_ids": [[9, 8]] * len(prompts), "completion_ids": ids, "logprobs": nothing, "env_mask": masks}
+
+    trainer = ppo(
+        reward_funcs=lambda completions, **kwargs: [float(i) for i in range(len(completions))],
+        trainer_arguments={"rollout_func": roll_out},
+        max_steps=1,
+    )
+    trainer.ref_model.lm_head.weight.data.mul_(1.5)
+    batch = trainer._generate_and_score_completions([{"prompt": "?"}] * 8)
+    outside = torch.tensor([0, 0, 1, 1, 0, 0]).bool()
+    for name in ("advantages", "returns", "values", "value_mask"):
+        assert not batch[name][:, outside].any() and batch[name][:, ~outside].any(), name
+    # No row has an end token, so the return of the last one is reward - 1 - kl_coef * kl.
+    kl = (batch["old_per_token_logps"] - reference(trainer, batch))[:, -1]
+    expected = torch.arange(8.0) - 1 - 0.05 * kl
+    torch.testing.assert_close(batch["returns"][:, -1], expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def reference(trainer, batch):
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.ones_like(ids)
+    return trainer._get_per_token_logps_and_entropies(trainer.ref_model, ids, mask, batch["completion_ids"].shape[1])[0]
+
+
 def test_several_reward_functions_with_weights(ppo, reward, logged):
     def one(completions, **kwargs):
         return [1.0] * len(completions)
