@@ -59,3 +59,9 @@ def test_yaml_lists_only_differences_from_trl(composed, tmp_path):
 def test_files_stay_small():
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert len(path.read_text().splitlines()) <= 40, path
+
+
+def test_an_experiment_has_the_last_word_before_the_command_line(composed):
+    config = composed("pipeline", "experiment=overoptimisation", "seed=3")
+    assert config.policies == ["grpo"] and config.samples.max_new_tokens == 28 and config.seed == 3
+    assert config.stages.grpo.args.beta == 0 and config.stages.grpo.args.per_device_train_batch_size == 64
