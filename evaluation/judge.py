@@ -1,7 +1,6 @@
 """Judges decide which of two completions of a prompt is better."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -11,25 +10,38 @@ class Verdict:
     outcome: 1 where the first sample given is better, 0 where the second is, 0.5 for a tie.
     preference: probability in [0, 1] that the first sample is better, where the judge gives one, else the outcome.
     shown_first, shown_second: the outcome when the first sample stood first, and second, for judges that see an order.
+    scores: of the two samples, for judges that score each alone.
     """
 
     outcome: float | None
     preference: float | None = None
     shown_first: float | None = None
     shown_second: float | None = None
+    scores: tuple[float, float] | None = None
 
 
-class Judge(Protocol):
-    """A judge has a `name` and compares samples of the same prompt, pair by pair."""
+class Judge:
+    """A judge has a `name` and compares samples of the same prompt, pair by pair.
+
+    notices: sentences about how it judged, for the report.
+    """
 
     name: str
+    notices: list[str] = []
+
+    def check(self) -> None:
+        """Raises ValueError when the judge cannot work, before anything is asked."""
+
+    def preview(self, pairs: list[tuple[list[dict], list[dict]]]) -> dict:
+        """What judging these pairs of samples would take; nothing for judges that ask nobody."""
+        return {"requests": 0, "usd": 0.0}
 
     def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
         """One verdict per pair; samples are rows of `launchers.generate`."""
-        ...
+        raise NotImplementedError
 
 
-class ScoreJudge:
+class ScoreJudge(Judge):
     """Prefers the higher recorded score: `gold_reward` of the embedded task, or `reward` of the reward model."""
 
     def __init__(self, field: str):
@@ -47,7 +59,7 @@ class ScoreJudge:
         return by_score([row[self.field] for row in first], [row[self.field] for row in second])
 
 
-class RewardModelJudge:
+class RewardModelJudge(Judge):
     """Prefers what a reward model scores higher: any sequence classifier with one label, by folder or hub id."""
 
     def __init__(self, path: str, batch_size: int = 64, dtype: str = "float32"):
@@ -65,7 +77,10 @@ class RewardModelJudge:
         return by_score(scores[: len(first)], scores[len(first) :])
 
 
-def by_score(first: list[float], second: list[float]) -> list[Verdict]:
-    """Verdicts of a judge that scores each answer alone: the higher score wins, equal scores tie."""
-    outcomes = [(a > b) + 0.5 * (a == b) for a, b in zip(first, second, strict=True)]
-    return [Verdict(outcome, preference=outcome) for outcome in outcomes]
+def by_score(first: list[float | None], second: list[float | None]) -> list[Verdict]:
+    """Verdicts of a judge that scores each answer alone: the higher score wins, equal ones tie, None is unreadable."""
+    verdicts = []
+    for a, b in zip(first, second, strict=True):
+        outcome = None if a is None or b is None else (a > b) + 0.5 * (a == b)
+        verdicts.append(Verdict(outcome, outcome, scores=None if outcome is None else (a, b)))
+    return verdicts

@@ -1,26 +1,19 @@
 """Results of policies against a baseline, as a dictionary and as a table."""
 
-import json
-from pathlib import Path
-
 import numpy as np
-from hydra.utils import instantiate
 from rich.table import Table
 
+from evaluation.comparison import against_baseline, chosen_pairs, judged, ranked, read_samples
 from evaluation.judge import Judge
-from evaluation.win_rate import win_rate
-
-
-def read_samples(path: str | Path) -> list[dict]:
-    """Rows of a samples.jsonl. Raises ValueError naming the file when it is absent."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; write it with `python -m launchers.generate`.")
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+from rlhf_trl_ext.checks import build
 
 
 def compare(judge: Judge, baseline: list[dict], policies: dict[str, list[dict]]) -> dict[str, dict]:
-    """For every policy: win rate over the baseline with its interval, mean rewards, KL, length and truncation."""
-    return {name: {**win_rate(judge, rows, baseline), **describe(rows)} for name, rows in policies.items()}
+    """For every policy: win rate against the baseline with its interval, mean rewards and KL, length, truncation."""
+    samples = {**policies, "baseline": baseline}
+    verdicts = judged(judge, samples, chosen_pairs("baseline", "baseline", list(policies)))
+    rows = against_baseline(verdicts, samples, "baseline")
+    return {name: {**row, **describe(policies[name])} for name, row in rows.items()}
 
 
 SPENT = ("sampled_tokens", "train_seconds", "peak_memory_mb")
@@ -31,18 +24,24 @@ def summarise(config, records: dict[str, dict]) -> dict:
 
     records: stage name -> record, those of sampling under `samples-<policy>`.
     """
-    judge = instantiate(config.judge)
+    judge = build(config.judge, "judge")
+    judge.check()
     samples = {name: read_samples(records[f"samples-{name}"]["file"]) for name in (config.baseline, *config.policies)}
-    baseline = samples.pop(config.baseline)
-    policies = compare(judge, baseline, samples)
+    verdicts = judged(judge, samples, chosen_pairs("baseline", config.baseline, list(config.policies)))
+    policies = against_baseline(verdicts, samples, config.baseline)
     for name, row in policies.items():
-        row.update({key: records[name][key] for key in SPENT})
+        row.update(describe(samples[name]), **{key: records[name][key] for key in SPENT})
     return {
         "baseline": config.baseline,
         "judge": judge.name,
         "seed": config.seed,
-        "baseline_result": {**describe(baseline), **{key: records[config.baseline][key] for key in SPENT}},
+        "baseline_result": {
+            **describe(samples[config.baseline]),
+            **{key: records[config.baseline][key] for key in SPENT},
+        },
         "policies": policies,
+        "ranking": ranked(verdicts, list(samples)) if policies else [],
+        "notices": list(judge.notices),
         "stages": records,
     }
 

@@ -90,11 +90,11 @@ def cohen_kappa(first, second) -> float | None:
 def in_words(name: str, baseline: str, result: dict) -> str:
     """One sentence on what a win rate shows. result: `win_rate`, `win_rate_ci`, `pairs`, `prompts_needed`."""
     low, high = result["win_rate_ci"]
-    told = f"{result['win_rate']:.1%} of {result['pairs']} pairs, 95 % interval {low:.1%} to {high:.1%}"
+    told = f"win rate {result['win_rate']:.1%} over {result['pairs']} pairs, 95 % interval {low:.1%} to {high:.1%}"
     if low > 0.5:
-        return f"{name} is better than {baseline}: it wins {told}."
+        return f"{name} is better than {baseline}: {told}."
     if high < 0.5:
-        return f"{name} is worse than {baseline}: it wins {told}."
+        return f"{name} is worse than {baseline}: {told}."
     needed = result["prompts_needed"]
     enough = "no number of prompts" if needed is None else f"about {max(needed, result['pairs'] + 1):,} prompts"
-    return f"{name} is not distinguishable from {baseline}: it wins {told}; {enough} would tell at this win rate."
+    return f"{name} is not distinguishable from {baseline}: {told}; {enough} would tell at this win rate."

@@ -33,7 +33,8 @@ def summary(verdicts: list[Verdict], policy: list[dict], baseline: list[dict]) -
     """`win_rate` (ties one half), its bootstrap interval over prompts `win_rate_ci`, Wilson, sign test, biases.
 
     Pairs without a readable verdict are counted in `unparsable` and left out of everything else. `position` and
-    `order_flip_rate` are there for judges that see an order, `length` where samples have completions.
+    `order_flip_rate` are there for judges that see an order, `score_means` (policy, baseline) for those that score, and
+    `length` where samples have completions.
     Raises ValueError when fewer than 2 verdicts could be read.
     """
     read = [i for i, verdict in enumerate(verdicts) if verdict.outcome is not None]
@@ -54,6 +55,8 @@ def summary(verdicts: list[Verdict], policy: list[dict], baseline: list[dict]) -
         "preference_mean": float(np.mean([verdicts[i].preference for i in read])),
     }
     told.update(_orders(verdicts))
+    if all(verdicts[i].scores for i in read):
+        told["score_means"] = np.mean([verdicts[i].scores for i in read], axis=0).tolist()
     if all("completion" in row for row in (*policy, *baseline)):
         told["length"] = length_bias(outcomes, length_differences(policy, baseline)[read])
     return told

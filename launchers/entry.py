@@ -28,7 +28,8 @@ def entry(config_name: str):
                 main(config)
 
         def command():
-            sys.argv[1:] = [OPEN.sub(r"++\1", argument) for argument in sys.argv[1:]]
+            flags = {"--dry-run": "dry_run=true"}
+            sys.argv[1:] = [flags.get(argument) or OPEN.sub(r"++\1", argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach `answered`
             warnings.filterwarnings("ignore", category=FutureWarning)
             with answered():

@@ -1,28 +1,30 @@
 """Compare samples of policies with a baseline: `python -m launchers.evaluate baseline=... policies={...}`."""
 
-import json
-from pathlib import Path
-
 from launchers.entry import entry
 
 
 @entry("evaluate")
 def main(config):
-    from hydra.utils import instantiate
+    from hydra import compose
     from rich.console import Console
+    from rich.pretty import pprint
 
-    from evaluation.results import compare, describe, read_samples, table
+    from evaluation.evaluate import Evaluation
+    from evaluation.results import table
     from rlhf_trl_ext.checks import stated
 
     with stated():
-        judge = instantiate(config.judge)
-        baseline = read_samples(config.baseline)
-        policies = {name: read_samples(path) for name, path in config.policies.items()}
-        compared = compare(judge, baseline, policies)
-    results = {"baseline": "baseline", "judge": judge.name, "baseline_result": describe(baseline), "policies": compared}
-    Console().print(table(results))
-    if config.output:
-        Path(config.output).write_text(json.dumps(results, indent=2))
+        evaluation = Evaluation(config, lambda name: compose("evaluate", overrides=[f"judge={name}"]).judge)
+        if config.dry_run:
+            pprint(evaluation.preview())
+            return
+        results = evaluation.run()
+    console = Console()
+    console.width = max(console.width, 110)  # a log file has no width of its own
+    console.print(table(results))
+    for row in results["policies"].values():
+        print(row["in_words"])
+    print(f"written to {evaluation.output} and {evaluation.output.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

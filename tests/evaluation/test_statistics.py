@@ -98,7 +98,7 @@ def test_kappa_by_hand():
 def test_what_is_said_in_words():
     told = {"win_rate": 0.52, "win_rate_ci": [0.47, 0.57], "pairs": 400, "prompts_needed": 4905}
     assert in_words("dpo", "sft", told) == (
-        "dpo is not distinguishable from sft: it wins 52.0% of 400 pairs, 95 % interval 47.0% to 57.0%; "
+        "dpo is not distinguishable from sft: win rate 52.0% over 400 pairs, 95 % interval 47.0% to 57.0%; "
         "about 4,905 prompts would tell at this win rate."
     )
     assert in_words("a", "b", {**told, "win_rate_ci": [0.51, 0.57]}).startswith("a is better than b")

@@ -89,10 +89,9 @@ async def serve(settings):
                 if settings["refuse_logprobs"] and request.get("logprobs"):
                     kind = "refuse"
                 key = hashlib.sha256(json.dumps(request["messages"]).encode()).hexdigest()
-                begin = time.monotonic()
-                await asyncio.sleep(settings["latency"] if kind != "hang" else 3600)
                 if log:
-                    log.write(json.dumps({"time": begin, "key": key, "kind": kind, "model": request["model"]}) + "\n")
+                    log.write(json.dumps({"time": time.monotonic(), "key": key, "kind": kind}) + "\n")
+                await asyncio.sleep(settings["latency"] if kind != "hang" else 3600)
                 if settings["status"]:
                     token = re.search(r"authorization: bearer (\S+)", head, re.I)
                     told = json.dumps({"error": {"message": f"bad key {token and token.group(1)}"}}).encode()

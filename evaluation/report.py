@@ -1,0 +1,167 @@
+"""The Markdown report of an evaluation: what was found in words, tables, and samples side by side."""
+
+from evaluation.prompt import as_text
+
+LONGEST = 600  # characters of a text that are shown
+
+
+def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> str:
+    """The report of `evaluation.evaluate.evaluate`. shown: how many pairs of samples a policy."""
+    parts = [f"# Policies against {results['baseline']}, judged by {results['judge']}", ""]
+    parts += [f"- {row['in_words']}" for row in results["policies"].values()]
+    parts += [f"- {sentence}" for sentence in results["notices"]]
+    parts += ["", "## Win rates", "", *_win_rates(results), "", "## The judge", "", *_biases(results)]
+    if results.get("floor"):
+        covers = "covers" if results["floor"]["covers_half"] else "does NOT cover"
+        parts += [
+            "",
+            f"A/A: the baseline against other samples of itself {covers} one half: {_rate(results['floor'])}.",
+        ]
+    if results.get("agreement"):
+        parts += ["", "## Agreement", "", *_agreement(results["agreement"])]
+    if results.get("ranking"):
+        parts += ["", "## Ranking (Bradley-Terry)", "", *_ranking(results["ranking"])]
+    if results.get("failures"):
+        parts += ["", "## Failure analysis", "", *failures(results["failures"])]
+    parts += ["", "## Samples", "", *_samples(results, samples, shown)]
+    return "\n".join(parts) + "\n"
+
+
+def rows(header: list[str], body: list[list[str]]) -> list[str]:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *body]
+    return [
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    ]
+
+
+def _number(value, form: str = ".3f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _interval(interval) -> str:
+    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _rate(row: dict) -> str:
+    return f"{row['win_rate']:.3f} ({_interval(row['win_rate_ci'])})"
+
+
+def _win_rates(results: dict) -> list[str]:
+    header = ["policy", "win rate", "95 % (bootstrap)", "95 % (Wilson)", "length-controlled", "wins / ties / losses"]
+    header += ["unparsable", "p (sign test)", "reward", "gold", "KL (nats)"]
+    body = []
+    for name, row in results["policies"].items():
+        controlled = row.get("length_controlled_win_rate")
+        body.append(
+            [
+                name,
+                _number(row["win_rate"]),
+                _interval(row["win_rate_ci"]),
+                _interval(row["wilson_ci"]),
+                "" if controlled is None else f"{controlled:.3f} ({_interval(row['length_controlled_ci'])})",
+                f"{row['wins']} / {row['ties']} / {row['losses']}",
+                row["unparsable"],
+                _number(row["sign_test_p"], ".2g"),
+                _number(row.get("reward_mean"), ".2f"),
+                _number(row.get("gold_reward_mean")),
+                _number(row.get("kl_mean"), ".2f"),
+            ]
+        )
+    intervals = "Intervals are over prompts, not over training seeds; ties count one half."
+    return [*rows(header, body), "", intervals]
+
+
+def _biases(results: dict) -> list[str]:
+    header = ["policy", "wins shown first", "wins shown second", "position bias", "first choice", "order flips"]
+    header += ["longer wins", "length correlation", "longer by"]
+    body = []
+    for name, row in results["policies"].items():
+        position, length = row.get("position", {}), row.get("length", {})
+        body.append(
+            [
+                name,
+                _number(position.get("win_rate_shown_first")),
+                _number(position.get("win_rate_shown_second")),
+                _number(position.get("position_bias"), "+.3f"),
+                _number(position.get("first_choice_rate")),
+                _number(row.get("order_flip_rate")),
+                _number(length.get("longer_wins")),
+                _number(length.get("length_correlation"), "+.3f"),
+                _number(length.get("length_difference_mean"), "+.1f"),
+            ]
+        )
+    return rows(header, body)
+
+
+def _agreement(found: list[dict]) -> list[str]:
+    header = ["judges", "pairs", "agreement", "95 % (Wilson)", "kappa"]
+    body = [
+        [
+            " and ".join(row["judges"]),
+            row["pairs"],
+            _number(row["agreement"]),
+            _interval(row["agreement_ci"]),
+            _number(row["kappa"]),
+        ]
+        for row in found
+    ]
+    return rows(header, body)
+
+
+def _ranking(ranked: list[dict]) -> list[str]:
+    distinct = {True: "yes", False: "no", None: ""}
+    body = [
+        [
+            place,
+            row["policy"],
+            _number(row["strength"], "+.3f"),
+            _interval(row["interval"]),
+            distinct[row["distinct_from_next"]],
+        ]
+        for place, row in enumerate(ranked, start=1)
+    ]
+    return rows(["", "policy", "strength (logits)", "95 %", "distinct from the next"], body)
+
+
+def failures(found: dict[str, list[dict]]) -> list[str]:
+    """Tables of failure diagnostics by policy: value, baseline, difference, interval, threshold, flag."""
+    parts = []
+    for name, diagnostics in found.items():
+        flagged = [row["name"] for row in diagnostics if row["flagged"]]
+        parts += [f"**{name}**: " + (f"flagged: {', '.join(flagged)}." if flagged else "nothing flagged."), ""]
+        body = [
+            [
+                row["name"],
+                _number(row["value"]),
+                _number(row["baseline"]),
+                _number(row["difference"], "+.3f"),
+                _interval(row["interval"]),
+                row["threshold"],
+                "FLAG" if row["flagged"] else "",
+            ]
+            for row in diagnostics
+        ]
+        parts += rows(["diagnostic", "value", "baseline", "difference", "95 %", "flagged when", ""], body)
+        parts += ["", *(line for row in diagnostics if row["flagged"] for line in _worst(row)), ""]
+    return parts
+
+
+def _worst(row: dict) -> list[str]:
+    return [f"Worst for {row['name']}:", ""] + [f"> {_short(text)}" for text in row.get("worst", [])] + [""]
+
+
+def _samples(results: dict, samples: dict[str, list[dict]], shown: int) -> list[str]:
+    parts = []
+    for name, row in results["policies"].items():
+        for i in row.get("examples", range(shown))[:shown]:
+            if i < len(samples[name]) and "completion" in samples[name][i]:
+                pair = [samples[name][i], samples[results["baseline"]][i]]
+                parts += [f"**Prompt**: {_short(as_text(pair[0]['prompt']))}", ""]
+                parts += [*rows([name, results["baseline"]], [[_short(side["completion"]) for side in pair]]), ""]
+    return parts
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."

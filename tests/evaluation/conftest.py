@@ -1,0 +1,1 @@
+from feedback.conftest import endpoint  # noqa: F401
