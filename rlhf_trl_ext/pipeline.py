@@ -102,8 +102,10 @@ class Plan:
                         progress.console.print(
                             f"{name:<15} {how:<11} {self.folders[name]}", highlight=False, soft_wrap=True
                         )
-                    except StageFailed as error:
+                    except ConfigError as error:
                         failures.append(str(error))
+        if waiting and not failures:
+            raise ConfigError(f"stages {', '.join(waiting)} need each other: change their `needs`.")
         if failures:
             raise StageFailed("\n".join(failures))
         return self.records
@@ -126,31 +128,32 @@ class Plan:
         if stage.result:
             return stage.result, "reused"
         begin = time.time()
-        launcher = "generate" if stage.name.startswith(SAMPLES) else "train"
         stage.begin()
-        command = [
-            sys.executable,
-            "-m",
-            f"launchers.{launcher}",
-            "--config-dir",
-            str(stage.folder),
-            "--config-name",
-            "config",
-        ]
         log = stage.folder / "log.txt"
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
         with log.open("a") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+            streams = {"stdout": output, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(self._command(stage), env=self._environment(), **streams)
             while process.poll() is None:
                 progress.update(bar, completed=_share_done(stage.folder))
                 time.sleep(0.3)
+        if not process.returncode and Stage(stage.config).fingerprint != stage.fingerprint:
+            raise StageFailed(
+                f"stage {stage.name}: the project's code changed while it ran; run the same command again."
+            )
         if process.returncode or stage.result is None:
             tail = "\n".join(line for line in log.read_text(errors="replace").splitlines()[-12:] if line.strip())
-            raise StageFailed(
-                f"stage {stage.name} failed (exit status {process.returncode}); the end of {log}:\n{tail}"
-            )
+            raise StageFailed(f"stage {stage.name} failed (exit {process.returncode}); the end of {log}:\n{tail}")
         return stage.result, f"{time.time() - begin:.0f} s"
+
+    def _command(self, stage: Stage) -> list[str]:
+        launcher = "generate" if stage.name.startswith(SAMPLES) else "train"
+        config = ["--config-dir", str(stage.folder), "--config-name", "config"]
+        return [sys.executable, "-m", f"launchers.{launcher}", *config]
+
+    def _environment(self) -> dict[str, str]:
+        """Threads shared between the stages that run side by side, unless the caller decided."""
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        return {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
 
 
 def _share_done(folder: Path) -> float:
