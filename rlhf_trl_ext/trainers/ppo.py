@@ -40,7 +40,6 @@ class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
     scale_rewards: str = "none"
     disable_dropout: bool = True
     ddp_find_unused_parameters: bool | None = False  # the critic runs outside DDP's forward
-    learning_rate: float = 3e-6
     kl_coef: float = field(default=0.05, metadata={"help": "Weight of the divergence in the reward; becomes `beta`."})
     kl_estimator: str = field(default="k1", metadata={"choices": ESTIMATORS})
     kl_target: float | None = field(default=None, metadata={"help": "Nats per sequence that kl_coef is adapted to."})
@@ -91,7 +90,7 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
 
     def values(self, batch):
         values = super().values(batch)
-        # A critic that was a reward model speaks in raw rewards.
+        # A critic that was a reward model speaks in raw rewards, and goes on doing so.
         return (values - self.score_center) / self.score_scale if self.args.critic_path else values
 
     def _generate_and_score_completions(self, inputs):

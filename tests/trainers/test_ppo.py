@@ -108,6 +108,28 @@ def test_scores_are_standardised_on_samples_of_the_reference(ppo):
     assert trainer.score_scale == pytest.approx(measured.std().item(), rel=1e-5)
 
 
+def test_a_critic_that_was_a_reward_model_is_read_on_the_scale_of_the_scores(ppo):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(10, 200, (2, 6), generator=generator)
+    batch = {"prompt_ids": ids[:, :4], "completion_ids": ids[:, 4:]}
+    batch |= {"prompt_mask": torch.ones(2, 4).long(), "completion_mask": torch.ones(2, 2).long()}
+    raw, scaled = ppo(), ppo(score_center=3.0, score_scale=2.0)
+    torch.testing.assert_close(scaled.values(batch), (raw.values(batch) - 3) / 2)
+    fresh = ppo(critic_path=None, score_center=3.0, score_scale=2.0)
+    assert not fresh.values(batch).any()  # a critic of its own starts at the mean of the scores, 0
+
+
+def test_evaluation_reports_the_same_metrics_and_changes_nothing(ppo, weights):
+    trainer = ppo(kl_target=1.0, per_device_eval_batch_size=4)
+    trainer.train()
+    before, beta = weights(trainer.model), trainer.beta
+    metrics = trainer.evaluate(trainer.train_dataset.select(range(4)))
+    assert math.isfinite(metrics["eval_loss"]) and trainer.beta == beta
+    found = trainer.state.log_history[-1]
+    assert all(math.isfinite(found[f"eval_{name}"]) for name in ("objective/scores", "objective/kl", "loss/value_avg"))
+    assert all(torch.equal(value, before[name]) for name, value in weights(trainer.model).items())
+
+
 def test_unscorable_and_empty_rows_do_no_harm(ppo, weights, logged):
     def sometimes(completions, **kwargs):
         return [None if i % 3 == 0 else float(i) for i in range(len(completions))]
