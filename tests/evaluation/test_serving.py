@@ -1,0 +1,156 @@
+"""Real language models as judges: in this process, and over HTTP from `transformers serve`."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from evaluation.local_judge import LocalJudge
+from rlhf_trl_ext.models.loading import template
+
+SHORT = {
+    "kind": "pair",
+    "instructions": "Which story has a dog in it?",
+    "show": "{prompt}\nA: {first}\nB: {second}",
+    "answer": "A or B?",
+    "verdicts": {"A": "first", "B": "second"},
+    "max_tokens": 3,
+}
+STORIES = ["Tom had a big dog.", "The dog ran to Lily.", "Ben saw a dog."]
+OTHERS = ["Tom had a red car.", "The sun was hot.", "Lily ate a cake."]
+
+
+def rows(texts):
+    return [{"prompt": [{"role": "user", "content": "Tell a story."}], "completion": text} for text in texts]
+
+
+@pytest.fixture(scope="module")
+def prompt_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompt") / "dog.yaml"
+    path.write_text(yaml.safe_dump(SHORT))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def judge_folder(tmp_path_factory, prompt_file):
+    """stories260K after a minute at school: it tells which of two sentences has a dog in it."""
+    from conftest import SHARED
+
+    if not (SHARED / "models").is_dir():
+        pytest.skip("real model absent: set RLHF_SHARED to the folder that holds data/ and models/")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+    from evaluation.prompt import load
+
+    set_seed(0)
+    source = SHARED / "models/stories260K"
+    tokenizer, model = AutoTokenizer.from_pretrained(source), AutoModelForCausalLM.from_pretrained(source)
+    tokenizer.chat_template = template("plain")
+    prompt = load(prompt_file)
+    examples = []
+    for with_dog in STORIES:
+        for without in OTHERS:
+            for verdict, pair in (("A", (with_dog, without)), ("B", (without, with_dog))):
+                text = prompt.text(prompt="Tell a story.", first=pair[0], second=pair[1])
+                asked = [{"role": "user", "content": text}]
+                start = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+                told = [*asked, {"role": "assistant", "content": verdict}]
+                whole = tokenizer.apply_chat_template(told, return_dict=True)["input_ids"]
+                examples.append((whole, [-100] * len(start) + whole[len(start) :]))
+    width = max(len(ids) for ids, _ in examples)
+    ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in examples])
+    labels = torch.tensor([row + [-100] * (width - len(row)) for _, row in examples])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss = model(input_ids=ids, attention_mask=(ids != 0).long(), labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("judge")
+    model.generation_config.eos_token_id = 2
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(judge_folder):
+    """Address of `transformers serve` with that model."""
+    pytest.importorskip("fastapi", reason="pip install transformers[serving]")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(judge_folder), "--port", str(port)]
+    log = open(judge_folder / "serve.log", "w")  # noqa: SIM115
+    server = subprocess.Popen(
+        [*command, "--device", "cpu"], stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    for _ in range(180):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+            break
+        except OSError:
+            assert server.poll() is None, (judge_folder / "serve.log").read_text()[-2000:]
+            time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}/v1"
+    server.kill()
+    server.wait()
+    log.close()
+
+
+@pytest.mark.slow
+def test_a_served_model_judges_both_orders_from_the_launcher(served, judge_folder, prompt_file, tmp_path):
+    paths = {}
+    for name, texts in {"with_dog": STORIES, "without": OTHERS}.items():
+        paths[name] = tmp_path / f"{name}.jsonl"
+        paths[name].write_text("".join(json.dumps(row) + "\n" for row in rows(texts)))
+    command = [sys.executable, "-m", "launchers.evaluate", f"baseline={paths['without']}"]
+    command += [f"policies={{with_dog: {paths['with_dog']}}}", "judge=endpoint", f"judge.base_url={served}"]
+    command += [f"judge.model={judge_folder}", f"judge.prompt={prompt_file}", f"output_root={tmp_path}"]
+    command += [f"judge.client.record={tmp_path}/record.jsonl"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "evaluation.json").read_text())
+    row = results["policies"]["with_dog"]
+    assert (row["wins"], row["unparsable"], row["order_flip_rate"]) == (3, 0, 0.0)
+    record = [json.loads(line) for line in (tmp_path / "record.jsonl").read_text().splitlines()]
+    assert len(record) == 6 and {line["answer"]["text"].strip()[0] for line in record} == {"A", "B"}
+    assert "ignores logprobs: verdicts are read from the text" in results["notices"][0]
+
+
+@pytest.mark.slow
+def test_a_server_that_ignores_logprobs_is_found_out(served, judge_folder, tmp_path):
+    from rlhf_trl_ext.feedback.client import Client
+    from rlhf_trl_ext.feedback.question import Question
+
+    client = Client(str(judge_folder), str(tmp_path / "record.jsonl"), served, key_variable=None)
+    (answer,) = client.ask([Question(({"role": "user", "content": "A or B?"},), 3, top_logprobs=5)])
+    assert answer.text and answer.logprobs is None
+    assert "ignores logprobs" in next(iter(client.notices))
+
+
+@pytest.mark.slow
+def test_a_model_in_this_process_gives_probabilities(judge_folder, tmp_path):
+    judge = LocalJudge(str(judge_folder), "helpfulness")
+    there, back = judge.compare(rows(STORIES), rows(OTHERS)), judge.compare(rows(OTHERS), rows(STORIES))
+    for a, b in zip(there, back, strict=True):
+        assert 0 < a.preference < 1 and a.preference == pytest.approx(1 - b.preference)
+        assert a.outcome == 1 - b.outcome
+    (score, _) = LocalJudge(str(judge_folder), "quality").compare(rows(STORIES[:1]), rows(OTHERS[:1]))[0].scores
+    assert 1 < score < 5
+
+
+def test_prompts_with_reasons_and_models_without_a_template_are_refused(shared):
+    with pytest.raises(ValueError, match=r"judge\.prompt=mt_bench_pair asks for reasons"):
+        LocalJudge("any", "mt_bench_pair")
+    with pytest.raises(ValueError, match=r"has no chat template; give judge\.chat_template=plain"):
+        LocalJudge(str(shared / "models/stories260K"), "tldr").compare(rows(STORIES), rows(OTHERS))
