@@ -42,14 +42,20 @@ class Judge:
 
 
 class ScoreJudge(Judge):
-    """Prefers the higher recorded score: `gold_reward` of the embedded task, or `reward` of the reward model."""
+    """Prefers the higher recorded score: `gold_reward` of the embedded task, or `reward` of the reward model.
 
-    def __init__(self, field: str):
+    field: None takes the gold reward where all samples of the first comparison have one, else the reward.
+    """
+
+    def __init__(self, field: str | None = None):
         self.field = field
-        self.name = field
+        self.name = field or "score"
 
     def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
         """See `Judge.compare`. Raises ValueError when a sample has no such score."""
+        if self.field is None:
+            has_gold = all(row.get("gold_reward") is not None for row in [*first, *second])
+            self.field = self.name = "gold_reward" if has_gold else "reward"
         lacking = sum(row.get(self.field) is None for row in [*first, *second])
         if lacking:
             raise ValueError(

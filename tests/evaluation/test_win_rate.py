@@ -76,3 +76,11 @@ def test_length_is_reported_where_there_are_texts():
     told = win_rate(JUDGE, policy, baseline)
     assert told["length"]["longer_wins"] == pytest.approx(2 / 3)
     assert told["length"]["length_difference_mean"] == 6
+
+
+def test_a_judge_without_a_field_takes_gold_where_there_is_gold():
+    gold, learned = ScoreJudge(), ScoreJudge()
+    win_rate(gold, rows(1.0, 0.0), rows(0.0, 0.0))
+    assert gold.name == "gold_reward"
+    plain = [{"prompt": row["prompt"], "reward": row["gold_reward"]} for row in rows(1.0, 0.0)]
+    assert win_rate(learned, plain, plain)["win_rate"] == 0.5 and learned.name == "reward"
