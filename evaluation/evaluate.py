@@ -18,6 +18,7 @@ from evaluation.comparison import (
     read_labels,
     read_samples,
 )
+from evaluation.failures.diagnostics import diagnose, false_positive_rate
 from evaluation.judge import Judge
 from evaluation.report import markdown
 from evaluation.results import describe
@@ -72,7 +73,10 @@ class Evaluation:
         """Judge, and write evaluation.json, its report and, for a pipeline, its results.json."""
         for judge in self.judges:
             judge.check()
-        verdicts = {judge.name: judged(judge, self.samples, self.pairs) for judge in self.judges}
+        said = [judged(judge, self.samples, self.pairs) for judge in self.judges]
+        verdicts = {
+            judge.name: told for judge, told in zip(self.judges, said, strict=True)
+        }  # a name may follow the field
         first = self.judges[0]
         policies = against_baseline(verdicts[first.name], self.samples, self.baseline)
         for name, row in policies.items():
@@ -94,9 +98,20 @@ class Evaluation:
             "agreement": agreement(known, self.labels),
             "floor": floor(first, self.again, self.samples[self.baseline]) if self.again is not None else None,
             "notices": self._notices(policies),
+            **self._failures(),
         }
         self._write(results)
         return results
+
+    def _failures(self) -> dict:
+        """Failure diagnostics of every policy, and how often they cry wolf on the baseline's own samples."""
+        if not all("completion" in row for rows in self.samples.values() for row in rows):
+            return {}
+        baseline = self.samples[self.baseline]
+        return {
+            "failures": {name: diagnose(self.samples[name], baseline) for name in self.policies},
+            "false_positives": false_positive_rate(baseline) if len(baseline) >= 8 else None,
+        }
 
     def _notices(self, policies: dict[str, dict]) -> list[str]:
         told = [notice for judge in self.judges for notice in judge.notices]

@@ -23,6 +23,11 @@ def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> s
         parts += ["", "## Ranking (Bradley-Terry)", "", *_ranking(results["ranking"])]
     if results.get("failures"):
         parts += ["", "## Failure analysis", "", *failures(results["failures"])]
+        if wolf := results.get("false_positives"):
+            parts += [
+                f"False positives: of {wolf['comparisons']} comparisons of one half of the baseline's samples with the "
+                f"other, {wolf['flagged']} raised a flag ({wolf['rate']:.0%})."
+            ]
     parts += ["", "## Samples", "", *_samples(results, samples, shown)]
     return "\n".join(parts) + "\n"
 

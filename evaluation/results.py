@@ -4,6 +4,7 @@ import numpy as np
 from rich.table import Table
 
 from evaluation.comparison import against_baseline, chosen_pairs, judged, ranked, read_samples
+from evaluation.failures.diagnostics import diagnose
 from evaluation.judge import Judge
 from rlhf_trl_ext.checks import build
 
@@ -31,6 +32,9 @@ def summarise(config, records: dict[str, dict]) -> dict:
     policies = against_baseline(verdicts, samples, config.baseline)
     for name, row in policies.items():
         row.update(describe(samples[name]), **{key: records[name][key] for key in SPENT})
+        row["flags"] = [
+            found["name"] for found in diagnose(samples[name], samples[config.baseline]) if found["flagged"]
+        ]
     return {
         "baseline": config.baseline,
         "judge": judge.name,

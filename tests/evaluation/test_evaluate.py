@@ -68,8 +68,16 @@ def test_json_and_report_are_written(files, composed, tmp_path):
     (row,) = results["agreement"]
     assert row["pairs"] == 36 and row["kappa"] == 1.0
     assert results["floor"]["covers_half"] and results["floor"]["win_rate"] == 0.5
+    assert results["false_positives"]["comparisons"] == 100 and set(results["failures"]) == {"dpo", "kto"}
     report = (tmp_path / "evaluation.md").read_text()
-    for part in ("dpo is better than baseline", "## Ranking", "A/A", "**Prompt**: prompt 11", "score=0.5"):
+    for part in (
+        "dpo is better than baseline",
+        "## Ranking",
+        "A/A",
+        "False positives: of 100",
+        "**Prompt**: prompt 11",
+        "score=0.5",
+    ):
         assert part in report
     assert evaluation.preview() == {name: {"requests": 0, "usd": 0.0} for name in ("gold_reward", "reward")}
 
@@ -106,7 +114,7 @@ def test_human_labels_are_agreed_with(files, composed, tmp_path):
 @pytest.mark.parametrize("judge", sorted(path.stem for path in (ROOT / "conf/judge").glob("*.yaml")))
 def test_every_judge_composes_and_constructs(judge, composed, tmp_path):
     config = composed("evaluate", f"judge={judge}", f"output_root={tmp_path}", "++judge.model=m")
-    if judge in ("gold", "reward_model"):
+    if judge in ("gold", "reward_model", "score"):
         del config.judge.model
     assert build(config.judge, "judge").name
 

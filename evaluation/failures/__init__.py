@@ -1,0 +1,1 @@
+"""Reward hacking and failure modes, each measured against the baseline."""
