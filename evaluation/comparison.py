@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.judge import Judge, ScoreJudge, Verdict
-from evaluation.length_control import joint
+from evaluation.length_control import Anchor, alpaca_eval, joint
 from evaluation.ranking import every_pair, ranking
 from evaluation.statistics import cohen_kappa, in_words, wilson_interval
 from evaluation.win_rate import check_pairs, length_differences, prompt_ids, summary
@@ -58,6 +58,13 @@ def against_baseline(verdicts: Verdicts, samples: dict[str, Samples], baseline: 
     for name in names:
         rows[name]["in_words"] = in_words(name, baseline, rows[name])
     return rows
+
+
+def with_anchor(verdicts: list[Verdict], policy: Samples, baseline: Samples, anchor: Anchor) -> dict:
+    """AlpacaEval-2's length-controlled win rate; unreadable verdicts take no part in the fit, as upstream."""
+    preferences = np.array([np.nan if v.outcome is None else v.preference for v in verdicts])
+    difficulty = anchor.difficulty[: len(policy)]
+    return alpaca_eval(preferences, -length_differences(policy, baseline).astype(float), difficulty, anchor)
 
 
 def ranked(verdicts: Verdicts, names: list[str]) -> list[dict]:

@@ -17,11 +17,14 @@ from evaluation.comparison import (
     ranked,
     read_labels,
     read_samples,
+    with_anchor,
 )
 from evaluation.failures.diagnostics import diagnose, false_positive_rate
 from evaluation.judge import Judge
+from evaluation.length_control import read_anchor
+from evaluation.metrics import reward_quality, text_metrics
 from evaluation.report import markdown
-from evaluation.results import describe
+from evaluation.results import PERPLEXITY, describe
 from evaluation.win_rate import check_pairs
 from rlhf_trl_ext.checks import build
 
@@ -48,6 +51,7 @@ class Evaluation:
             check_pairs(self.samples[a], self.samples[b])
         count = len(self.samples[self.baseline])
         self.labels = read_labels(config.labels, self.pairs[: len(self.policies)], count) if config.labels else None
+        self.anchor = read_anchor(config.anchor, count) if config.anchor else None
         self.again = read_samples(config.floor) if config.floor else None
         if self.again is not None:
             check_pairs(self.again, self.samples[self.baseline])
@@ -80,7 +84,12 @@ class Evaluation:
         first = self.judges[0]
         policies = against_baseline(verdicts[first.name], self.samples, self.baseline)
         for name, row in policies.items():
-            row.update(describe(self.samples[name]), examples=_examples(verdicts[first.name][name, self.baseline]))
+            told, rows = verdicts[first.name][name, self.baseline], self.samples[name]
+            row["metrics"] = self._metrics(name)
+            if self.anchor is not None:
+                row["alpaca_eval"] = with_anchor(told, rows, self.samples[self.baseline], self.anchor)
+            row["reward_quality"] = reward_quality(told, rows, self.samples[self.baseline])
+            row.update(describe(rows), examples=_examples(told))
         known = dict(verdicts)
         gold = gold_verdicts(self.samples, self.pairs)
         if gold and "gold_reward" not in known:
@@ -88,7 +97,7 @@ class Evaluation:
         results = {
             "baseline": self.baseline,
             "judge": first.name,
-            "baseline_result": describe(self.samples[self.baseline]),
+            "baseline_result": {**describe(self.samples[self.baseline]), "metrics": self._metrics(self.baseline)},
             "policies": policies,
             "judges": {
                 judge.name: against_baseline(verdicts[judge.name], self.samples, self.baseline)
@@ -102,6 +111,13 @@ class Evaluation:
         }
         self._write(results)
         return results
+
+    def _metrics(self, name: str) -> dict | None:
+        rows = self.samples[name]
+        if not all("completion" in row for row in rows):
+            return None
+        record = self.pipeline["stages"][f"samples-{name}"] if self.pipeline else {}
+        return text_metrics(rows) | {key: record[key] for key in PERPLEXITY if key in record}
 
     def _failures(self) -> dict:
         """Failure diagnostics of every policy, and how often they cry wolf on the baseline's own samples."""

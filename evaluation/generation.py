@@ -1,6 +1,7 @@
 """One sampling run: load the policy, its reference and the scores, write samples.jsonl."""
 
 import json
+import logging
 import os
 
 import torch
@@ -9,10 +10,14 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, set_seed
 
+from evaluation.perplexity import perplexity
+from evaluation.prompt import as_text
 from evaluation.sampling import sample
 from rlhf_trl_ext.checks import build, stated
 from rlhf_trl_ext.rewards.model import RewardModel
 from rlhf_trl_ext.stages import Stage, exclusive
+
+logger = logging.getLogger(__name__)
 
 
 def generate(config: DictConfig) -> dict:
@@ -43,12 +48,25 @@ def _generate(stage: Stage, model, dataset) -> dict:
         scores["gold_reward"] = gold
     options = {key: config.samples[key] for key in ("max_new_tokens", "temperature", "batch_size")}
     rows = sample(policy, reference, tokenizer, list(prompts), scores, **options)
+    demonstrations = _demonstrations(dataset, tokenizer, config.samples.max_prompts)
+    known = {as_text(row["prompt"]): row["completion"][0]["content"] for row in demonstrations}
     partial, path = stage.folder / "samples.partial", stage.folder / "samples.jsonl"
     with partial.open("w") as file:
         for row in tqdm(rows, total=len(prompts), desc=stage.name, unit="sample"):
-            file.write(json.dumps(row) + "\n")
+            told = known.get(as_text(row["prompt"]))
+            file.write(json.dumps(row | ({"demonstration": told} if told else {})) + "\n")
     os.replace(partial, path)
-    return stage.finish({"prompts": len(prompts), "file": str(path)})
+    perplexities = perplexity(policy, tokenizer, demonstrations, config.samples.batch_size) if demonstrations else {}
+    return stage.finish({"prompts": len(prompts), "file": str(path), **perplexities})
+
+
+def _demonstrations(dataset, tokenizer, count: int) -> list[dict]:
+    """Held-out demonstrations, or none where the dataset has none."""
+    try:
+        return dataset.load("demonstrations", "evaluation", tokenizer).to_list()[:count]
+    except ValueError as error:
+        logger.warning("no perplexity: %s", error)
+        return []
 
 
 def _reward(config: DictConfig, dtype: str, device: str):

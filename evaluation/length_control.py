@@ -1,6 +1,8 @@
 """Win rates as they would be if both answers had the same length."""
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
@@ -25,6 +27,23 @@ class Anchor:
     lengths: np.ndarray
     preferences: np.ndarray
     difficulty: np.ndarray
+
+
+def read_anchor(path: str | Path, count: int) -> Anchor:
+    """An anchor file as AlpacaEval's df_gamed.csv: std_delta_len, preference and instruction_difficulty.
+
+    Its rows begin with those of one anchor model in the order of the prompts, which give every prompt's difficulty.
+    count: prompts judged. Raises ValueError for a missing file or column, or fewer rows than prompts.
+    """
+    columns = ("std_delta_len", "preference", "instruction_difficulty")
+    try:
+        with Path(path).open() as file:
+            rows = [[float(row[column]) for column in columns] for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError):
+        raise ValueError(f"anchor={path} is no CSV file with the columns {', '.join(columns)}.") from None
+    if len(rows) < count:
+        raise ValueError(f"anchor={path} has {len(rows)} rows for {count} prompts: it belongs to another prompt set.")
+    return Anchor(*np.array(rows).T)
 
 
 def alpaca_eval(

@@ -11,6 +11,7 @@ def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> s
     parts += [f"- {row['in_words']}" for row in results["policies"].values()]
     parts += [f"- {sentence}" for sentence in results["notices"]]
     parts += ["", "## Win rates", "", *_win_rates(results), "", "## The judge", "", *_biases(results)]
+    parts += ["", "## Metrics", "", *_metrics(results)]
     if results.get("floor"):
         covers = "covers" if results["floor"]["covers_half"] else "does NOT cover"
         parts += [
@@ -73,6 +74,10 @@ def _win_rates(results: dict) -> list[str]:
                 _number(row.get("kl_mean"), ".2f"),
             ]
         )
+    for name, row in results["policies"].items():
+        if row.get("alpaca_eval"):
+            controlled = row["alpaca_eval"]["length_controlled_win_rate"]
+            body.append([f"{name}, AlpacaEval-2's GLM", "", "", "", _number(controlled), *[""] * 6])
     intervals = "Intervals are over prompts, not over training seeds; ties count one half."
     return [*rows(header, body), "", intervals]
 
@@ -97,6 +102,28 @@ def _biases(results: dict) -> list[str]:
             ]
         )
     return rows(header, body)
+
+
+def _metrics(results: dict) -> list[str]:
+    """Metrics of the baseline and every policy, one a line; how well the reward predicts the judge below."""
+    described = {results["baseline"]: results["baseline_result"], **results["policies"]}
+    metrics = {name: row["metrics"] for name, row in described.items() if row.get("metrics")}
+    keys = list(dict.fromkeys(key for row in metrics.values() for key in row))
+    body = []
+    for key in keys:
+        values = [row.get(key) for row in metrics.values()]
+        body.append([key] + [_interval(v) if isinstance(v, list) else _number(v) for v in values])
+    parts = rows(["metric", *metrics], body)
+    for name, row in results["policies"].items():
+        if quality := row.get("reward_quality"):
+            correlation = _number(quality["length_correlation"], "+.3f")
+            parts += [
+                "",
+                f"Reward against the judge on {name}: accuracy {quality['accuracy']:.3f} "
+                f"({_interval(quality['accuracy_ci'])}) over {quality['pairs']} decided pairs, calibration error (ECE) "
+                f"{quality['ece']:.3f}, correlation with length {correlation}.",
+            ]
+    return parts
 
 
 def _agreement(found: list[dict]) -> list[str]:

@@ -17,7 +17,15 @@ def compare(judge: Judge, baseline: list[dict], policies: dict[str, list[dict]])
     return {name: {**row, **describe(policies[name])} for name, row in rows.items()}
 
 
+def judge_of(config) -> Judge:
+    """The judge of a configuration. Raises ValueError when it cannot work, for want of a key say."""
+    judge = build(config.judge, "judge")
+    judge.check()
+    return judge
+
+
 SPENT = ("sampled_tokens", "train_seconds", "peak_memory_mb")
+PERPLEXITY = ("perplexity", "perplexity_ci")
 
 
 def summarise(config, records: dict[str, dict]) -> dict:
@@ -25,13 +33,13 @@ def summarise(config, records: dict[str, dict]) -> dict:
 
     records: stage name -> record, those of sampling under `samples-<policy>`.
     """
-    judge = build(config.judge, "judge")
-    judge.check()
+    judge = judge_of(config)
     samples = {name: read_samples(records[f"samples-{name}"]["file"]) for name in (config.baseline, *config.policies)}
     verdicts = judged(judge, samples, chosen_pairs("baseline", config.baseline, list(config.policies)))
     policies = against_baseline(verdicts, samples, config.baseline)
     for name, row in policies.items():
         row.update(describe(samples[name]), **{key: records[name][key] for key in SPENT})
+        row.update({key: records[f"samples-{name}"].get(key) for key in PERPLEXITY})
         row["flags"] = [
             found["name"] for found in diagnose(samples[name], samples[config.baseline]) if found["flagged"]
         ]
@@ -42,6 +50,7 @@ def summarise(config, records: dict[str, dict]) -> dict:
         "baseline_result": {
             **describe(samples[config.baseline]),
             **{key: records[config.baseline][key] for key in SPENT},
+            **{key: records[f"samples-{config.baseline}"].get(key) for key in PERPLEXITY},
         },
         "policies": policies,
         "ranking": ranked(verdicts, list(samples)) if policies else [],

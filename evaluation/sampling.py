@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl.trainer.utils import selective_log_softmax
+from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
 
 def sample(
@@ -18,11 +18,11 @@ def sample(
     temperature: float,
     batch_size: int,
 ) -> Iterator[dict]:
-    """One sample per prompt, in order: prompt, completion, its scores, kl, completion_tokens, truncated.
+    """One sample per prompt, in order: prompt, completion, its scores, kl, entropy, completion_tokens, truncated.
 
     scores: name -> reward function `(prompts, completions) -> list of float`, completions in chat form.
     kl: `sum_t log policy(y_t) - log reference(y_t)` over the sampled tokens, in nats per completion (estimator k1),
-    at temperature 1.
+    at temperature 1. entropy: of the policy's next token, in nats, mean over the sampled tokens.
     """
     tokenizer.padding_side = "left"
     ends = policy.generation_config.eos_token_id
@@ -41,7 +41,10 @@ def sample(
         completion_ids = ids[:, width:]  # (B, T)
         mask = completion_mask(completion_ids, ends)
         attention = torch.cat([inputs["attention_mask"], mask], dim=1)
-        difference = (logprobs(policy, ids, attention, width) - logprobs(reference, ids, attention, width)) * mask
+        policy_logits = completion_logits(policy, ids, attention, width)
+        entropy = (entropy_from_logits(policy_logits) * mask).sum(dim=1) / mask.sum(dim=1)
+        difference = selective_log_softmax(policy_logits, completion_ids)
+        difference = (difference - logprobs(reference, ids, attention, width)) * mask
         texts = tokenizer.batch_decode(
             completion_ids.masked_fill(mask == 0, tokenizer.pad_token_id), skip_special_tokens=True
         )
@@ -54,6 +57,7 @@ def sample(
                 "completion": texts[row],
                 **{name: values[row] for name, values in scored.items()},
                 "kl": difference[row].sum().item(),
+                "entropy": entropy[row].item(),
                 "completion_tokens": int(mask[row].sum()),
                 "truncated": not ended[row].item(),
             }
@@ -66,8 +70,13 @@ def completion_mask(completion_ids: Tensor, ends: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def completion_logits(model: PreTrainedModel, ids: Tensor, attention: Tensor, width: int) -> Tensor:
+    """Logits for the tokens from position `width` on. ids, attention: `(B, width + T)`; returns `(B, T, V)` float32."""
+    positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
+    return model(ids, attention_mask=attention, position_ids=positions).logits[:, width - 1 : -1].float()
+
+
+@torch.no_grad()
 def logprobs(model: PreTrainedModel, ids: Tensor, attention: Tensor, width: int) -> Tensor:
     """Log-probabilities of the tokens from position `width` on. ids, attention: `(B, width + T)`; returns `(B, T)`."""
-    positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
-    logits = model(ids, attention_mask=attention, position_ids=positions).logits[:, width - 1 : -1]
-    return selective_log_softmax(logits.float(), ids[:, width:])
+    return selective_log_softmax(completion_logits(model, ids, attention, width), ids[:, width:])

@@ -12,7 +12,7 @@ def main(config):
     from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
-    from evaluation.results import summarise, table
+    from evaluation.results import judge_of, summarise, table
     from rlhf_trl_ext.checks import stated
     from rlhf_trl_ext.pipeline import Plan, link
 
@@ -21,6 +21,8 @@ def main(config):
     folder = Path(config.output_dir or Path(config.output_root) / experiment)
     plan = Plan(config, lambda name: compose(f"algorithm/{name}"))
     plan.check()
+    with stated():
+        judge_of(config)  # a missing key is told before anything is trained
     records = plan.execute()
     with stated():
         results = summarise(config, records)

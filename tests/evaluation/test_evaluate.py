@@ -111,6 +111,22 @@ def test_human_labels_are_agreed_with(files, composed, tmp_path):
     assert told["judges"] == ["gold_reward", "labels"] and (told["pairs"], told["agreement"]) == (10, 0.9)
 
 
+def test_an_anchor_gives_alpaca_evals_win_rate(files, composed, tmp_path):
+    baseline, better, _ = files
+    anchor = tmp_path / "anchor.csv"
+    lines = [f"{i % 5 - 2},{0.5 - 0.1 * (i % 5 - 2)},{(i % 3 - 1) / 2}" for i in range(24)]
+    anchor.write_text("\n".join(["std_delta_len,preference,instruction_difficulty", *lines]))
+    usual = [f"baseline={baseline}", f"policies={{dpo: {better}}}"]
+    _, results = run(composed, tmp_path, *usual, f"anchor={anchor}")
+    assert 0.6 < results["policies"]["dpo"]["alpaca_eval"]["length_controlled_win_rate"] < 1
+    assert "AlpacaEval-2's GLM" in (tmp_path / "evaluation.md").read_text()
+    anchor.write_text("\n".join(["std_delta_len,preference,instruction_difficulty", *lines[:3]]))
+    with pytest.raises(ValueError, match="3 rows for 12 prompts"):
+        run(composed, tmp_path, *usual, f"anchor={anchor}")
+    with pytest.raises(ValueError, match="is no CSV file with the columns"):
+        run(composed, tmp_path, *usual, "anchor=absent.csv")
+
+
 @pytest.mark.parametrize("judge", sorted(path.stem for path in (ROOT / "conf/judge").glob("*.yaml")))
 def test_every_judge_composes_and_constructs(judge, composed, tmp_path):
     config = composed("evaluate", f"judge={judge}", f"output_root={tmp_path}", "++judge.model=m")

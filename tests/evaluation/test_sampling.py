@@ -30,6 +30,7 @@ def test_a_policy_has_no_divergence_from_itself(model, tiny):
     rows = samples(model, model, tiny)
     assert [row["kl"] for row in rows] == [0.0] * 3
     assert all(0 < row["completion_tokens"] <= 8 for row in rows)
+    assert all(0 < row["entropy"] < torch.log(torch.tensor(model.config.vocab_size)) for row in rows)
     assert all(row["truncated"] == (row["completion_tokens"] == 8) for row in rows)
     assert {row["prompt"][0]["content"] for row in rows} == {PROMPT}
 
