@@ -21,13 +21,15 @@ from rlhf_trl_ext.rewards.model import RewardModel
 def classifier_on(policy: PeftModel) -> nn.Module:
     """A sequence classifier with one label and a head of zeros that shares every weight of the policy's frozen base.
 
-    Raises ValueError if the policy is not a PEFT model, or trains copies of modules of its base (modules_to_save).
+    Raises ValueError if the policy is not a PEFT model, has a quantised base, or trains copies of modules of its base.
     """
     if not isinstance(policy, PeftModel):
         raise ValueError("args.critic_shares_base=true needs adapters: give model.use_peft=true.")
     if any(config.modules_to_save for config in policy.peft_config.values()):
         raise ValueError("args.critic_shares_base=true does not go with lora_modules_to_save: leave one of them out.")
     base = policy.get_base_model()
+    if getattr(base, "is_quantized", False):
+        raise ValueError("args.critic_shares_base=true is for bases that are not quantised: leave load_in_4bit out.")
     shared = {id(tensor): tensor for tensor in itertools.chain(base.parameters(), base.buffers())}
     backbone = copy.deepcopy(base.base_model, shared)  # modules are copied, tensors are not
     for name, module in list(backbone.named_modules()):

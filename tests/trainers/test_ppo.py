@@ -61,6 +61,15 @@ def test_saved_policy_has_no_critic_and_the_saved_critic_loads(ppo, tmp_path, we
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert all(torch.equal(value, trained[f"critic.{name}"]) for name, value in weights(critic).items())
     assert critic.config.num_labels == 1
+    again = weights(ppo(critic_path=str(tmp_path / "out" / "critic")).critic)
+    assert all(torch.equal(value, again[name]) for name, value in weights(critic).items())
+
+
+def test_vllm_is_sent_the_policy_alone(ppo):
+    trainer = ppo()
+    sent = trainer._alone(lambda: [name for name, _ in trainer.model.named_parameters()])()
+    assert sent and not any(name.startswith("critic.") for name in sent)
+    assert any(name.startswith("critic.") for name, _ in trainer.model.named_parameters())
 
 
 def test_critic_starts_from_the_reward_model_or_from_the_policy_with_a_head_of_zeros(ppo, reward, policy, weights):
