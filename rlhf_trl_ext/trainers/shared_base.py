@@ -28,7 +28,7 @@ def classifier_on(policy: PeftModel) -> nn.Module:
     if any(config.modules_to_save for config in policy.peft_config.values()):
         raise ValueError("args.critic_shares_base=true does not go with lora_modules_to_save: leave one of them out.")
     base = policy.get_base_model()
-    if getattr(base, "is_quantized", False):
+    if getattr(base, "hf_quantizer", None) is not None:
         raise ValueError("args.critic_shares_base=true is for bases that are not quantised: leave load_in_4bit out.")
     shared = {id(tensor): tensor for tensor in itertools.chain(base.parameters(), base.buffers())}
     backbone = copy.deepcopy(base.base_model, shared)  # modules are copied, tensors are not
