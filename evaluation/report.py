@@ -12,6 +12,7 @@ def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> s
     parts += [f"- {sentence}" for sentence in results["notices"]]
     parts += ["", "## Win rates", "", *_win_rates(results), "", "## The judge", "", *_biases(results)]
     parts += ["", "## Metrics", "", *_metrics(results)]
+    parts += _scores(results)
     if results.get("floor"):
         covers = "covers" if results["floor"]["covers_half"] else "does NOT cover"
         parts += [
@@ -123,6 +124,17 @@ def _metrics(results: dict) -> list[str]:
                 f"({_interval(quality['accuracy_ci'])}) over {quality['pairs']} decided pairs, calibration error (ECE) "
                 f"{quality['ece']:.3f}, correlation with length {correlation}.",
             ]
+    return parts
+
+
+def _scores(results: dict) -> list[str]:
+    """Mean scores of judges that score every answer alone, in all and by category."""
+    parts = []
+    for name, row in results["policies"].items():
+        if row.get("score_means"):
+            body = [["all", *map(_number, row["score_means"])]]
+            body += [[category, *map(_number, means)] for category, means in row.get("category_scores", {}).items()]
+            parts += ["", "## Scores", "", *rows(["category", name, results["baseline"]], body)]
     return parts
 
 

@@ -33,8 +33,8 @@ def summary(verdicts: list[Verdict], policy: list[dict], baseline: list[dict]) -
     """`win_rate` (ties one half), its bootstrap interval over prompts `win_rate_ci`, Wilson, sign test, biases.
 
     Pairs without a readable verdict are counted in `unparsable` and left out of everything else. `position` and
-    `order_flip_rate` are there for judges that see an order, `score_means` (policy, baseline) for those that score, and
-    `length` where samples have completions.
+    `order_flip_rate` are there for judges that see an order, `score_means` and `category_scores` (policy, baseline)
+    for those that score, `length` where samples have completions.
     Raises ValueError when fewer than 2 verdicts could be read.
     """
     read = [i for i, verdict in enumerate(verdicts) if verdict.outcome is not None]
@@ -57,9 +57,21 @@ def summary(verdicts: list[Verdict], policy: list[dict], baseline: list[dict]) -
     told.update(_orders(verdicts))
     if all(verdicts[i].scores for i in read):
         told["score_means"] = np.mean([verdicts[i].scores for i in read], axis=0).tolist()
+        told["category_scores"] = _by_category(
+            [policy[i].get("category") for i in read], [verdicts[i].scores for i in read]
+        )
     if all("completion" in row for row in (*policy, *baseline)):
         told["length"] = length_bias(outcomes, length_differences(policy, baseline)[read])
     return told
+
+
+def _by_category(categories: list[str | None], scores: list[tuple[float, float]]) -> dict[str, list[float]]:
+    """Mean scores (policy, baseline) of every category of a benchmark."""
+    found: dict[str, list] = {}
+    for category, pair in zip(categories, scores, strict=True):
+        if category is not None:
+            found.setdefault(category, []).append(pair)
+    return {category: np.mean(pairs, axis=0).tolist() for category, pairs in found.items()}
 
 
 def _orders(verdicts: list[Verdict]) -> dict:

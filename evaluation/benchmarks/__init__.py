@@ -1,0 +1,1 @@
+"""Fixed sets of questions: answered by a policy here, judged by `launchers.evaluate`."""

@@ -1,0 +1,14 @@
+"""Answer a benchmark's questions with a policy: `python -m launchers.benchmark policy=... questions=... output=...`."""
+
+from launchers.entry import entry
+
+
+@entry("benchmark")
+def main(config):
+    from evaluation.benchmarks.answers import answer
+
+    print(f"answers in {answer(config)}; judge them with `python -m launchers.evaluate`")
+
+
+if __name__ == "__main__":
+    main()
