@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from evaluation.comparison import (
+    Verdicts,
     against_baseline,
     agreement,
     chosen_pairs,
@@ -78,20 +79,11 @@ class Evaluation:
         for judge in self.judges:
             judge.check()
         said = [judged(judge, self.samples, self.pairs) for judge in self.judges]
-        verdicts = {
-            judge.name: told for judge, told in zip(self.judges, said, strict=True)
-        }  # a name may follow the field
+        # named only now: a judge's name may follow what it found in the samples
+        verdicts = {judge.name: told for judge, told in zip(self.judges, said, strict=True)}
         first = self.judges[0]
-        policies = against_baseline(verdicts[first.name], self.samples, self.baseline)
-        for name, row in policies.items():
-            told, rows = verdicts[first.name][name, self.baseline], self.samples[name]
-            row["metrics"] = self._metrics(name)
-            if self.anchor is not None:
-                row["alpaca_eval"] = with_anchor(told, rows, self.samples[self.baseline], self.anchor)
-            row["reward_quality"] = reward_quality(told, rows, self.samples[self.baseline])
-            row.update(describe(rows), examples=_examples(told))
-        known = dict(verdicts)
-        gold = gold_verdicts(self.samples, self.pairs)
+        policies = self._policies(verdicts[first.name])
+        known, gold = dict(verdicts), gold_verdicts(self.samples, self.pairs)
         if gold and "gold_reward" not in known:
             known["gold_reward"] = gold
         results = {
@@ -111,6 +103,18 @@ class Evaluation:
         }
         self._write(results)
         return results
+
+    def _policies(self, verdicts: Verdicts) -> dict[str, dict]:
+        """Everything about every policy by the first judge."""
+        policies = against_baseline(verdicts, self.samples, self.baseline)
+        for name, row in policies.items():
+            told, rows = verdicts[name, self.baseline], self.samples[name]
+            row["metrics"] = self._metrics(name)
+            if self.anchor is not None:
+                row["alpaca_eval"] = with_anchor(told, rows, self.samples[self.baseline], self.anchor)
+            row["reward_quality"] = reward_quality(told, rows, self.samples[self.baseline])
+            row.update(describe(rows), examples=_examples(told))
+        return policies
 
     def _metrics(self, name: str) -> dict | None:
         rows = self.samples[name]

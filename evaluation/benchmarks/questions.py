@@ -32,9 +32,9 @@ class Question:
 
 
 def read_questions(path: str, references: str | None = None) -> list[Question]:
-    """MT-Bench's question.jsonl (`turns`, `category`, `question_id`) or AlpacaEval's (`instruction`, `dataset`); or .gz.
+    """MT-Bench's question.jsonl (`turns`, `category`, `question_id`) or AlpacaEval's (`instruction`, `dataset`).
 
-    references: MT-Bench's reference_answer file, matched by question_id.
+    path: plain or .gz. references: MT-Bench's reference_answer file, matched by question_id.
     Raises ValueError with file and line for a missing file or field.
     """
     known = {}

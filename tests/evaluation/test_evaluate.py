@@ -2,14 +2,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 
-from evaluation.comparison import agreement, chosen_pairs
+from evaluation.comparison import against_baseline, agreement, chosen_pairs, ranked
 from evaluation.evaluate import Evaluation
 from evaluation.judge import Verdict
+from evaluation.llm_judge import combine
 from rlhf_trl_ext.checks import build
 
 PROMPT = {
@@ -100,6 +103,26 @@ def test_a_judge_over_http_is_appended_to_a_pipelines_results(files, endpoint, c
     assert told["judges"] == ["m:helpfulness", "gold_reward"] and told["agreement"] == 1.0
     run(composed, tmp_path, *overrides)
     assert len(seen()) == 22  # all from the record
+
+
+def test_a_hundred_thousand_judged_pairs_are_summarised_in_seconds():
+    """Ten policies on 10,000 prompts: bootstrap, biases, length-controlled fit and ranking."""
+    generator = np.random.default_rng(0)
+    names = [f"policy {i}" for i in range(10)]
+    lengths = generator.integers(50, 500, (11, 10_000))
+    texts = ["x" * n for n in range(500)]
+    samples = {
+        name: [{"prompt": f"prompt {i}", "completion": texts[n]} for i, n in enumerate(row)]
+        for name, row in zip([*names, "baseline"], lengths, strict=True)
+    }
+    verdicts = {(name, "baseline"): [combine(p, q, 2) for p, q in generator.random((10_000, 2))] for name in names}
+    begin = time.process_time()
+    rows = against_baseline(verdicts, samples, "baseline")
+    ranked(verdicts, list(samples))
+    seconds = time.process_time() - begin
+    print(f"100,000 pairs in {seconds:.1f} processor seconds")
+    assert seconds < 10
+    assert all(abs(row["length_controlled_win_rate"] - 0.5) < 0.02 for row in rows.values())
 
 
 def test_human_labels_are_agreed_with(files, composed, tmp_path):
