@@ -20,7 +20,7 @@ setup: .venv/.ready  ## create .venv (again only when the dependency files chang
 	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard]'
 	@touch $@
 
-demo: setup  ## SFT, reward model, DPO and GRPO on the embedded task, compared (about 4 minutes on two cores)
+demo: setup  ## SFT, reward model, DPO, GRPO and PPO on the embedded task, compared (minutes on two cores)
 	$(BIN)/python -m launchers.pipeline experiment=demo
 
 smoke: setup  ## the demo in under a minute: every stage, a few steps each
