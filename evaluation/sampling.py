@@ -1,6 +1,7 @@
 """Samples of a policy on held-out prompts, with rewards and the divergence from a reference."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,43 +25,72 @@ def sample(
     kl: `sum_t log policy(y_t) - log reference(y_t)` over the sampled tokens, in nats per completion (estimator k1),
     at temperature 1. entropy: of the policy's next token, in nats, mean over the sampled tokens.
     """
-    tokenizer.padding_side = "left"
-    ends = policy.generation_config.eos_token_id
-    ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=policy.device)
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        inputs = tokenizer.apply_chat_template(
-            batch, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        ).to(policy.device)
-        inputs.pop("token_type_ids", None)
-        with torch.no_grad():
-            ids = policy.generate(
-                **inputs, max_new_tokens=max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
-            )
-        width = inputs["input_ids"].shape[1]
-        completion_ids = ids[:, width:]  # (B, T)
-        mask = completion_mask(completion_ids, ends)
-        attention = torch.cat([inputs["attention_mask"], mask], dim=1)
-        policy_logits = completion_logits(policy, ids, attention, width)
-        entropy = (entropy_from_logits(policy_logits) * mask).sum(dim=1) / mask.sum(dim=1)
-        difference = selective_log_softmax(policy_logits, completion_ids)
-        difference = (difference - logprobs(reference, ids, attention, width)) * mask
-        texts = tokenizer.batch_decode(
-            completion_ids.masked_fill(mask == 0, tokenizer.pad_token_id), skip_special_tokens=True
-        )
-        chats = [[{"role": "assistant", "content": text}] for text in texts]
+        done = complete(policy, tokenizer, batch, max_new_tokens, temperature)
+        difference, entropy = _against(policy, reference, done)
+        chats = [[{"role": "assistant", "content": text}] for text in done.texts]
         scored = {name: function(prompts=batch, completions=chats) for name, function in scores.items()}
-        ended = torch.isin(completion_ids, ends).any(dim=1)
         for row, prompt in enumerate(batch):
             yield {
                 "prompt": prompt,
-                "completion": texts[row],
+                "completion": done.texts[row],
                 **{name: values[row] for name, values in scored.items()},
-                "kl": difference[row].sum().item(),
+                "kl": difference[row].item(),
                 "entropy": entropy[row].item(),
-                "completion_tokens": int(mask[row].sum()),
-                "truncated": not ended[row].item(),
+                "completion_tokens": int(done.mask[row].sum()),
+                "truncated": not done.ended[row].item(),
             }
+
+
+class Completions(NamedTuple):
+    """ids, attention: `(B, width + T)`, prompts padded on the left. mask: `(B, T)`, 1 up to the end. ended: `(B,)`."""
+
+    ids: Tensor
+    attention: Tensor
+    width: int
+    mask: Tensor
+    ended: Tensor
+    texts: list[str]
+
+
+@torch.no_grad()
+def complete(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: list[list[dict]],
+    max_new_tokens: int,
+    temperature: float,
+) -> Completions:
+    """One completion a chat from the whole distribution; greedy at temperature 0."""
+    tokenizer.padding_side = "left"
+    inputs = tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+    ).to(policy.device)
+    inputs.pop("token_type_ids", None)
+    heat = {"do_sample": False}
+    if temperature:
+        heat = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    ids = policy.generate(**inputs, max_new_tokens=max_new_tokens, **heat)
+    ends = policy.generation_config.eos_token_id
+    ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=policy.device)
+    width = inputs["input_ids"].shape[1]
+    mask = completion_mask(ids[:, width:], ends)
+    texts = tokenizer.batch_decode(
+        ids[:, width:].masked_fill(mask == 0, tokenizer.pad_token_id), skip_special_tokens=True
+    )
+    attention = torch.cat([inputs["attention_mask"], mask], dim=1)
+    return Completions(ids, attention, width, mask, torch.isin(ids[:, width:], ends).any(dim=1), texts)
+
+
+def _against(policy: PreTrainedModel, reference: PreTrainedModel, done: Completions) -> tuple[Tensor, Tensor]:
+    """KL estimate k1 in nats per completion, and entropy in nats per token, `(B,)` each."""
+    logits = completion_logits(policy, done.ids, done.attention, done.width)
+    own = selective_log_softmax(logits, done.ids[:, done.width :])
+    entropy = (entropy_from_logits(logits) * done.mask).sum(dim=1) / done.mask.sum(dim=1)
+    del logits  # as large as the next ones
+    other = logprobs(reference, done.ids, done.attention, done.width)
+    return ((own - other) * done.mask).sum(dim=1), entropy
 
 
 def completion_mask(completion_ids: Tensor, ends: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from evaluation.benchmarks.questions import Question, read_questions
 from evaluation.evaluate import write
-from evaluation.sampling import completion_mask
+from evaluation.sampling import complete
 from rlhf_trl_ext.checks import build, stated
 
 
@@ -49,7 +49,8 @@ def converse(
             for start in tqdm(range(0, len(members), batch_size), desc=f"turn {turn + 1}, temperature {heat}"):
                 chosen = members[start : start + batch_size]
                 chats = [_chat(questions[i], said[i], turn) for i in chosen]
-                for i, text in zip(chosen, _complete(policy, tokenizer, chats, max_new_tokens, heat), strict=True):
+                done = complete(policy, tokenizer, chats, max_new_tokens, heat)
+                for i, text in zip(chosen, done.texts, strict=True):
                     said[i].append(text)
     return said
 
@@ -77,29 +78,3 @@ def _chat(question: Question, said: list[str], turn: int) -> list[dict]:
     for i in range(turn):
         chat += [{"role": "user", "content": question.turns[i]}, {"role": "assistant", "content": said[i]}]
     return [*chat, {"role": "user", "content": question.turns[turn]}]
-
-
-@torch.no_grad()
-def _complete(
-    policy: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    chats: list[list[dict]],
-    length: int,
-    temperature: float,
-) -> list[str]:
-    """One completion a chat; greedy at temperature 0."""
-    tokenizer.padding_side = "left"
-    inputs = tokenizer.apply_chat_template(
-        chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-    ).to(policy.device)
-    inputs.pop("token_type_ids", None)
-    heat = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        if temperature
-        else {"do_sample": False}
-    )
-    ids = policy.generate(**inputs, max_new_tokens=length, **heat)[:, inputs["input_ids"].shape[1] :]
-    ends = policy.generation_config.eos_token_id
-    ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=ids.device)
-    ids = ids.masked_fill(completion_mask(ids, ends) == 0, tokenizer.pad_token_id)
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
