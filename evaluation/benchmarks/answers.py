@@ -18,7 +18,8 @@ def answer(config: DictConfig) -> Path:
     """Answer the questions of `conf/benchmark.yaml`; returns the samples file."""
     model = build(config.model, "model", model_name_or_path=config.policy)
     with stated():
-        questions = read_questions(config.questions, config.references)[: config.max_questions]
+        hub = build(config.hub, "hub") if config.hub.name else None
+        questions = read_questions(config.questions, config.references, hub)[: config.max_questions]
         tokenizer = model.tokenizer(config.policy)
     set_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"

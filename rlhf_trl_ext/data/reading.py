@@ -43,9 +43,12 @@ def local_records(name: str, file: Path) -> Iterator[Located]:
             raise ValueError(f"path={name} is not a whole gzip file ({error}): copy or download it again.") from error
 
 
-def hub_records(hub: str, split: str, revision: str | None, file: str | None) -> Iterator[Located]:
+def hub_records(
+    hub: str, split: str, revision: str | None, file: str | None, instead: str = "dataset.path=<file or folder>"
+) -> Iterator[Located]:
     """(location, record) of a hub data set's split, or of one file of its repository.
 
+    instead: the key that takes local files, for messages.
     Raises ConnectionError if the hub, or the data set on it, cannot be reached.
     """
     import datasets
@@ -60,7 +63,7 @@ def hub_records(hub: str, split: str, revision: str | None, file: str | None) ->
         told = " ".join(str(error).split())
         raise ConnectionError(
             f"hub={hub} cannot be read ({type(error).__name__}: {told}): check name and network, or give local files "
-            "with dataset.path=<file or folder>."
+            f"with {instead}."
         ) from error
     if file is None:
         yield from ((f"{hub}/{split}:{number}", record) for number, record in enumerate(dataset, start=1))

@@ -5,7 +5,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation.benchmarks.answers import answer, converse, samples
-from evaluation.benchmarks.questions import Question, read_questions
+from evaluation.benchmarks.questions import Hub, Question, read_questions
 from evaluation.judge import by_score
 from evaluation.win_rate import summary
 
@@ -30,7 +30,7 @@ def test_wrong_files_are_told_with_their_line(tmp_path):
     path = tmp_path / "questions.jsonl.gz"
     with gzip.open(path, "wt") as file:
         file.write('{"instruction": "Hi"}\n{"question": "Hi"}\n')
-    with pytest.raises(ValueError, match="line 2: `turns` or `instruction` is needed"):
+    with pytest.raises(ValueError, match=r"questions\.jsonl\.gz:2: `turns`, `prompt` or `instruction` is needed"):
         read_questions(str(path))
     with pytest.raises(ValueError, match=r"questions=absent\.jsonl: no such file"):
         read_questions("absent.jsonl")
@@ -39,8 +39,60 @@ def test_wrong_files_are_told_with_their_line(tmp_path):
     with pytest.raises(ValueError, match="is empty"):
         read_questions(str(path))
     path.write_text("[1]\n")
-    with pytest.raises(ValueError, match="line 1 is no JSON object"):
+    with pytest.raises(ValueError, match=r"empty\.jsonl:1 is no JSON object"):
         read_questions(str(path))
+
+
+def test_mt_bench_comes_from_the_hub(monkeypatch, composed, tiny, tmp_path):
+    """HuggingFaceH4/mt_bench_prompts, split train: category, prompt (list), reference (list), prompt_id."""
+    from datasets import Dataset
+
+    rows = [
+        {"category": "writing", "prompt": ["Hi", "Why"], "reference": [], "prompt_id": 1},
+        {"category": "math", "prompt": ["One and one?", "And one?"], "reference": ["2", "3"], "prompt_id": 2},
+    ]
+    asked = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *a, **k: asked.append((a, k)) or Dataset.from_list(rows))
+    hub = Hub("HuggingFaceH4/mt_bench_prompts", revision="v1")
+    first, second = read_questions(None, hub=hub)
+    assert asked == [(("HuggingFaceH4/mt_bench_prompts",), {"split": "train", "revision": "v1"})]
+    assert first == Question("writing", ("Hi", "Why")) and second.references == ("2", "3")
+    output = tmp_path / "samples.jsonl"
+    more = [f"policy={tiny}", f"hub.name={hub.name}", f"output={output}", "samples.max_new_tokens=2"]
+    answer(composed("benchmark", *more))
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row["category"], row["turn"], row.get("reference")) for row in written] == [
+        ("writing", 1, None),
+        ("writing", 2, None),
+        ("math", 1, "2"),
+        ("math", 2, "3"),
+    ]
+
+
+def test_alpaca_eval_comes_from_a_file_of_the_hub(monkeypatch, tmp_path):
+    """tatsu-lab/alpaca_eval, alpaca_eval.json: an array with instruction, output, generator and dataset."""
+    row = {"instruction": "Name a tree.", "output": "Oak.", "generator": "text_davinci_003", "dataset": "helpful_base"}
+    (tmp_path / "alpaca_eval.json").write_text(json.dumps([row], indent=1))
+    asked = []
+    path = str(tmp_path / "alpaca_eval.json")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: asked.append(a) or path)
+    hub = Hub("tatsu-lab/alpaca_eval", file="alpaca_eval.json")
+    assert read_questions(None, hub=hub) == [Question("helpful_base", ("Name a tree.",))]
+    assert asked == [("tatsu-lab/alpaca_eval", "alpaca_eval.json")]
+
+
+def test_one_source_of_questions_is_needed_and_an_absent_hub_is_told(monkeypatch):
+    with pytest.raises(ValueError, match="give one of the two"):
+        read_questions(None)
+    with pytest.raises(ValueError, match="give one of the two"):
+        read_questions("a.jsonl", hub=Hub("b"))
+
+    def fail(*arguments, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    with pytest.raises(ConnectionError, match=r"hub=b cannot be read .* with questions=<file>"):
+        read_questions(None, hub=Hub("b"))
 
 
 def test_a_sample_a_turn_with_the_same_prompt_for_all_policies():
