@@ -56,6 +56,9 @@ class Evaluation:
         self.again = read_samples(config.floor) if config.floor else None
         if self.again is not None:
             check_pairs(self.again, self.samples[self.baseline])
+        self.probes = build(config.probes, "probes") if config.get("probes") else None
+        if self.probes:
+            self.probes.choose(list(self.samples), Path(config.results).parent if config.results else None)
         self.judges: list[Judge] = [build(config.judge, "judge")]
         self.judges += [build(compose(name), f"judge/{name}") for name in config.further_judges]
         if len({judge.name for judge in self.judges}) < len(self.judges):
@@ -78,6 +81,7 @@ class Evaluation:
         """Judge, and write evaluation.json, its report and, for a pipeline, its results.json."""
         for judge in self.judges:
             judge.check()
+        probed = self.probes.diagnose(self.baseline) if self.probes else {}
         said = [judged(judge, self.samples, self.pairs) for judge in self.judges]
         # named only now: a judge's name may follow what it found in the samples
         verdicts = {judge.name: told for judge, told in zip(self.judges, said, strict=True)}
@@ -99,7 +103,7 @@ class Evaluation:
             "agreement": agreement(known, self.labels),
             "floor": floor(first, self.again, self.samples[self.baseline]) if self.again is not None else None,
             "notices": self._notices(policies),
-            **self._failures(),
+            **self._failures(probed),
         }
         self._write(results)
         return results
@@ -123,13 +127,16 @@ class Evaluation:
         record = self.pipeline["stages"][f"samples-{name}"] if self.pipeline else {}
         return text_metrics(rows) | {key: record[key] for key in PERPLEXITY if key in record}
 
-    def _failures(self) -> dict:
-        """Failure diagnostics of every policy, and how often they cry wolf on the baseline's own samples."""
+    def _failures(self, probed: dict[str, list[dict]]) -> dict:
+        """Failure diagnostics of every policy, and how often they cry wolf on the baseline's own samples.
+
+        probed: diagnostics of probe sets by policy.
+        """
         if not all("completion" in row for rows in self.samples.values() for row in rows):
-            return {}
+            return {"failures": probed} if probed else {}
         baseline = self.samples[self.baseline]
         return {
-            "failures": {name: diagnose(self.samples[name], baseline) for name in self.policies},
+            "failures": {name: diagnose(self.samples[name], baseline) + probed.get(name, []) for name in self.policies},
             "false_positives": false_positive_rate(baseline) if len(baseline) >= 8 else None,
         }
 

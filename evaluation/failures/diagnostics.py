@@ -60,7 +60,7 @@ def diagnose(policy: list[dict], baseline: list[dict], resamples: int = 2000) ->
     policy, baseline: samples on the same prompts in the same order, with `completion`; `reward` and `gold_reward` where
     there are any. worst: completions to read, those with the largest values.
     """
-    found = [_compare(diagnostic, policy, baseline, resamples) for diagnostic in DIAGNOSTICS]
+    found = [compared(diagnostic, policy, baseline, resamples) for diagnostic in DIAGNOSTICS]
     found.append(_entropy(policy, baseline, resamples=min(resamples, 500)))
     if all(row.get("reward") is not None for row in (*policy, *baseline)):
         found.append(_length_share(policy, baseline, min(resamples, 500)))
@@ -75,7 +75,11 @@ def _row(name: str, value, baseline, difference, interval, threshold: str, flagg
     return dict(zip(keys, (name, *numbers, interval, threshold, bool(flagged), worst), strict=True))
 
 
-def _compare(diagnostic: Diagnostic, policy: list[dict], baseline: list[dict], resamples: int) -> dict | None:
+def compared(diagnostic: Diagnostic, policy: list[dict], baseline: list[dict], resamples: int) -> dict | None:
+    """One diagnostic on samples in the same order; None where it applies to fewer than 2 of them.
+
+    worst: `shown` of a sample where it has that, else its completion.
+    """
     values = np.array([[diagnostic.measure(row) for row in rows] for rows in (policy, baseline)])  # (2, N)
     values = values[:, ~np.isnan(values).any(axis=0)]
     if values.shape[1] < 2:
@@ -88,7 +92,9 @@ def _compare(diagnostic: Diagnostic, policy: list[dict], baseline: list[dict], r
     elif diagnostic.deviations:
         limit *= max(values[1].std(), 1e-9)
     flagged = difference.mean() > limit and low > 0
-    measured = [(value, row["completion"]) for row in policy if not np.isnan(value := diagnostic.measure(row))]
+    measured = [
+        (value, row.get("shown", row["completion"])) for row in policy if not np.isnan(value := diagnostic.measure(row))
+    ]
     worst = [text for value, text in sorted(measured, key=lambda pair: -pair[0])[:WORST]]
     means = values.mean(axis=1)
     return _row(diagnostic.name, *means, difference.mean(), [low, high], diagnostic.told, flagged, worst)
