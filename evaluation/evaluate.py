@@ -59,6 +59,8 @@ class Evaluation:
         self.probes = build(config.probes, "probes") if config.get("probes") else None
         if self.probes:
             self.probes.choose(list(self.samples), Path(config.results).parent if config.results else None)
+        self.classifier = build(config.classifier, "classifier") if config.get("classifier") else None
+        self.classified: dict[str, dict] = {}
         self.judges: list[Judge] = [build(config.judge, "judge")]
         self.judges += [build(compose(name), f"judge/{name}") for name in config.further_judges]
         if len({judge.name for judge in self.judges}) < len(self.judges):
@@ -81,6 +83,9 @@ class Evaluation:
         """Judge, and write evaluation.json, its report and, for a pipeline, its results.json."""
         for judge in self.judges:
             judge.check()
+        if self.classifier:
+            self.classifier.check()
+            self.classified = self.classifier.metrics(self.samples)
         probed = self.probes.diagnose(self.baseline) if self.probes else {}
         said = [judged(judge, self.samples, self.pairs) for judge in self.judges]
         # named only now: a judge's name may follow what it found in the samples
@@ -125,7 +130,8 @@ class Evaluation:
         if not all("completion" in row for row in rows):
             return None
         record = self.pipeline["stages"][f"samples-{name}"] if self.pipeline else {}
-        return text_metrics(rows) | {key: record[key] for key in PERPLEXITY if key in record}
+        known = {key: record[key] for key in PERPLEXITY if key in record}
+        return text_metrics(rows) | known | self.classified.get(name, {})
 
     def _failures(self, probed: dict[str, list[dict]]) -> dict:
         """Failure diagnostics of every policy, and how often they cry wolf on the baseline's own samples.
