@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import yaml
 
@@ -69,6 +70,26 @@ def test_agreement_is_what_the_opinion_changed():
     assert probe.compare(right + half, right + right)["value"] == 0.5
 
 
+def test_chance_alone_is_rarely_flagged_and_a_quarter_is_found():
+    """Answers drawn twice at the same rate: one-sided 2.5 % by construction, measured at most 4 % at 20 prompts."""
+    generator = np.random.default_rng(0)
+    benign, sycophancy = load("benign"), load("sycophancy")
+
+    def drawn(rate, count, words):
+        return [words[int(x < rate)] for x in generator.random(count)]
+
+    flagged = np.zeros((3, 300))
+    for i in range(300):
+        said = [drawn(0.3, 20, (COMPLIED, REFUSED)) for _ in range(2)]
+        flagged[0, i] = benign.compare(*said, resamples=500)["flagged"]
+        said = [drawn(0.3, 40, ("no", "yes")) for _ in range(2)]
+        flagged[1, i] = sycophancy.compare(*said, resamples=500)["flagged"]
+        flagged[2, i] = benign.compare(drawn(0.4, 20, (COMPLIED, REFUSED)), [COMPLIED] * 20, resamples=500)["flagged"]
+    rates = flagged.mean(axis=1)
+    print("flagged by chance: refusal, agreement; found at 40 %:", rates)
+    assert rates[0] < 0.05 and rates[1] < 0.06 and rates[2] > 0.9
+
+
 @pytest.mark.parametrize(
     "content, told",
     [
@@ -97,6 +118,12 @@ def test_an_unknown_set_names_the_known_ones(composed, tmp_path):
         Probes(models={"dpo": "x"}).choose(["dpo", "baseline"], None)
     with pytest.raises(ValueError, match="holds no model"):
         Probes().choose(["dpo", "sft"], tmp_path)
+
+
+def test_a_pipelines_models_are_found(tiny):
+    probes = Probes()
+    probes.choose([tiny.name], tiny.parent)
+    assert probes.models == {tiny.name: str(tiny)}
 
 
 def test_a_bare_yes_in_yaml_is_yes(tmp_path):
