@@ -15,7 +15,7 @@ from rlhf_trl_ext.checks import build, stated
 
 
 def answer(config: DictConfig) -> Path:
-    """Answer the questions of `conf/benchmark.yaml`; returns the samples file."""
+    """Answer the questions of `conf/answer.yaml`; returns the samples file."""
     model = build(config.model, "model", model_name_or_path=config.policy)
     with stated():
         hub = build(config.hub, "hub") if config.hub.name else None

@@ -59,7 +59,7 @@ def test_mt_bench_comes_from_the_hub(monkeypatch, composed, tiny, tmp_path):
     assert first == Question("writing", ("Hi", "Why")) and second.references == ("2", "3")
     output = tmp_path / "samples.jsonl"
     more = [f"policy={tiny}", f"hub.name={hub.name}", f"output={output}", "samples.max_new_tokens=2"]
-    answer(composed("benchmark", *more))
+    answer(composed("answer", *more))
     written = [json.loads(line) for line in output.read_text().splitlines()]
     assert [(row["category"], row["turn"], row.get("reference")) for row in written] == [
         ("writing", 1, None),
@@ -126,7 +126,7 @@ def test_a_benchmark_is_answered_from_its_configuration(tiny, composed, tmp_path
     path.write_text('{"question_id": 1, "category": "math", "turns": ["Hi", "Why"]}\n{"instruction": "Go"}\n')
     output = tmp_path / "samples.jsonl"
     more = [f"policy={tiny}", f"questions={path}", f"output={output}", "samples.max_new_tokens=4"]
-    assert answer(composed("benchmark", *more)) == output
+    assert answer(composed("answer", *more)) == output
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [(row["category"], row["turn"]) for row in rows] == [("math", 1), ("math", 2), ("all", 1)]
 

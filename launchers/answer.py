@@ -1,9 +1,9 @@
-"""Answer a benchmark's questions with a policy: `python -m launchers.benchmark policy=... questions=... output=...`."""
+"""Answer a benchmark's questions with a policy: `python -m launchers.answer policy=... questions=... output=...`."""
 
 from launchers.entry import entry
 
 
-@entry("benchmark")
+@entry("answer")
 def main(config):
     from evaluation.benchmarks.answers import answer
 
