@@ -26,8 +26,39 @@ class ScoreArguments:
         super().__post_init__()
 
 
-class ScoreMixin:
-    """Keeps the rewards that `trl.GRPOTrainer` centres within groups: `scores` is `(reward - center) / scale`.
+class RewardMixin:
+    """Keeps the rewards that `trl.GRPOTrainer` centres within groups and does not return.
+
+    `_rewards (B,)` are the weighted sums of this process's last batch before it is shuffled; NaN where no
+    reward function gave one.
+    """
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        try:
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        except Exception as error:
+            error.add_note(f"Raised while scoring completions with reward_funcs={self.reward_func_names}.")
+            raise
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        total[rewards.isnan().all(dim=1)] = torch.nan
+        start = self.accelerator.process_index * len(prompts)
+        self._rewards = total[start : start + len(prompts)]
+        return rewards
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        return self.accelerator.reduce(values, reduction="sum")
+
+    def record(self, metrics: dict[str, Tensor]) -> None:
+        """Log scalars, averaged over processes, as metrics of the current mode."""
+        kept = self._metrics["train" if self.model.training else "eval"]
+        means = self.accelerator.reduce(torch.stack([m.float() for m in metrics.values()]), reduction="mean")
+        for name, value in zip(metrics, means.tolist(), strict=True):
+            kept[name].append(value)
+
+
+class ScoreMixin(RewardMixin):
+    """Brings rewards to a common scale: `scores` is `(reward - center) / scale`.
 
     With `reference`, center and scale are mean and standard deviation of the rewards of completions that the first
     policy, which is the reference, samples on prompts spread over the training data (arXiv:2403.17031, detail 3;
@@ -45,18 +76,6 @@ class ScoreMixin:
     def scores(self) -> Tensor:
         """`(B,)` of this process's last batch, before it is shuffled; NaN where no reward function gave a reward."""
         return (self._rewards - self.score_center) / self.score_scale
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        try:
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        except Exception as error:
-            error.add_note(f"Raised while scoring completions with reward_funcs={self.reward_func_names}.")
-            raise
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        total[rewards.isnan().all(dim=1)] = torch.nan
-        start = self.accelerator.process_index * len(prompts)
-        self._rewards = total[start : start + len(prompts)]
-        return rewards
 
     def _generate_and_score_completions(self, inputs):
         if self.score_center is None or self.score_scale is None:
@@ -80,17 +99,6 @@ class ScoreMixin:
             self.score_center = masked_mean(rewards, valid, self.total).item()
         if self.score_scale is None:
             self.score_scale = max(masked_variance(rewards, valid, self.total).sqrt().item(), 1e-6)
-
-    def total(self, values: Tensor) -> Tensor:
-        """Sum over processes."""
-        return self.accelerator.reduce(values, reduction="sum")
-
-    def record(self, metrics: dict[str, Tensor]) -> None:
-        """Log scalars, averaged over processes, as metrics of the current mode."""
-        kept = self._metrics["train" if self.model.training else "eval"]
-        means = self.accelerator.reduce(torch.stack([m.float() for m in metrics.values()]), reduction="mean")
-        for name, value in zip(metrics, means.tolist(), strict=True):
-            kept[name].append(value)
 
     def resume_state(self) -> dict:
         return {**super().resume_state(), "score_center": self.score_center, "score_scale": self.score_scale}
