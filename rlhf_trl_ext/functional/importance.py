@@ -8,7 +8,7 @@ from torch import Tensor
 from rlhf_trl_ext.functional.masking import same
 
 LEVELS = ("token", "sequence", "geometric")
-MODES = ("truncate", "mask")
+BOUNDS = ("truncate", "mask")
 LARGEST = 20.0  # of a log ratio, so that no ratio overflows
 
 
@@ -42,7 +42,7 @@ def bounded(ratios: Tensor, mode: str, cap: float, floor: float = 0.0) -> Tensor
         return ratios.clamp(min=floor, max=cap)
     if mode == "mask":
         return torch.where((ratios >= floor) & (ratios <= cap), ratios, 0.0)
-    raise ValueError(f"is_mode={mode}: allowed are {' and '.join(MODES)}.")
+    raise ValueError(f"is_mode={mode}: allowed are {' and '.join(BOUNDS)}.")
 
 
 def tapered(weights: Tensor, advantages: Tensor) -> Tensor:

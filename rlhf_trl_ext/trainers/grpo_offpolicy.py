@@ -9,66 +9,23 @@ Sampling, rewards, loss types, reference, PEFT, vLLM and DeepSpeed are TRL's.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.importance import LEVELS, MODES, bounded, effective_share, importance_ratios, tapered
-from rlhf_trl_ext.replay import STRATEGIES, Group, ReplayBuffer, join, trimmed
+from rlhf_trl_ext.functional.importance import bounded, effective_share, importance_ratios, tapered
+from rlhf_trl_ext.replay import Group, ReplayBuffer
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
-from rlhf_trl_ext.trainers.replay_records import ReplayRecords, equal_rewards, token_mask
+from rlhf_trl_ext.trainers.replay_arguments import ReplayArguments
+from rlhf_trl_ext.trainers.replay_records import ReplayRecords
+from rlhf_trl_ext.trainers.replayed_batch import equal_rewards, groups_of, merged, token_mask
 from rlhf_trl_ext.trainers.scores import RewardMixin
-
-PLACEMENTS = ("add", "fill")
-CAPS = {"token": 2.0, "sequence": 5.0, "geometric": 2.0}
-# What a group is stored with. `sampling_per_token_logps`, TRL's name, are those of the policy that sampled it.
-STORED = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages", "rewards")
-STORED = (*STORED, "sampling_per_token_logps", "ref_per_token_logps")
 
 
 @dataclass
-class OffPolicyGRPOConfig(GRPOConfig):
+class OffPolicyGRPOConfig(ReplayArguments, GRPOConfig):
     """`GRPOConfig` with a replay buffer; `off_policy_mask_threshold`, 0.5 say, is TRL's own sequence mask."""
-
-    replay_ratio: float = field(default=1.0, metadata={"help": "Groups replayed for each fresh one; 0 is TRL's GRPO."})
-    replay_mode: str = field(
-        default="add",
-        metadata={"choices": PLACEMENTS, "help": "add: to the batch. fill: in place of fresh groups of equal rewards."},
-    )
-    buffer_size: int = field(default=512, metadata={"help": "Groups kept by each process, at most."})
-    min_buffer: int | None = field(default=None, metadata={"help": "Groups kept before replay; null: one batch's."})
-    max_staleness: int = field(default=4, metadata={"help": "Age at which a group is dropped, in generation batches."})
-    max_uses: int = field(default=2, metadata={"help": "How often one group is replayed."})
-    replay_strategy: str = field(default="recency_variance", metadata={"choices": STRATEGIES})
-    replay_alpha: float = field(default=1.0, metadata={"help": "Power of the spread, or of the reward."})
-    replay_rho: float = field(default=0.8, metadata={"help": "Factor for each generation batch of age."})
-    is_level: str = field(default="token", metadata={"choices": LEVELS})
-    is_mode: str = field(default="truncate", metadata={"choices": MODES})
-    is_cap: float | None = field(default=None, metadata={"help": "Largest weight; null: 2, for sequences 5."})
-    is_floor: float | None = field(default=None, metadata={"help": "Smallest weight; null: 0, with is_mode=mask 0.5."})
-    decoupled: bool = field(default=True, metadata={"help": "false: clip around the policy that sampled, weight 1."})
-    topr_positives: bool = field(default=False, metadata={"help": "Weights 1 for A >= 0, at most 1 for the others."})
-    ess_min: float = field(default=0.3, metadata={"help": "Effective share of samples below which none is replayed."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.is_cap = CAPS.get(self.is_level, 2.0) if self.is_cap is None else self.is_cap
-        self.is_floor = (0.5 if self.is_mode == "mask" else 0.0) if self.is_floor is None else self.is_floor
-        for name, allowed in (
-            ("replay_mode", PLACEMENTS),
-            ("replay_strategy", STRATEGIES),
-            ("is_level", LEVELS),
-            ("is_mode", MODES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}.")
-        ranges = {"replay_ratio": (0, 8), "buffer_size": (1, None), "max_staleness": (1, None), "max_uses": (1, None)}
-        ranges |= {"replay_alpha": (0, None), "replay_rho": (0.01, 1), "ess_min": (0, 1), "is_floor": (0, 1)}
-        for name, (low, high) in {**ranges, "is_cap": (1, None)}.items():
-            if not low <= getattr(self, name) <= (math.inf if high is None else high):
-                limits = f"{low} or more" if high is None else f"{low} to {high}"
-                raise ValueError(f"{name}={getattr(self, name)}: {limits} is allowed.")
 
 
 class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
@@ -125,23 +82,27 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
 
     def _with_replay(self, fresh: dict) -> dict:
         """The batch to learn from; the fresh groups enter the buffer only after it is put together."""
+        args, groups = self.args, self.num_generations
         if "old_per_token_logps" not in fresh:  # TRL leaves them out where the ratio would be 1
             fresh["old_per_token_logps"] = self._logprobs(fresh)
         sampled = fresh.setdefault("sampling_per_token_logps", fresh["old_per_token_logps"])
         # vLLM gives no number for some tokens.
         fresh["sampling_per_token_logps"] = torch.where(sampled.isnan(), fresh["old_per_token_logps"], sampled)
         self.buffer.advance()
-        equal = equal_rewards(fresh["rewards"], self.num_generations)  # (groups,)
-        drawn, most = self._draw(len(equal) if self.args.replay_mode == "add" else int(equal.sum()))
+        equal = equal_rewards(fresh["rewards"], groups)  # (P,)
+        drawn, most = self._draw(len(equal) if args.replay_mode == "add" else int(equal.sum()))
         batch = fresh
         if most:  # on all processes or on none
-            merged = self._merge(fresh, drawn, equal)
-            self._refresh_logprobs(merged, most * self.num_generations)
-            if self._weigh(merged) >= self.args.ess_min:
-                batch = merged
+            kept = torch.ones_like(equal)
+            if args.replay_mode == "fill":
+                kept[equal.nonzero()[: len(drawn), 0]] = False
+            both = merged(fresh, drawn, kept.repeat_interleave(groups), self._tokenizer.pad_token_id)
+            self._refresh_logprobs(both, most * groups)
+            batch = both if self._weigh(both) >= args.ess_min else fresh
         batch["num_items_in_batch"] = self.accelerator.gather(token_mask(batch).sum()).sum()
         self.record_batch(fresh, batch, drawn)
-        self.buffer.add(self._groups(fresh))
+        first = (self.buffer.now * self.accelerator.num_processes + self.accelerator.process_index) * len(equal)
+        self.buffer.add(groups_of(fresh, groups, first, self.buffer.now))
         return batch
 
     def _draw(self, room: int) -> tuple[list[Group], int]:
@@ -153,28 +114,6 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
             count = int(counts.min()) // self._unit * self._unit
             return self.buffer.sample(count), count
         return self.buffer.sample(count), int(counts.max())
-
-    def _merge(self, fresh: dict, drawn: list[Group], equal: Tensor) -> dict:
-        """Fresh rows and drawn ones; with replay_mode=fill in place of groups of equal rewards."""
-        rows = {name: value for name, value in fresh.items() if value.dim()}
-        if not drawn:
-            return {**fresh, **rows}
-        padding = {name: self._tokenizer.pad_token_id for name in ("prompt_ids", "completion_ids")}
-        padding["tool_mask"] = 1  # as TRL pads it
-        device = self.accelerator.device
-        old = {name: value.to(device) for name, value in join([g.rows for g in drawn], padding).items()}
-        old["is_replay"] = torch.ones_like(old["rewards"], dtype=torch.bool)
-        old["importance_weights"] = torch.ones_like(old["rewards"])
-        old["old_per_token_logps"] = old["sampling_per_token_logps"]
-        if "importance_sampling_ratio" in fresh:  # vLLM's correction, which the weights contain
-            width = fresh["importance_sampling_ratio"].shape[1]
-            old["importance_sampling_ratio"] = torch.ones_like(old["sampling_per_token_logps"])[:, :width]
-        if self.args.replay_mode == "fill":
-            kept = torch.ones_like(equal)
-            kept[equal.nonzero()[: len(drawn), 0]] = False
-            kept = kept.repeat_interleave(self.num_generations)
-            rows = {name: value[kept] for name, value in rows.items()}
-        return join([rows, old], padding)
 
     def _refresh_logprobs(self, batch: dict, count: int) -> None:
         """Log-probs of replayed rows under the policy of now; `count` rows, so that all processes do the same."""
@@ -210,15 +149,6 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
             ratios, weights, rows, share, (batch["sampling_per_token_logps"] - logprobs), mask * replayed[:, None]
         )
         return share
-
-    def _groups(self, fresh: dict) -> list[Group]:
-        """The fresh groups as they are stored."""
-        rows = {name: fresh[name].cpu() for name in STORED if name in fresh}
-        size, world, now = self.num_generations, self.accelerator.num_processes, self.buffer.now
-        count = len(rows["rewards"]) // size
-        first = (now * world + self.accelerator.process_index) * count
-        parts = ({name: value[i * size : (i + 1) * size] for name, value in rows.items()} for i in range(count))
-        return [Group(trimmed(part), first + i, now) for i, part in enumerate(parts)]
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)

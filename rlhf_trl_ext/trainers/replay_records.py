@@ -3,16 +3,7 @@
 import torch
 from torch import Tensor
 
-
-def token_mask(batch: dict) -> Tensor:
-    """`(B, T)`: 1 where the loss counts a token."""
-    return batch["completion_mask"] * batch.get("tool_mask", 1)
-
-
-def equal_rewards(rewards: Tensor, num_generations: int) -> Tensor:
-    """Whether all rewards of a group are known and equal, so that they teach nothing. `(P * G,)` -> `(P,)`."""
-    grouped = rewards.view(-1, num_generations)
-    return ~(grouped.amax(dim=1) > grouped.amin(dim=1))
+from rlhf_trl_ext.trainers.replayed_batch import equal_rewards, token_mask
 
 
 class ReplayRecords:
