@@ -107,11 +107,10 @@ class ReplayBuffer:
         record = {
             "world_size": world_size,
             "now": self.now,
-            "sha256": hashlib.sha256(content).hexdigest(),
             "generator": self.generator.get_state().numpy().tobytes().hex(),
             "groups": [{"key": g.key, "step": g.step, "uses": g.uses} for g in self.groups],
         }
-        _file(folder, rank, "json").write_text(json.dumps(record))
+        _file(folder, rank, "json").write_text(json.dumps({**record, "sha256": _digest(content, record)}))
 
     def load(self, folder: str | Path, rank: int, world_size: int) -> None:
         """Take over the shards of a checkpoint; of another number of processes, every `world_size`-th group by key.
@@ -137,14 +136,21 @@ def _file(folder: str | Path, rank: int, suffix: str) -> Path:
     return Path(folder) / f"replay_{rank}.{suffix}"
 
 
+def _digest(content: bytes, record: dict) -> str:
+    told = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(content + json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def _record(path: Path) -> dict:
     if not path.exists():
         raise ValueError(f"{path} is missing: {AGAIN}")
     try:
         record = json.loads(path.read_text())
-        return {name: record[name] for name in ("world_size", "now", "sha256", "generator", "groups")}
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: {AGAIN}") from None
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("world_size"), int):
+        raise ValueError(f"{path} is damaged: {AGAIN}")
+    return record
 
 
 def _shard(folder: str | Path, rank: int) -> tuple[list[Group], dict]:
@@ -153,8 +159,8 @@ def _shard(folder: str | Path, rank: int) -> tuple[list[Group], dict]:
     if not path.exists():
         raise ValueError(f"{path} is missing: {AGAIN}")
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != record["sha256"]:
-        raise ValueError(f"{path} is damaged: {AGAIN}")
+    if record.get("sha256") != _digest(content, record):
+        raise ValueError(f"{path}, or the .json beside it, is damaged: {AGAIN}")
     rows = [{} for _ in record["groups"]]
     for name, value in load(content).items():
         place, key = name.split(".")
