@@ -11,9 +11,9 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, set_seed
 
 from evaluation.perplexity import perplexity
-from evaluation.prompt import as_text
 from evaluation.sampling import sample
 from rlhf_trl_ext.checks import build, stated
+from rlhf_trl_ext.feedback.prompt import as_text
 from rlhf_trl_ext.rewards.model import RewardModel
 from rlhf_trl_ext.stages import Stage, exclusive
 

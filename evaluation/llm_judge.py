@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable
 
 from evaluation.judge import Judge, Verdict, by_score
-from evaluation.prompt import Prompt, as_text, load
 from rlhf_trl_ext.feedback.client import Client
+from rlhf_trl_ext.feedback.prompt import Prompt, as_text, load
 from rlhf_trl_ext.feedback.question import Answer, Question
 
 TOP_LOGPROBS = 5
@@ -16,7 +16,7 @@ AGAIN_PATTERN = "\n\nEnd with the verdict in exactly the form that was asked for
 class LLMJudge(Judge):
     """Asks a chat model which of two samples is better, or for the score of each.
 
-    client: makes the client from `model` and `base_url`. prompt: a name in `evaluation/prompts`, or a file.
+    client: makes the client from `model` and `base_url`. prompt: a name in `rlhf_trl_ext/feedback/prompts`, or a file.
     both_orders: every pair is judged as A, B and as B, A, and one that is judged differently is a tie; otherwise one
     order a pair, decided by the pair itself. Identical texts tie unasked. An answer without a readable verdict is asked
     for once more, more strictly, and then counted as unparsable.

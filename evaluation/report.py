@@ -1,6 +1,6 @@
 """The Markdown report of an evaluation: what was found in words, tables, and samples side by side."""
 
-from evaluation.prompt import as_text
+from rlhf_trl_ext.feedback.prompt import as_text
 
 LONGEST = 600  # characters of a text that are shown
 

@@ -7,7 +7,7 @@ import math
 import re
 from difflib import SequenceMatcher
 
-from evaluation.prompt import as_text
+from rlhf_trl_ext.feedback.prompt import as_text
 
 REFUSALS = re.compile(
     r"\b(i can(?:'|’)?t|i cannot|i can not|i(?:'|’)m sorry,? but|i am sorry,? but|i won(?:'|’)t|i(?:'|’)m unable|"

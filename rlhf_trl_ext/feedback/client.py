@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from json import JSONDecodeError
 from typing import Any
 
@@ -21,7 +22,7 @@ from openai import (
 from tqdm import tqdm
 
 from rlhf_trl_ext.feedback.limits import Budget, BudgetReached, Pace, Prices
-from rlhf_trl_ext.feedback.question import Answer, Question, Unusable, read, usage
+from rlhf_trl_ext.feedback.question import Answer, Question, Unusable, usage
 from rlhf_trl_ext.feedback.record import Record
 from rlhf_trl_ext.feedback.retries import billed, told, wait
 from rlhf_trl_ext.feedback.secrets import checked_url, find_key, scrub
@@ -75,13 +76,13 @@ class Client:
         self.record = Record(record)
         self.budget = self._budget()
         self.notices: set[str] = set()
-        self._without_logprobs = False
+        self.failed, self.last_failure = 0, ""
+        self._without_logprobs = self._tolerant = False
         self._failure: Exception | None = None
 
     def _budget(self) -> Budget:
         budget = Budget(self.prices, **self.limits)
-        for used in self.record.charges:
-            budget.add(used)
+        budget.add(self.record.tokens)
         return budget
 
     def check(self) -> None:
@@ -94,17 +95,23 @@ class Client:
 
     def known(self, question: Question) -> Answer | None:
         """The answer in the record, if it is there."""
-        row = self.record.answers.get(self.key(question))
+        row = self.record.find(self.key(question))
         return Answer(**row) if row else None
 
-    def preview(self, questions: list[Question]) -> dict[str, float | int | None]:
+    def preview(self, questions: Iterable[Question]) -> dict[str, float | int | None]:
         """Requests still to send, their tokens and US dollars, probably and at most, and what was spent before."""
-        asked = {self.key(q): q for q in questions if self.known(q) is None}.values()
-        likely, most = (sum(getattr(q, name) for q in asked) for name in ("likely_prompt_tokens", "most_prompt_tokens"))
-        written = sum(q.max_tokens for q in asked)
+        asked, before, likely, most, written = set(), set(), 0, 0, 0
+        for question in questions:
+            key = self.key(question)
+            if key in self.record.places:
+                before.add(key)
+            elif key not in asked:
+                asked.add(key)
+                likely, most = likely + question.likely_prompt_tokens, most + question.most_prompt_tokens
+                written += question.max_tokens
         return {
             "requests": len(asked),
-            "answered_before": len({self.key(q) for q in questions}) - len(asked),
+            "answered_before": len(before),
             "prompt_tokens": likely,
             "completion_tokens_at_most": written,
             "usd": self.prices.cost(likely, written),
@@ -117,23 +124,43 @@ class Client:
 
         Raises EndpointFailed or BudgetReached in one sentence; all answers until then are in the record.
         """
+        self.fill(questions, description, len({self.key(q) for q in questions} - self.record.places.keys()))
+        return [self.known(question) for question in questions]
+
+    def fill(
+        self, questions: Iterable[Question], description: str, total: int | None = None, tolerant: bool = False
+    ) -> int:
+        """Bring the answers into the record, taking questions only as they are sent, so that memory stays flat.
+
+        total: of the progress bar. tolerant: questions that get no answer are passed over, and counted.
+        Returns how many got none. Raises as `ask` does; a budget ends the run in any case.
+        """
+        self.failed, self._tolerant = 0, tolerant
         with self.record:
             self.budget = self._budget()
-            waiting = {self.key(q): q for q in questions if self.known(q) is None}
-            if waiting:
-                asyncio.run(self._ask(waiting, description))
-            return [self.known(question) for question in questions]
+            waiting = self._waiting(questions)
+            if first := next(waiting, None):
+                asyncio.run(self._ask(chain([first], waiting), description, total))
+        return self.failed
 
-    async def _ask(self, waiting: dict[str, Question], description: str) -> None:
+    def _waiting(self, questions: Iterable[Question]) -> Iterator[tuple[str, Question]]:
+        """Questions that are neither answered nor under way, each once, with their keys."""
+        taken = set()
+        for question in questions:
+            key = self.key(question)
+            if key not in self.record.places and key not in taken:
+                taken.add(key)
+                yield key, question
+
+    async def _ask(self, queue: Iterator, description: str, total: int | None) -> None:
         secret = find_key(self.key_variable)
         for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai"):
             logging.getLogger(name).setLevel(logging.WARNING)  # a line per request otherwise, and headers at DEBUG
         self._failure = None
-        queue = iter(waiting.items())
         settings = {"api_key": secret, "base_url": self.base_url, "timeout": self.timeout, "max_retries": 0}
         async with AsyncOpenAI(**settings) as http:
-            with tqdm(total=len(waiting), desc=description, unit="answer", mininterval=0.5) as bar:
-                workers = min(self.concurrency, len(waiting))
+            with tqdm(total=total, desc=description, unit="answer", mininterval=0.5) as bar:
+                workers = min(self.concurrency, total or self.concurrency)
                 await asyncio.gather(*(self._work(http, queue, bar) for _ in range(workers)))
         if self._failure is not None:
             raise type(self._failure)(scrub(str(self._failure), secret)) from None
@@ -144,6 +171,10 @@ class Client:
             try:
                 await self._settle(http, key, question)
             except (EndpointFailed, BudgetReached) as error:
+                if self._tolerant and isinstance(error, EndpointFailed):
+                    self.failed += 1
+                    self.last_failure = str(error)
+                    continue
                 self._failure = self._failure or error
             if self._failure is not None:
                 return
@@ -192,8 +223,8 @@ class Client:
             charged = dict(zip(("prompt_tokens", "completion_tokens"), largest, strict=True))
             try:
                 # the bare JSON: building typed objects would cost as much as the request
-                response = await http.post("/chat/completions", cast_to=object, body=body)
-                answer = read(response)
+                response = await http.post(question.path, cast_to=object, body=body)
+                answer = question.read(response)
             except (JSONDecodeError, UnicodeDecodeError, APIResponseValidationError) as error:
                 raise Unusable(f"a response that is no JSON ({type(error).__name__})") from None
             except APIError as error:

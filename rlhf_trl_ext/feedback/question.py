@@ -4,20 +4,30 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Question:
-    """Messages in OpenAI's form and the sampling settings; top_logprobs > 0 asks for that many per token."""
+    """Messages in OpenAI's form and the sampling settings; top_logprobs > 0 asks for that many per token.
+
+    sample: number of the answer where several are drawn at the same question; it is not sent.
+    """
+
+    path: ClassVar[str] = "/chat/completions"
 
     messages: tuple[dict, ...]
     max_tokens: int
     temperature: float = 0.0
     top_logprobs: int = 0
+    sample: int = 0
 
     def key(self, model: str, base_url: str | None, options: dict) -> str:
         """SHA-256 of everything that decides the answer."""
-        decides = json.dumps([model, base_url, options, asdict(self)], sort_keys=True)
+        own = asdict(self)
+        if not own.get("sample"):
+            own.pop("sample", None)
+        decides = json.dumps([model, base_url, options, own], sort_keys=True)
         return hashlib.sha256(decides.encode()).hexdigest()
 
     @property
@@ -37,6 +47,10 @@ class Question:
         if self.top_logprobs and logprobs:
             body |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         return body
+
+    def read(self, response) -> "Answer":
+        """The answer in the response as JSON. Raises Unusable."""
+        return read(response)
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,21 @@ class Record:
     """One JSON object a line, each written by a single call, so that a killed process tears one line at most.
 
     A torn last line is cut off when the file is opened next. One process at a time, kept by a lock that dies with it.
+    In memory are only the places of the answers (`places`, key -> first byte), the number of requests, and the tokens.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.answers: dict[str, dict] = {}
-        self.charges: list[dict] = []
         self._file: int | None = None
         self._lock = FileLock(f"{self.path}.lock")
+        self._forget()
         if self.path.exists():
-            self._read(self.path.read_bytes())
+            self._read()
+
+    def _forget(self) -> None:
+        self.places: dict[str, int] = {}
+        self.requests, self.end = 0, 0
+        self.tokens = {"prompt_tokens": 0, "completion_tokens": 0}
 
     def __enter__(self) -> "Record":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,8 +36,8 @@ class Record:
                 f"record={self.path} is in use by another process: wait for it, or give another record."
             ) from None
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self.answers, self.charges = {}, []
-        os.ftruncate(self._file, self._read(self.path.read_bytes()))
+        self._read()
+        os.ftruncate(self._file, self.end)
         return self
 
     def __exit__(self, *error) -> None:
@@ -40,23 +45,37 @@ class Record:
         self._file = None
         self._lock.release()
 
-    def _read(self, content: bytes) -> int:
-        """Take in all whole lines; returns their length in bytes."""
-        whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"record={self.path}, line {number}: no answer can be read there; delete the line, "
-                    "or move the file away to ask everything again."
-                ) from None
-        return whole
+    def _read(self) -> None:
+        """Take in the whole lines that are not known yet; all of them where the file is shorter than it was."""
+        if self.path.stat().st_size < self.end:
+            self._forget()
+        with self.path.open("rb") as file:
+            file.seek(self.end)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    self._take(json.loads(line), len(line))
+                except (ValueError, KeyError, TypeError):
+                    raise ValueError(
+                        f"record={self.path}, line {self.requests + 1}: no answer can be read there; delete the line, "
+                        "or move the file away to ask everything again."
+                    ) from None
 
-    def _take(self, row: dict) -> None:
+    def _take(self, row: dict, length: int) -> None:
+        for name in self.tokens:
+            self.tokens[name] += row["usage"].get(name, 0)
         if "key" in row:
-            self.answers[row["key"]] = row["answer"]
-        self.charges.append(row["usage"])
+            self.places[row["key"]] = self.end
+        self.requests, self.end = self.requests + 1, self.end + length
+
+    def find(self, key: str) -> dict | None:
+        """What was kept under a key, read from the file."""
+        if key not in self.places:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(self.places[key])
+            return json.loads(file.readline())["answer"]
 
     def answer(self, key: str, answer: dict, usage: dict) -> None:
         """Keep an answer and what it used."""
@@ -70,4 +89,4 @@ class Record:
         line = (json.dumps(row) + "\n").encode()
         if os.write(self._file, line) != len(line):
             raise OSError(f"record={self.path}: the disk is full; make room and run again to continue.")
-        self._take(row)
+        self._take(row, len(line))

@@ -49,7 +49,7 @@ def judge_folder(tmp_path_factory, prompt_file):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-    from evaluation.prompt import load
+    from rlhf_trl_ext.feedback.prompt import load
 
     set_seed(0)
     source = SHARED / "models/stories260K"

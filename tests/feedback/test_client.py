@@ -92,10 +92,10 @@ def test_a_record_cut_at_any_byte_is_taken_up(tmp_path):
         path.write_bytes(whole[:cut])
         with Record(path) as record:
             kept = sum(end <= cut for end in ends)
-            assert len(record.charges) == kept and len(record.answers) == min(kept, 3)
+            assert record.requests == kept and len(record.places) == min(kept, 3)
             record.answer("next", {"text": "", "model": "m", "logprobs": None}, usage)
         assert path.read_bytes().startswith(whole[: ([0, *ends])[kept]])
-        assert "next" in Record(path).answers and len(Record(path).charges) == kept + 1
+        assert "next" in Record(path).places and Record(path).requests == kept + 1
 
 
 def test_a_record_has_one_user_and_tells_where_it_is_broken(tmp_path):

@@ -3,7 +3,7 @@ import math
 import pytest
 import yaml
 
-from evaluation.prompt import PROMPTS, as_text, load
+from rlhf_trl_ext.feedback.prompt import PROMPTS, as_text, load
 
 PAIR = {
     "kind": "pair",
@@ -93,7 +93,7 @@ def test_wrong_prompt_files_are_told_in_a_sentence(changes, told, tmp_path):
 
 
 def test_an_unknown_prompt_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"judge.prompt=tdlr: no such file; allowed are .*tldr"):
+    with pytest.raises(ValueError, match=r"prompt=tdlr: no such file; allowed are .*tldr"):
         load("tdlr")
 
 

@@ -1,4 +1,4 @@
-"""Prompts of judges: files in `evaluation/prompts`, or anywhere else, and how their answers are read."""
+"""Prompts of judges: files in `rlhf_trl_ext/feedback/prompts`, or anywhere else, and how their answers are read."""
 
 import math
 import re
@@ -71,15 +71,20 @@ class Prompt:
             found = re.findall(rf"^\W*({names})\W*$", text)
         return self.value(found[-1]) if found else None
 
-    def expected(self, logprobs: dict[str, float]) -> float | None:
-        """The mean value under the probabilities of the first token, renormalised over the verdicts.
-
-        Tokens that differ in surrounding blanks only are added up. None where verdicts have less than `LEAST_MASS`.
-        """
+    def mass(self, logprobs: dict[str, float]) -> dict[str, float]:
+        """Probability of each verdict as first token; tokens that differ in surrounding blanks only are added up."""
         mass = {verdict: 0.0 for verdict in self.allowed}
         for token, logprob in logprobs.items():
             if token.strip() in mass:
                 mass[token.strip()] += math.exp(logprob)
+        return mass
+
+    def expected(self, logprobs: dict[str, float]) -> float | None:
+        """The mean value under the probabilities of the first token, renormalised over the verdicts.
+
+        None where verdicts have less than `LEAST_MASS` together.
+        """
+        mass = self.mass(logprobs)
         total = sum(mass.values())
         if total < LEAST_MASS:
             return None
@@ -87,7 +92,7 @@ class Prompt:
 
 
 def load(name: str) -> Prompt:
-    """The prompt of a name in `evaluation/prompts`, or of a path to a YAML file.
+    """The prompt of a name in `rlhf_trl_ext/feedback/prompts`, or of a path to a YAML file.
 
     Raises ValueError for an unknown name, a missing or unknown field, or a missing placeholder.
     """
@@ -95,19 +100,19 @@ def load(name: str) -> Prompt:
     path = path if path.is_file() else Path(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROMPTS.glob("*.yaml")))
-        raise ValueError(f"judge.prompt={name}: no such file; allowed are {known}, or a path to a YAML file.")
+        raise ValueError(f"prompt={name}: no such file; allowed are {known}, or a path to a YAML file.")
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ValueError(f"judge.prompt={name} is no YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"prompt={name} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"judge.prompt={name} holds no fields: see {PROMPTS / 'helpfulness.yaml'}.")
+        raise ValueError(f"prompt={name} holds no fields: see {PROMPTS / 'helpfulness.yaml'}.")
     known = {field.name for field in fields(Prompt)} - {"name"}
     needed = {"kind", "instructions", "show", "answer", "max_tokens"}
     if unknown := sorted(content.keys() - known):
-        raise ValueError(f"judge.prompt={name}: no such field {unknown[0]}; allowed are {', '.join(sorted(known))}.")
+        raise ValueError(f"prompt={name}: no such field {unknown[0]}; allowed are {', '.join(sorted(known))}.")
     if missing := sorted(needed - content.keys()):
-        raise ValueError(f"judge.prompt={name} lacks the field {missing[0]}: see {PROMPTS / 'helpfulness.yaml'}.")
+        raise ValueError(f"prompt={name} lacks the field {missing[0]}: see {PROMPTS / 'helpfulness.yaml'}.")
     _check(name, content)
     scale = tuple(content["scale"]) if content.get("scale") else None
     return Prompt(name=path.stem, **{**content, "scale": scale})
@@ -116,16 +121,16 @@ def load(name: str) -> Prompt:
 def _check(name: str, content: dict) -> None:
     kind = content["kind"]
     if kind not in PLACEHOLDERS:
-        raise ValueError(f"judge.prompt={name}: kind={kind}; allowed are {', '.join(PLACEHOLDERS)}.")
+        raise ValueError(f"prompt={name}: kind={kind}; allowed are {', '.join(PLACEHOLDERS)}.")
     for placeholder in PLACEHOLDERS[kind]:
         if f"{{{placeholder}}}" not in content["show"]:
-            raise ValueError(f"judge.prompt={name}: its `show` lacks the placeholder {{{placeholder}}}; put it in.")
+            raise ValueError(f"prompt={name}: its `show` lacks the placeholder {{{placeholder}}}; put it in.")
     if kind == "pair":
         meanings = set((content.get("verdicts") or {}).values())
         if not {"first", "second"} <= meanings <= set(MEANINGS):
-            raise ValueError(f"judge.prompt={name}: verdicts name first and second, and perhaps tie, once each.")
+            raise ValueError(f"prompt={name}: verdicts name first and second, and perhaps tie, once each.")
     elif not content.get("scale") or len(content["scale"]) != 2 or content["scale"][0] >= content["scale"][1]:
-        raise ValueError(f"judge.prompt={name}: scale={content.get('scale')}; give [lowest, highest].")
+        raise ValueError(f"prompt={name}: scale={content.get('scale')}; give [lowest, highest].")
 
 
 def as_text(prompt: str | list[dict]) -> str:
