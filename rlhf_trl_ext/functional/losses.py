@@ -1,9 +1,11 @@
 """The value loss of PPO, and what dashboards show of both of its losses."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.masking import masked_mean, masked_variance
+from rlhf_trl_ext.functional.masking import masked_mean, masked_variance, same
 
 
 def clipped_value_loss(
@@ -22,10 +24,12 @@ def clipped_value_loss(
     return loss, masked_mean((clipped > squared).to(values.dtype), mask)
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+def explained_variance(
+    values: Tensor, returns: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same
+) -> Tensor:
     """`1 - Var(returns - values) / Var(returns)`: 1 is a perfect critic, 0 no better than a constant; 0 if Var is 0."""
-    variance = masked_variance(returns, mask)
-    unexplained = masked_variance(returns - values, mask)
+    variance = masked_variance(returns, mask, total)
+    unexplained = masked_variance(returns - values, mask, total)
     return torch.where(variance > 0, 1 - unexplained / variance.clamp(min=1e-12), torch.zeros_like(variance))
 
 

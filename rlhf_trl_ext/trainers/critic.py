@@ -2,18 +2,16 @@
 
 import contextlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import get_peft_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model, get_config_model_id
 
+from rlhf_trl_ext.trainers.critic_files import NAME, critic_folder, load_critic_weights
 from rlhf_trl_ext.trainers.shared_base import critic_on, for_classification
-
-NAME = "critic"
 
 
 @dataclass
@@ -33,19 +31,23 @@ class CriticArguments:
 class CriticMixin:
     """Adds a critic to a subclass of `trl.GRPOTrainer`; call `attach_critic` after `super().__init__`.
 
-    The critic is a submodule of the policy, so that optimizer, processes, ZeRO and engine checkpoints treat it as
-    theirs, while generation and the policy's own forward do not see it. It is saved in `<folder>/critic`, where
+    A critic that learns with the policy is a submodule of it, so that optimizer, processes, ZeRO and engine checkpoints
+    treat it as theirs, while generation and the policy's forward do not see it. It is saved in `<folder>/critic`, where
     `AutoModelForSequenceClassification` loads it (an adapter: in `<folder>/critic/adapter`, where
     `AutoPeftModelForSequenceClassification` does), and never in the policy's own files.
     """
 
-    def attach_critic(self, critic: nn.Module) -> None:
+    critic = None
+
+    def attach_critic(self, critic: nn.Module, learns_with_policy: bool = True) -> None:
         """Make `critic` the trainer's critic. Raises ValueError with FSDP or images, which are not supported."""
         if self.is_fsdp_enabled or self._is_vlm:
             raise ValueError("args.fsdp or a model with images is not supported by a critic: use DeepSpeed and text.")
         if self.args.disable_dropout:
             disable_dropout_in_model(critic)
         self.critic = critic
+        if not learns_with_policy:
+            return
         self.model.add_module(NAME, critic)
         if self.use_vllm:  # weights are sent by name, and vLLM knows no critic
             self.vllm_generation.sync_weights = self._alone(self.vllm_generation.sync_weights)
@@ -65,8 +67,18 @@ class CriticMixin:
         starts = range(0, len(batch["prompt_ids"]), size)
         return torch.cat([self.values({key: batch[key][start : start + size] for key in keys}) for start in starts])
 
+    def learn_before_critic(self, policy_loss: Tensor) -> Tensor:
+        """Backpropagate the policy's loss now and return it detached: its activations are freed before the critic's are.
+
+        DeepSpeed counts calls of backward, so that there the loss is returned as it is, to be added to the critic's.
+        """
+        if not self.model.training or self.is_deepspeed_enabled:
+            return policy_loss
+        self.accelerator.backward(policy_loss)
+        return policy_loss.detach()
+
     def create_optimizer(self, model=None):
-        split = self.optimizer is None and self.args.critic_learning_rate is not None
+        split = self.optimizer is None and None not in (self.critic, self.args.critic_learning_rate)
         optimizer = super().create_optimizer(model)
         if split:
             critic = {id(parameter) for parameter in self.critic.parameters()}
@@ -85,24 +97,26 @@ class CriticMixin:
             state_dict = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
         with self._policy_alone():
             super()._save(output_dir, state_dict)
-        if self.args.should_save:
+        if self.args.should_save and self.critic is not None:
             folder = critic_folder(self.critic, output_dir or self.args.output_dir)
-            self.critic.save_pretrained(folder, state_dict=critic_state)
+            self.critic.save_pretrained(folder, state_dict=critic_state or None)
             self.processing_class.save_pretrained(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with self._policy_alone():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_critic_weights(self.critic, critic_folder(self.critic, resume_from_checkpoint))
+        if self.critic is not None:
+            load_critic_weights(self.critic, critic_folder(self.critic, resume_from_checkpoint))
 
     @contextlib.contextmanager
     def _policy_alone(self):
         """The policy without its critic."""
-        critic = self.model._modules.pop(NAME)
+        critic = self.model._modules.pop(NAME, None)
         try:
             yield
         finally:
-            self.model.add_module(NAME, critic)
+            if critic is not None:
+                self.model.add_module(NAME, critic)
 
     def _alone(self, function):
         def alone(*args, **kwargs):
@@ -119,9 +133,15 @@ def token_values(critic: nn.Module, ids: Tensor, mask: Tensor, width: int) -> Te
     left. Returns `(B, T)`, float32, in reward units; where the mask is 0 they mean nothing.
     """
     classifier = critic.get_base_model() if hasattr(critic, "peft_config") else critic
+    return classifier.score(token_states(classifier.base_model, ids, mask, width)).squeeze(-1).float()
+
+
+def token_states(backbone: nn.Module, ids: Tensor, mask: Tensor, width: int) -> Tensor:
+    """Last hidden states before each of the last `width` tokens, `(B, T, H)`; ids, mask: as of `token_values`."""
+    ids, mask = ids[:, :-1], mask[:, :-1]  # nothing follows the last token
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # padding does not move a token
-    hidden = classifier.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
-    return classifier.score(hidden.last_hidden_state[:, -width - 1 : -1]).squeeze(-1).float()
+    hidden = backbone(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    return hidden.last_hidden_state[:, -width:]
 
 
 def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Module:
@@ -148,11 +168,6 @@ def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Modul
     return critic if peft_config is None else get_peft_model(critic, for_classification(peft_config))
 
 
-def critic_folder(critic: nn.Module, folder: str) -> Path:
-    """Where in a saved model its critic lies. An adapter lies deeper, or the policy's PEFT would load it as its own."""
-    return Path(folder, NAME, "adapter") if hasattr(critic, "peft_config") else Path(folder, NAME)
-
-
 def check_one_label(key: str, path: str) -> None:
     """Raises ValueError unless `path` is a sequence classifier with one label."""
     config = AutoConfig.from_pretrained(path)
@@ -161,22 +176,6 @@ def check_one_label(key: str, path: str) -> None:
             f"{key}={path} has num_labels={config.num_labels}: a reward model with num_labels=1 is needed; "
             "train one with algorithm=reward."
         )
-
-
-def load_critic_weights(critic: nn.Module, folder: Path) -> None:
-    """Load what `_save` wrote. Raises ValueError where there is no critic, or one of another width."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} does not exist: the checkpoint was saved without a critic; start a new run.")
-    if hasattr(critic, "peft_config"):
-        set_peft_model_state_dict(critic, load_peft_weights(str(folder), device="cpu"))
-        return
-    saved = AutoModelForSequenceClassification.from_pretrained(folder, dtype=critic.dtype)
-    if saved.config.hidden_size != critic.config.hidden_size:
-        raise ValueError(
-            f"{folder} holds a critic with hidden_size={saved.config.hidden_size} and this run has "
-            f"{critic.config.hidden_size}: give the args.critic_path that the checkpoint was made with."
-        )
-    critic.load_state_dict(saved.state_dict())
 
 
 def _check_tokenizer(path: str, tokenizer: PreTrainedTokenizerBase) -> None:

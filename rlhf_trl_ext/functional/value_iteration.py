@@ -1,0 +1,111 @@
+"""Soft value iteration over the prefixes of sampled completions: backups, regression loss, reliability of a critic.
+
+Tokens are deterministic transitions and the reward R comes with the last one, so the regularised optimality operator
+`(T V)(s) = eta log E_{a ~ pi}[exp(V(s a) / eta)]` has the fixed point `V*(s) = eta log E_pi[exp(R / eta) | s]`
+(Geist et al., arXiv:1901.11275), and `V*(s a) - V*(s)` is the direction of the greedy policy that stays close to pi.
+The temperature eta is in reward units; infinity gives the mean, that is policy evaluation.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rlhf_trl_ext.functional.advantages import gae
+from rlhf_trl_ext.functional.masking import last_token, masked_mean, same
+
+
+def soft_mean(values: Tensor, temperature: float, dim: int = -1) -> Tensor:
+    """`eta log mean exp(v / eta)` over `dim`; the arithmetic mean at infinity, the maximum towards 0."""
+    if math.isinf(temperature):
+        return values.mean(dim)
+    return temperature * (torch.logsumexp(values / temperature, dim) - math.log(values.shape[dim]))
+
+
+def soft_returns(rewards: Tensor, values: Tensor, mask: Tensor, temperature: float, lam: float = 0.9) -> Tensor:
+    """Lambda-returns mixed in the space of exp(. / eta): `G_last = R` and, before it,
+
+    `G_t = eta log((1 - lam) exp(V_{t+1} / eta) + lam exp(G_{t+1} / eta))`, where t+1 is the next position that counts.
+    Mixed arithmetically, their regression would miss the fixed point of the soft operator.
+
+    rewards: `(B,)`. values, mask: `(B, T)`, in reward units; `values[:, t]` is that of the state before token t.
+    temperature: eta, in reward units; infinity mixes arithmetically. Returns `(B, T)`, 0 where mask is 0.
+    """
+    counts = mask.bool()
+    returns = torch.zeros_like(values)  # (B, T)
+    next_return, next_value, last = rewards.to(values.dtype), torch.zeros_like(values[:, 0]), last_token(mask).bool()
+    for t in reversed(range(values.shape[1])):
+        mixed = torch.where(last[:, t], next_return, _mix(next_value, next_return, temperature, lam))  # (B,)
+        returns[:, t] = torch.where(counts[:, t], mixed, 0.0)
+        next_return = torch.where(counts[:, t], mixed, next_return)
+        next_value = torch.where(counts[:, t], values[:, t], next_value)
+    return returns
+
+
+def _mix(value: Tensor, following: Tensor, temperature: float, lam: float) -> Tensor:
+    if lam in (0.0, 1.0) or math.isinf(temperature):
+        return (1 - lam) * value + lam * following
+    parts = (value / temperature + math.log(1 - lam), following / temperature + math.log(lam))
+    return temperature * torch.logaddexp(*parts)
+
+
+def linex_loss(errors: Tensor, temperature: float, clip: float = 5.0) -> tuple[Tensor, Tensor]:
+    """`eta^2 (exp(u / eta) - u / eta - 1)` of `u = target - value` (XQL, arXiv:2301.02328).
+
+    Its mean is least at the value `eta log E[exp(target / eta)]`, so that samples do without a sum over the vocabulary;
+    at infinity it is `u^2 / 2`.
+    errors: any shape, in reward units. clip: beyond `u / eta = clip` the loss goes on along its tangent, so that one
+    sample's gradient is at most `eta (exp(clip) - 1)`. Returns losses and where they are clipped, both like `errors`.
+    """
+    if math.isinf(temperature):
+        return 0.5 * errors**2, torch.zeros_like(errors)
+    scaled = errors / temperature
+    inside = scaled.clamp(max=clip)
+    # expm1 keeps the small errors of a large temperature.
+    loss = torch.expm1(inside) - inside + math.expm1(clip) * (scaled - inside)
+    return temperature**2 * loss, (scaled > clip).to(errors.dtype)
+
+
+def segment_starts(mask: Tensor, stride: int = 1, ends: Tensor | None = None) -> Tensor:
+    """1 at the first token of each segment: every `stride`-th token that counts, or the one after a token of `ends`.
+
+    mask: `(B, T)`. ends: `(B, T)` bool, tokens that close a segment; they replace the stride. Returns `(B, T)`.
+    """
+    counts = mask.bool()
+    if ends is None:
+        return (counts & ((counts.long().cumsum(1) - 1) % stride == 0)).to(mask.dtype)
+    place = torch.arange(mask.shape[1], device=mask.device).expand_as(counts)
+    latest = torch.where(counts, place, -1).cummax(1).values
+    previous = torch.nn.functional.pad(latest[:, :-1], (1, 0), value=-1)  # the last token before this one that counts
+    after_an_end = ends.gather(1, previous.clamp(min=0)) | (previous < 0)
+    return (counts & after_an_end).to(mask.dtype)
+
+
+def spread(values: Tensor, starts: Tensor, mask: Tensor) -> Tensor:
+    """Each segment's first value at all of its tokens; 0 off the mask. All `(B, T)`, the result too."""
+    place = torch.arange(values.shape[1], device=values.device).expand_as(values)
+    latest = torch.where(starts.bool(), place, 0).cummax(1).values
+    return values.gather(1, latest) * mask.to(values.dtype)
+
+
+def value_advantages(rewards: Tensor, values: Tensor, starts: Tensor, mask: Tensor, lam: float | Tensor) -> Tensor:
+    """`A_t = sum_{l >= t} lam^(l - t) delta_l`, `delta_l = V_{l+1} - V_l`, at the last state `R - V_l`.
+
+    States are those where `starts` is 1; t + 1 is the next one, and the tokens up to it share its predecessor's A_t.
+    rewards: `(B,)`. values, starts, mask: `(B, T)`. lam: a number or `(B,)`. Returns `(B, T)`, 0 off the mask.
+    """
+    advantages = gae(rewards[:, None] * last_token(starts), values * starts, starts, 1.0, lam)[0]
+    return spread(advantages, starts, mask)
+
+
+def root_mean_square(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
+    """Over the tokens that count, of all processes. values, mask: `(B, T)`. Returns a scalar."""
+    return masked_mean(values**2, mask, total).sqrt()
+
+
+def correlation(first: Tensor, second: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
+    """Pearson's, over the tokens that count; 0 where one of them does not vary. All `(B, T)`. Returns a scalar."""
+    a, b = (x - masked_mean(x, mask, total) for x in (first, second))
+    both, one, other = (masked_mean(x, mask, total) for x in (a * b, a**2, b**2))
+    return torch.where(one * other > 0, both / (one * other).clamp(min=1e-24).sqrt(), torch.zeros_like(both))

@@ -1,0 +1,122 @@
+"""How good a critic of completions is, and how its advantages differ from GRPO's."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rlhf_trl_ext.functional.losses import explained_variance
+from rlhf_trl_ext.functional.masking import last_token, masked_mean, same
+from rlhf_trl_ext.functional.value_iteration import correlation, soft_mean
+
+DECAY = 0.9  # of the running moments, per batch
+
+
+class Reliability:
+    """Running evidence of what the critic knows, from batches that it has not seen yet; equal in all processes.
+
+    `noise` is the standard deviation of `R - V(s_last)`: the part of a reward that the critic cannot foresee from the
+    whole completion but its last token, be it noise or ignorance. `trust` is the squared correlation, within groups, of
+    R and V(s_last): the share of the differences between completions of one prompt that the critic foresees. Both are 0
+    before the first batch. Sums over batches decay by 0.9.
+    """
+
+    def __init__(self):
+        self.low, self.high = math.inf, -math.inf  # of the rewards so far
+        self.moments = torch.zeros(5, dtype=torch.float64)
+
+    def observe(self, rewards: Tensor, last_values: Tensor, group_size: int) -> None:
+        """rewards, last_values: `(B,)` of all processes, groups contiguous; NaN where a row has no reward."""
+        rewards, values = rewards.double().cpu(), last_values.double().cpu()
+        scored = ~rewards.isnan()
+        if not scored.any():
+            return
+        values[~scored] = torch.nan
+        error = rewards - values
+        error = error - error.nanmean()
+        gain, foreseen = (x.view(-1, group_size) for x in (rewards, values))
+        gain, foreseen = (x - x.nanmean(dim=1, keepdim=True) for x in (gain, foreseen))
+        parts = (error**2, scored.double(), gain * foreseen, gain**2, foreseen**2)
+        self.moments = DECAY * self.moments + torch.stack([part.nansum() for part in parts])
+        self.low = min(self.low, rewards[scored].min().item())
+        self.high = max(self.high, rewards[scored].max().item())
+
+    @property
+    def noise(self) -> float:
+        """In reward units."""
+        return math.sqrt(self.moments[0] / self.moments[1].clamp(min=1))
+
+    @property
+    def trust(self) -> float:
+        """In [0, 1]."""
+        _, _, both, gain, foreseen = self.moments.tolist()
+        return max(both, 0.0) ** 2 / (gain * foreseen) if gain * foreseen > 0 else 0.0
+
+    def temperature(self) -> float:
+        """`max(0.2 (max R - min R), 2 noise)` over the rewards so far; infinity while they are all equal.
+
+        Noise of standard deviation s leaves `exp(-s^2 / eta^2)` of the sample size of a mean of exp(R / eta): at twice
+        the noise 78 %, at a fifth of it nothing.
+        """
+        spread = self.high - self.low
+        return max(0.2 * spread, 2 * self.noise) if spread > 0 else math.inf
+
+    def state(self) -> dict:
+        return {"low": self.low, "high": self.high, "moments": self.moments}
+
+    def load_state(self, state: dict) -> None:
+        self.low, self.high, self.moments = state["low"], state["high"], state["moments"]
+
+
+def group_statistics(rewards: Tensor, group_size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and soft mean of the rewards of a row's group, and whether they are all equal.
+
+    rewards: `(B,)`, groups contiguous; NaN, no reward, changes neither of them. Returns `(B,)` each.
+    """
+    grouped = rewards.view(-1, group_size)  # (P, G)
+    means = grouped.nanmean(dim=1, keepdim=True).nan_to_num()
+    grouped = torch.where(grouped.isnan(), means, grouped)
+    found = (means[:, 0], soft_mean(grouped, temperature), grouped.amax(1) == grouped.amin(1))
+    return tuple(of_group.repeat_interleave(group_size) for of_group in found)
+
+
+def thirds(mask: Tensor) -> Tensor:
+    """Which third of its row's tokens a token belongs to: 0, 1 or 2. mask: `(B, T)`; returns `(B, T)` long."""
+    place = mask.long().cumsum(1) - 1
+    return (3 * place.clamp(min=0)) // mask.long().sum(1, keepdim=True).clamp(min=1)
+
+
+def value_statistics(
+    values: Tensor,
+    rewards: Tensor,
+    advantages: Tensor,
+    group_advantages: Tensor,
+    mask: Tensor,
+    means: Tensor,
+    flat: Tensor,
+    total: Callable[[Tensor], Tensor] = same,
+) -> dict[str, Tensor]:
+    """Scalars over all processes, as docs and dashboards name them.
+
+    explained_variance: `1 - Var(R - V) / Var(R)`, also of the first and the last third of the completions; too low for
+    a soft value, whose mean is not R's. value_root_minus_group_mean: of the first states. signal_zero_std_groups:
+    the share of tokens with `|A| > 0.1` in groups whose rewards are all equal, where GRPO has none.
+    correlation_with_grpo: of the advantages where GRPO has one.
+
+    values, advantages (relative to their root mean square), group_advantages, mask: `(B, T)`. rewards, means (of the
+    row's group): `(B,)`. flat: `(B,)` bool, rows of such groups.
+    """
+    returns, part = rewards[:, None].expand_as(values), thirds(mask)
+    root = last_token(mask.flip(1)).flip(1)
+    quiet = mask * flat[:, None]
+    lively = mask * (~flat)[:, None]
+    return {
+        "explained_variance": explained_variance(values, returns, mask, total),
+        "explained_variance_first_third": explained_variance(values, returns, mask * (part == 0), total),
+        "explained_variance_last_third": explained_variance(values, returns, mask * (part == 2), total),
+        "value_mean": masked_mean(values, mask, total),
+        "value_root_minus_group_mean": masked_mean(values - means[:, None], root, total),
+        "signal_zero_std_groups": masked_mean((advantages.abs() > 0.1).to(values.dtype), quiet, total),
+        "correlation_with_grpo": correlation(advantages, group_advantages, lively, total),
+    }

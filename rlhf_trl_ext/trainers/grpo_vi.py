@@ -1,0 +1,196 @@
+"""GRPO-VI: GRPO whose advantages come from fitted soft value iteration over the prefixes of its completions.
+
+The name and the definition are this project's own; no publication has them. With R the reward of a completion, V the
+critic and eta the temperature, for every batch of groups:
+1. `delta_t = V(s_{t+1}) - V(s_t)`, at the last token `R - V(s_t)`, and `A^VI_t = sum_{l >= t} lambda^(l - t) delta_l`,
+   by the critic as it is before it sees these rewards. Unlike GRPO's, it differs between the tokens of a completion
+   and does not vanish where all rewards of a group are equal.
+2. `A_t = (1 - kappa) A^GRPO + kappa w A^VI_t / rms(A^VI)`, w the importance weight of a replayed row; TRL's loss.
+3. The critic makes `vi_sweeps` sweeps of `V <- eta log E exp(return / eta)` over this batch and the last `vi_buffer`
+   ones, by LINEX regression on lambda-returns in the space of exp(. / eta) (`functional/value_iteration.py`). A finite
+   eta values a prefix by what can be reached from it rather than by what the policy makes of it, which is right as long
+   as rewards are not noisy.
+With `vi_adapt` the evidence on the critic (`functional/value_statistics.py: Reliability`) decides how far it is
+followed: kappa becomes `kappa trust`, lambda `1 - (1 - lambda) trust`. An unreliable critic gives GRPO.
+kappa = 0 or no sweeps is GRPO bit for bit; `replay_ratio` above 0 adds off-policy GRPO's replay.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl.trainer.utils import disable_dropout_in_model
+
+from rlhf_trl_ext.functional.advantages import length_adaptive_lambda
+from rlhf_trl_ext.functional.masking import last_token
+from rlhf_trl_ext.functional.value_iteration import root_mean_square, segment_starts, value_advantages
+from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
+from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, load_critic, token_states
+from rlhf_trl_ext.trainers.critic_files import PolicyHead, critic_folder, load_critic_weights
+from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
+from rlhf_trl_ext.trainers.replay_records import token_mask
+from rlhf_trl_ext.trainers.value_fitting import FittingArguments, ValueFitting
+
+ADAPTED = ("none", "mixture", "lambda", "both")
+VALUE_MODELS = ("model", "head")
+FITTING = "value_fitting.pt"
+READ = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+
+
+@dataclass
+class GRPOVIConfig(FittingArguments, CriticArguments, OffPolicyGRPOConfig):
+    """`OffPolicyGRPOConfig`, without replay by default, and value iteration; rewards need no particular scale."""
+
+    replay_ratio: float = 0.0
+    vi_coef: float = field(default=1.0, metadata={"help": "kappa, the share of A^VI in the advantage."})
+    vi_lambda: float | str = field(default=0.8, metadata={"help": "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8."})
+    vi_adapt: str = field(default="both", metadata={"choices": ADAPTED, "help": "What follows the critic's trust."})
+    vi_warmup: int = field(default=0, metadata={"help": "Batches that the critic learns from before A^VI counts."})
+    vi_min_ev: float | None = field(default=None, metadata={"help": "Explained variance below which A^VI is left out."})
+    vi_root_anchor: bool = field(default=False, metadata={"help": "Shift values so that V(root) is the group's."})
+    vi_state_stride: int = field(default=1, metadata={"help": "Tokens of a segment, which shares one advantage."})
+    vi_state_boundaries: list[str] | None = field(
+        default=None, metadata={"help": "Text in a token that ends a segment, a newline say; replaces the stride."}
+    )
+    vi_value_model: str = field(
+        default="model", metadata={"choices": VALUE_MODELS, "help": "head: linear, on the policy's detached states."}
+    )
+
+    def __post_init__(self):
+        for name, allowed in (("vi_adapt", ADAPTED), ("vi_value_model", VALUE_MODELS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}.")
+        if not (self.vi_lambda == "auto" or (not isinstance(self.vi_lambda, str) and 0 <= self.vi_lambda <= 1)):
+            raise ValueError(f"vi_lambda={self.vi_lambda}: a number from 0 to 1, or auto, is allowed.")
+        if not 0 <= self.vi_coef <= 1 or self.vi_state_stride < 1:
+            found = f"vi_coef={self.vi_coef}, vi_state_stride={self.vi_state_stride}"
+            raise ValueError(f"{found}: a share from 0 to 1, and 1 or more tokens, are allowed.")
+        if self.vi_value_model == "head" and (self.critic_path or self.critic_shares_base):
+            raise ValueError("vi_value_model=head loads no model: leave critic_path and critic_shares_base out.")
+        super().__post_init__()
+
+
+class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
+    """`OffPolicyGRPOTrainer` with only its advantages mixed with those of value iteration, and a critic that learns."""
+
+    _tag_names = ["trl", "grpo-vi"]
+    _name = "GRPO-VI"
+
+    def __init__(self, model, reward_funcs=None, args=None, **kwargs):
+        super().__init__(model, reward_funcs, args, **kwargs)
+        self.fitting = None
+        if not (args.vi_coef and args.vi_sweeps):
+            return
+        if is_deepspeed_zero3_enabled():
+            raise ValueError(
+                "ZeRO-3 is not supported by algorithm=grpo_vi, which fits whole weights: use ZeRO-2 or less."
+            )
+        if args.vi_value_model == "head":
+            critic = PolicyHead(self.model.config.get_text_config().hidden_size)
+        else:
+            critic = load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")).train()
+            if args.gradient_checkpointing:
+                critic.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+        disable_dropout_in_model(critic)
+        self.attach_critic(critic.to(self.accelerator.device), learns_with_policy=False)
+        self.fitting = ValueFitting(critic, self.values, args, self.total, args.per_device_train_batch_size)
+        self.reliability, self.vi_batches, self._ends = Reliability(), 0, None
+        if args.vi_state_boundaries:
+            texts = (self.processing_class.decode([token]) for token in range(len(self.processing_class)))
+            self._ends = torch.tensor([any(end in text for end in args.vi_state_boundaries) for text in texts])
+
+    def values(self, batch):
+        return self.critic(batch["states"]) if "states" in batch else super().values(batch)
+
+    def _generate_and_score_completions(self, inputs):
+        batch = super()._generate_and_score_completions(inputs)
+        if self.fitting is None or not self.model.training:
+            return batch
+        auto = self.args.vi_temperature == "auto"
+        temperature = self.reliability.temperature() if auto else float(self.args.vi_temperature)
+        read = self._valued(batch)
+        values, fit = self.fitting.sweep(read, temperature, ~batch["is_replay"])
+        self._mix(batch, values * read["value_mask"], read["value_mask"], temperature, fit)
+        self.vi_batches += 1
+        return batch
+
+    @torch.no_grad()
+    def _valued(self, batch: dict) -> dict:
+        """What the critic is fitted to: rewards, the states that it values, and what it reads."""
+        mask = token_mask(batch)  # (B, T)
+        ends = None if self._ends is None else self._ends.to(mask.device)[batch["completion_ids"]]
+        starts = segment_starts(mask, self.args.vi_state_stride, ends) * ~batch["rewards"].isnan()[:, None]
+        read = {"rewards": batch["rewards"].nan_to_num(), "value_mask": starts}
+        if self.args.vi_value_model == "model":
+            return {**read, **{name: batch[name] for name in READ}}
+        policy = self.accelerator.unwrap_model(self.model)
+        policy = policy.get_base_model() if hasattr(policy, "peft_config") else policy
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        parts = zip(*(x.split(self.args.per_device_train_batch_size) for x in (ids, attention)), strict=True)
+        with self.accelerator.autocast():
+            states = [token_states(policy.base_model, *part, mask.shape[1]) for part in parts]
+        return {**read, "states": torch.cat(states)}
+
+    @torch.no_grad()
+    def _mix(self, batch: dict, values: Tensor, starts: Tensor, temperature: float, fit: dict) -> None:
+        """Replace GRPO's advantages by the mixture `(B, T)`. values, starts: `(B, T)`, 0 where no state is valued."""
+        args, rewards = self.args, batch["rewards"].nan_to_num()
+        mask = token_mask(batch) * ~batch["rewards"].isnan()[:, None]
+        last = (values * last_token(starts)).sum(dim=1)  # (B,)
+        unseen = batch["rewards"].masked_fill(batch["is_replay"], torch.nan)
+        self.reliability.observe(*self.accelerator.gather(torch.stack([unseen, last], dim=1)).T, self.num_generations)
+        trust = self.reliability.trust
+        rows = slice(self.accelerator.process_index * len(rewards), (self.accelerator.process_index + 1) * len(rewards))
+        groups = group_statistics(self.accelerator.gather(batch["rewards"]), self.num_generations, temperature)
+        means, anchors, equal = (of_all[rows] for of_all in groups)
+        if args.vi_root_anchor:
+            root = (values * last_token(starts.flip(1)).flip(1)).sum(dim=1)
+            values = (values + (anchors - root)[:, None]) * starts
+        lam = length_adaptive_lambda(starts, low=0.8) if args.vi_lambda == "auto" else args.vi_lambda
+        lam = 1 - (1 - lam) * trust if args.vi_adapt in ("lambda", "both") else lam
+        advantages = value_advantages(rewards, values, starts, mask, lam)
+        scale = root_mean_square(advantages, mask, self.total)
+        advantages = advantages / (scale + 1e-4)
+        of_grpo, weights = (batch[name].view(len(mask), -1) for name in ("advantages", "importance_weights"))
+        shown = value_statistics(values, rewards, advantages, of_grpo, starts, means, equal, self.total)
+        share = args.vi_coef * (trust if args.vi_adapt in ("mixture", "both") else 1.0)
+        distrusted = args.vi_min_ev is not None and shown["explained_variance"] < args.vi_min_ev
+        if share and not distrusted and self.vi_batches >= args.vi_warmup:
+            batch["advantages"] = ((1 - share) * of_grpo + share * weights * advantages) * mask
+        else:
+            share = 0.0
+        shown |= {**fit, "adv_rms": scale, "temperature": temperature, "trust": trust, "noise": self.reliability.noise}
+        for name, value in {**shown, "mixture": share, "lambda": torch.as_tensor(lam).mean()}.items():
+            self._metrics["train"][f"vi/{name}"].append(float(value))
+
+    def resume_state(self):
+        state = super().resume_state()
+        if self.fitting is None:
+            return state
+        own = {"batches": self.vi_batches, "buffer": list(self.fitting.buffer), "reliability": self.reliability.state()}
+        return {**state, "value_iteration": own}
+
+    def load_resume_state(self, state):
+        super().load_resume_state(state)
+        if self.fitting is not None:
+            own = state["value_iteration"]
+            self.vi_batches = own["batches"]
+            self.reliability.load_state(own["reliability"])
+            self.fitting.fill(own["buffer"], self.accelerator.device)
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        if self.fitting is not None and self.args.should_save:
+            torch.save(self.fitting.state(), Path(output_dir, FITTING))
+
+    def _load_rng_state(self, checkpoint):
+        super()._load_rng_state(checkpoint)
+        if self.fitting is None or checkpoint is None:
+            return
+        if not Path(checkpoint, FITTING).exists():
+            raise ValueError(f"{checkpoint} has no {FITTING}: it was saved without value iteration; start a new run.")
+        load_critic_weights(self.critic, critic_folder(self.critic, checkpoint))  # DeepSpeed's checkpoints are without
+        self.fitting.load_state(torch.load(Path(checkpoint, FITTING), map_location="cpu", weights_only=True))
