@@ -1,0 +1,116 @@
+"""What learning curves say: final reward, mean reward over training, and sampled tokens to GRPO's final reward."""
+
+import numpy as np
+from scipy.stats import t
+
+REFERENCE = "grpo"
+SOLVED = 0.8
+LAST = 0.1  # share of the iterations whose mean is the final reward
+WINDOW = 0.05  # share of the iterations that a smoothed curve averages over
+RESAMPLES = 10_000
+
+
+def mean_reward(runs: list[dict]) -> float:
+    """Mean reward over training, averaged over runs: what the learning rate is chosen by."""
+    return float(np.mean([run["rewards"] for run in runs]))
+
+
+def final_rewards(curves: np.ndarray) -> np.ndarray:
+    """Mean of the last tenth of each curve. curves: `(S, N)` rewards of S seeds at N iterations. Returns `(S,)`."""
+    return curves[:, -max(1, round(LAST * curves.shape[1])) :].mean(axis=1)
+
+
+def tokens_to(target: float, curves: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sampled tokens until the smoothed curve reaches `target`, `(S,)`, and whether it did; else the whole budget.
+
+    A curve is smoothed by the mean of the last twentieth of its iterations; tokens: per iteration.
+    """
+    window = max(1, round(WINDOW * curves.shape[1]))
+    sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
+    reached = (sums[:, window:] - sums[:, :-window]) / window >= target  # (S, N - window + 1)
+    first = np.where(reached.any(axis=1), reached.argmax(axis=1) + window, curves.shape[1])
+    return first * tokens, reached.any(axis=1)
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Mean and Student's 95 % interval over seeds, `[mean, low, high]`; without a width for a single seed."""
+    mean, count = float(values.mean()), len(values)
+    half = float(t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+    return [mean, mean - half, mean + half]
+
+
+def ratio(values: np.ndarray, reference: np.ndarray, seed: int = 0) -> list[float]:
+    """Ratio of the means of two samples with its 95 % percentile bootstrap interval, each resampled over its seeds."""
+    generator = np.random.default_rng(seed)
+
+    def means(sample):
+        return sample[generator.integers(len(sample), size=(RESAMPLES, len(sample)))].mean(axis=1)
+
+    low, high = np.quantile(means(values) / means(reference), [0.025, 0.975])
+    return [float(values.mean() / reference.mean()), float(low), float(high)]
+
+
+def summarise(runs: dict[tuple[str, str], list[dict]], chosen: dict, tried: dict) -> dict:
+    """Results by landscape and algorithm, plain data.
+
+    runs: (landscape, algorithm) -> one result of `cell.train` per seed. chosen: -> learning rate.
+    tried: -> {learning rate: mean reward over training on the selection seeds}.
+    """
+    results: dict[str, dict] = {}
+    for (landscape, algorithm), found in runs.items():
+        curves, tokens = np.array([run["rewards"] for run in found]), found[0]["tokens_per_iteration"]
+        final = final_rewards(curves)
+        row = {
+            "learning_rate": chosen[landscape, algorithm],
+            "tried": {f"{rate:g}": score for rate, score in tried[landscape, algorithm].items()},
+            "final_reward": interval(final),
+            "mean_reward": interval(curves.mean(axis=1)),
+            "solved": int((final >= SOLVED).sum()),
+            "seeds": len(found),
+            "seconds": float(np.mean([run["seconds"] for run in found])),
+            "final_rewards": final.tolist(),
+            "curve": curve(curves, tokens),
+        }
+        if (landscape, REFERENCE) in runs:
+            reference = np.array([run["rewards"] for run in runs[landscape, REFERENCE]])
+            row |= against(reference, curves, tokens, itself=algorithm == REFERENCE)
+        results.setdefault(landscape, {})[algorithm] = row
+    return results
+
+
+def against(reference: np.ndarray, curves: np.ndarray, tokens: int, itself: bool) -> dict:
+    """Tokens to the reference's final reward, as a ratio, and how much higher final and mean reward are."""
+    target = float(final_rewards(reference).mean())
+    taken, reached = tokens_to(target, curves, tokens)
+    theirs, _ = tokens_to(target, reference, tokens)
+    row = {"target": target, "tokens_to_target": interval(taken), "reached": int(reached.sum())}
+    if itself:
+        return {**row, "tokens_ratio": [1.0, 1.0, 1.0]}
+    return {
+        **row,
+        "tokens_ratio": ratio(taken, theirs),
+        "final_difference": difference(final_rewards(curves), final_rewards(reference)),
+        "mean_difference": difference(curves.mean(axis=1), reference.mean(axis=1)),
+    }
+
+
+def difference(values: np.ndarray, reference: np.ndarray) -> list[float]:
+    """Difference of two means with Welch's 95 % interval."""
+    variances = np.array([sample.var(ddof=1) / len(sample) for sample in (values, reference)])
+    degrees = variances.sum() ** 2 / (variances**2 / (np.array([len(values), len(reference)]) - 1)).sum()
+    mean, half = values.mean() - reference.mean(), t.ppf(0.975, degrees) * np.sqrt(variances.sum())
+    return [float(mean), float(mean - half), float(mean + half)]
+
+
+def curve(curves: np.ndarray, tokens: int) -> dict:
+    """Mean and Student's 95 % band over seeds of the smoothed curves, against sampled tokens."""
+    window = max(1, round(WINDOW * curves.shape[1]))
+    sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
+    smooth = (sums[:, window:] - sums[:, :-window]) / window
+    middle, low, high = zip(*(interval(smooth[:, step]) for step in range(smooth.shape[1])), strict=True)
+    return {
+        "sampled_tokens": [(window + step) * tokens for step in range(smooth.shape[1])],
+        "mean": list(middle),
+        "low": list(low),
+        "high": list(high),
+    }

@@ -1,0 +1,29 @@
+"""Learning curves of algorithms on four reward landscapes: `python -m launchers.landscapes`."""
+
+import json
+
+from launchers.entry import entry
+
+
+@entry("landscapes")
+def main(config):
+    from hydra import compose
+    from rich.console import Console
+
+    from evaluation.landscapes.benchmark import Benchmark
+    from evaluation.landscapes.show import draw, table
+
+    benchmark = Benchmark(config, lambda name: compose(f"algorithm/{name}"))
+    results = benchmark.run()
+    (benchmark.folder / "results.json").write_text(json.dumps(results, indent=1))
+    with (benchmark.folder / "results.txt").open("w") as file:
+        for console in (Console(width=140), Console(width=140, file=file)):
+            for landscape, rows in results.items():
+                console.print(table(landscape, rows))
+    for landscape, rows in results.items():
+        draw(landscape, rows, benchmark.folder / f"{landscape}.png")
+    print(f"written to {benchmark.folder}: results.json, results.txt and a picture of every landscape")
+
+
+if __name__ == "__main__":
+    main()
