@@ -17,6 +17,7 @@ from torch import Tensor
 from rlhf_trl_ext.functional.importance import bounded, effective_share, importance_ratios, tapered
 from rlhf_trl_ext.replay import Group, ReplayBuffer
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
+from rlhf_trl_ext.trainers.past_completions import past_groups, read_past
 from rlhf_trl_ext.trainers.replay_arguments import ReplayArguments
 from rlhf_trl_ext.trainers.replay_records import ReplayRecords
 from rlhf_trl_ext.trainers.replayed_batch import equal_rewards, groups_of, merged, token_mask
@@ -40,7 +41,9 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
 
     def __init__(self, model, reward_funcs=None, args=None, **kwargs):
         super().__init__(model, reward_funcs, args, **kwargs)
-        self.buffer = None
+        self.buffer, self._past = None, []
+        if args.replay_data is not None:
+            self._past = read_past(self, args.replay_data)
         if args.replay_ratio > 0:
             self._check_setup()
             kept = (args.buffer_size, args.max_staleness, args.max_uses)
@@ -68,6 +71,10 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
             )
         if self._is_vlm or self.loss_type == "vespo" or args.sync_ref_model:
             raise ValueError("replay_ratio above 0 does not go with images, loss_type=vespo or sync_ref_model: give 0.")
+        if len(self._past) > args.buffer_size * self.accelerator.num_processes:
+            raise ValueError(
+                f"buffer_size={args.buffer_size}: replay_data holds {len(self._past)} groups; make it larger."
+            )
         self._min_buffer = groups if args.min_buffer is None else args.min_buffer
 
     def _generate_and_score_completions(self, inputs):
@@ -88,6 +95,8 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
         sampled = fresh.setdefault("sampling_per_token_logps", fresh["old_per_token_logps"])
         # vLLM gives no number for some tokens.
         fresh["sampling_per_token_logps"] = torch.where(sampled.isnan(), fresh["old_per_token_logps"], sampled)
+        if self.buffer.now == 0 and self._past:
+            self.buffer.add(past_groups(self, self._past))
         self.buffer.advance()
         equal = equal_rewards(fresh["rewards"], groups)  # (P,)
         drawn, most = self._draw(len(equal) if args.replay_mode == "add" else int(equal.sum()))

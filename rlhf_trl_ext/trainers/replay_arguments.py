@@ -40,6 +40,12 @@ class ReplayArguments:
     is_floor: float | None = number(None, 0, 1, "Smallest weight; null: 0, with is_mode=mask 0.5.")
     decoupled: bool = field(default=True, metadata={"help": "false: clip around the policy that sampled, weight 1."})
     topr_positives: bool = field(default=False, metadata={"help": "Weights 1 for A >= 0, at most 1 for the others."})
+    replay_data: str | None = field(
+        default=None, metadata={"help": "File of past completions with rewards, put in the buffer before step 1."}
+    )
+    replay_data_policy: str | None = field(
+        default=None, metadata={"help": "The model that sampled replay_data, where that holds no logprobs."}
+    )
     ess_min: float = number(0.3, 0, 1, "Effective share of samples below which drawn groups are turned away.")
 
     def __post_init__(self):
@@ -52,6 +58,8 @@ class ReplayArguments:
                     raise ValueError(f"{entry.name}={value}: {low} to {high} is allowed.")
             if isinstance(allowed, tuple) and value not in allowed:
                 raise ValueError(f"{entry.name}={value}: allowed are {', '.join(allowed)}.")
+        if self.replay_data is not None and self.replay_ratio == 0:
+            raise ValueError(f"replay_data={self.replay_data} with replay_ratio=0: give a ratio above 0, or no data.")
         if self.is_cap is None:
             self.is_cap = 5.0 if self.is_level == "sequence" else 2.0
         if self.is_floor is None:

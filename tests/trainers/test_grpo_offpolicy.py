@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -10,9 +11,14 @@ def distinct(completions, **kwargs):
     return [float(len(set(completion[0]["content"]))) for completion in completions]
 
 
+def half_equal(completions, **kwargs):
+    """The rewards of the second group of four are all equal."""
+    return [float(place if place < 4 else 7) for place in range(len(completions))]
+
+
 @pytest.fixture
 def offpolicy(policy, make_trainer, tmp_path):
-    """`offpolicy(folder=..., **settings)`: an OffPolicyGRPOTrainer, not yet trained."""
+    """`offpolicy(folder=..., **settings)`: an OffPolicyGRPOTrainer, not yet trained. A batch has 2 groups of 4."""
     from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
 
     def make(folder=tmp_path, reward_funcs=distinct, trainer_arguments=None, **settings):
@@ -21,6 +27,29 @@ def offpolicy(policy, make_trainer, tmp_path):
         return make_trainer(*classes, policy, folder, reward_funcs, trainer_arguments, **settings)
 
     return make
+
+
+def watch(trainer):
+    """What is sampled, drawn, stored and returned, batch by batch, while the trainer trains."""
+    seen = {"fresh": [], "drawn": [], "stored": {}, "batches": []}
+    sample, add, give = trainer.buffer.sample, trainer.buffer.add, trainer._generate_and_score_completions
+
+    def sampled(count):
+        seen["drawn"].append(sample(count))
+        return seen["drawn"][-1]
+
+    def added(groups):
+        seen["fresh"].append([group.key for group in groups])
+        for group in groups:
+            seen["stored"][group.key] = {name: value.clone() for name, value in group.rows.items()}
+        add(groups)
+
+    def given(inputs):
+        seen["batches"].append(give(inputs))
+        return dict(seen["batches"][-1])
+
+    trainer.buffer.sample, trainer.buffer.add, trainer._generate_and_score_completions = sampled, added, given
+    return seen
 
 
 @pytest.mark.parametrize("iterations", [1, 2])
@@ -32,13 +61,222 @@ def test_without_replay_it_is_grpo_bit_for_bit(offpolicy, policy, make_trainer, 
     ours.train()
     assert logged(ours) == logged(bare)
     assert all(torch.equal(value, weights(bare.model)[name]) for name, value in weights(ours.model).items())
+    replaying = offpolicy(tmp_path / "replaying", **settings)  # the control: another run with replay
+    replaying.train()
+    assert any(not torch.equal(value, weights(bare.model)[name]) for name, value in weights(replaying.model).items())
 
 
-def test_runs_and_logs(offpolicy, logged, weights):
-    trainer = offpolicy(beta=0.1)
+@pytest.mark.parametrize("level", ["token", "sequence", "geometric"])
+def test_the_groups_of_the_batch_before_are_replayed_with_their_values_untouched(offpolicy, level):
+    trainer = offpolicy(max_staleness=1, max_uses=1, beta=0.1, is_level=level, learning_rate=1e-2, ess_min=0)
+    seen = watch(trainer)
+    trainer.train()
+    assert seen["fresh"] == [[2, 3], [4, 5], [6, 7], [8, 9]]
+    assert [sorted(group.key for group in drawn) for drawn in seen["drawn"]] == [[], [2, 3], [4, 5], [6, 7]]
+    far = 0.0
+    for batch, drawn in zip(seen["batches"], seen["drawn"], strict=True):
+        old = batch["is_replay"]
+        assert old.tolist() == [False] * 8 + [True] * 4 * len(drawn)
+        counts = batch["completion_mask"].sum()
+        assert batch["num_items_in_batch"] == counts
+        assert (batch["importance_weights"][~old] == 1).all()
+        rows = iter(old.nonzero()[:, 0].tolist())
+        for group in drawn:
+            stored = seen["stored"][group.key]
+            assert all(torch.equal(value, stored[name]) for name, value in group.rows.items()), group.key
+            for line in range(4):
+                row = next(rows)
+                ids = {
+                    name: batch[f"{name}_ids"][row][batch[f"{name}_mask"][row].bool()]
+                    for name in ("prompt", "completion")
+                }
+                for name, value in ids.items():
+                    assert torch.equal(value, stored[f"{name}_ids"][line][stored[f"{name}_mask"][line].bool()])
+                assert batch["rewards"][row] == stored["rewards"][line]
+                width = len(ids["completion"])
+                logps = stored["sampling_per_token_logps"][line][:width]
+                assert torch.equal(batch["sampling_per_token_logps"][row][:width], logps)
+                drift = batch["old_per_token_logps"][row][:width] - logps
+                ratio = {"token": drift, "sequence": drift.sum(), "geometric": drift.mean()}[level].exp()
+                weight = batch["importance_weights"][row]
+                weight = weight[:width] if level == "token" else weight
+                torch.testing.assert_close(weight, ratio.clamp(max=5.0 if level == "sequence" else 2.0))
+                advantage = batch["advantages"][row]
+                advantage = advantage[:width] if level == "token" else advantage
+                torch.testing.assert_close(advantage, stored["advantages"][line] * weight)
+                far = max(far, drift.abs().max().item())
+    assert far > 1e-3  # the policy has moved, so that the weights say something
+
+
+def test_training_moves_weights_and_reports(offpolicy, logged, weights):
+    trainer = offpolicy(beta=0.1, max_steps=12)
     before = weights(trainer.model)
     trainer.train()
+    assert all(not torch.equal(value, before[name]) for name, value in weights(trainer.model).items())
     rows = logged(trainer)[:-1]
-    for row in rows:
-        print({k: v for k, v in row.items() if "/" in k and ("replay" in k or "loss" in k or "tokens" in k)})
-    assert all(math.isfinite(row["loss"]) for row in rows)
+    for name in ("size", "n_groups", "skipped", "frac_reward_zero_std", "staleness_mean", "staleness_max", "use_count"):
+        assert any(f"replay/{name}" in row for row in rows), name
+    for name in ("is_mean", "is_max", "frac_capped", "ess", "kl_behav_theta"):
+        assert any(f"replay/{name}" in row for row in rows), name
+    for name in ("loss/fresh", "loss/replay", "clip_ratio/fresh", "clip_ratio/replay"):
+        found = [row[name] for row in rows if name in row]
+        assert len(found) > 3 and all(map(math.isfinite, found)), name
+    # 2 groups are sampled and, from the second of 6 batches on, 2 replayed
+    assert [row["replay/n_groups"] for row in rows if "replay/n_groups" in row] == [0, 2, 2, 2, 2, 2]
+    last = rows[-1]
+    assert last["tokens/sampled"] == round(sum(row.get("completions/mean_length", 0) * 8 for row in rows))
+    assert 1.5 * last["tokens/sampled"] < last["tokens/trained"] < 2 * last["tokens/sampled"]
+
+
+def test_fill_replaces_groups_of_equal_rewards_and_no_others(offpolicy, logged):
+    trainer = offpolicy(reward_funcs=half_equal, replay_mode="fill", min_buffer=1, max_staleness=1, max_uses=1)
+    seen = watch(trainer)
+    trainer.train()
+    # of each batch's two groups only the first can teach: keys 2, 4, 6, 8
+    assert [[group.key for group in drawn] for drawn in seen["drawn"]] == [[], [2], [4], [6]]
+    for batch, drawn in zip(seen["batches"], seen["drawn"], strict=True):
+        kept = [0, 1, 2, 3] if drawn else [0, 1, 2, 3, 7, 7, 7, 7]
+        assert batch["rewards"].tolist() == [*kept, *(drawn[0].rows["rewards"].tolist() if drawn else [])]
+    rows = [row for row in logged(trainer) if "replay/size" in row]
+    assert [row["frac_reward_zero_std"] for row in rows] == [0.5] * 4
+    assert [row["replay/frac_reward_zero_std"] for row in rows] == [0.5, 0, 0, 0]
+
+
+def test_too_few_effective_samples_turn_replay_away(offpolicy, logged):
+    trainer = offpolicy(ess_min=1.0, is_level="sequence", learning_rate=1e-2)
+    seen = watch(trainer)
+    trainer.train()
+    rows = [row for row in logged(trainer) if "replay/size" in row]
+    assert [row["replay/skipped"] for row in rows] == [0, 1, 1, 1] and all(row["replay/ess"] < 1 for row in rows[1:])
+    assert all(len(batch["rewards"]) == 8 and not batch["is_replay"].any() for batch in seen["batches"])
+
+
+def test_options_of_weights(offpolicy):
+    coupled = offpolicy(decoupled=False, learning_rate=1e-2)
+    topr = offpolicy(topr_positives=True, is_mode="mask", learning_rate=1e-2)
+    for trainer in (coupled, topr):
+        seen = watch(trainer)
+        trainer.train()
+        batch = seen["batches"][-1]
+        old, weights = batch["is_replay"], batch["importance_weights"]
+        if trainer is coupled:
+            assert torch.equal(batch["old_per_token_logps"][old], batch["sampling_per_token_logps"][old])
+            assert (weights == 1).all()
+        else:
+            good = batch["advantages"].sum(1) > 0
+            assert (weights[good] == 1).all() and (weights[~good] <= 1).all() and (weights[~good & old] < 1).any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"off_policy_mask_threshold": 0.5},
+        {"loss_type": "cispo", "epsilon_high": 5.0},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+        {"replay_ratio": 2, "steps_per_generation": 4, "per_device_train_batch_size": 2},
+        {"replay_strategy": "reward", "scale_rewards": "batch"},
+    ],
+    ids=["opsm", "cispo", "gspo", "more steps than samples", "reward"],
+)
+def test_it_goes_with_trl_options(offpolicy, logged, settings):
+    trainer = offpolicy(**settings)
+    trainer.train()
+    rows = logged(trainer)[:-1]
+    assert all(math.isfinite(row["loss"]) for row in rows) and any("loss/replay" in row for row in rows)
+
+
+def test_evaluation_neither_replays_nor_stores(offpolicy):
+    trainer = offpolicy(per_device_eval_batch_size=4)
+    trainer.train()
+    now, kept = trainer.buffer.now, [(group.key, group.uses) for group in trainer.buffer.groups]
+    metrics = trainer.evaluate(trainer.train_dataset.select(range(4)))
+    assert math.isfinite(metrics["eval_loss"]) and not any("replay" in name for name in metrics)
+    assert (now, kept) == (trainer.buffer.now, [(group.key, group.uses) for group in trainer.buffer.groups])
+
+
+@pytest.mark.parametrize("step", [3, 4], ids=["within a sampled batch", "between two"])
+def test_resume_equals_the_uninterrupted_run_bit_for_bit(offpolicy, tmp_path, step, weights, logged):
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "beta": 0.1}
+    whole = offpolicy(tmp_path / "whole", **settings)
+    whole.train()
+    resumed = offpolicy(tmp_path / "resumed", **settings)
+    checkpoint = tmp_path / "whole" / f"checkpoint-{step}"
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert logged(resumed, "train_loss") == logged(whole, "train_loss")
+    assert all(torch.equal(value, weights(whole.model)[name]) for name, value in weights(resumed.model).items())
+    # the control: without its buffer it refuses
+    (checkpoint / "replay_0.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"replay_0.safetensors is missing: the replay buffer cannot be restored"):
+        offpolicy(tmp_path / "again", **settings).train(resume_from_checkpoint=str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"replay_ratio": -1}, "replay_ratio=-1: 0 to 8 is allowed"),
+        ({"replay_mode": "both"}, "replay_mode=both: allowed are add, fill"),
+        ({"is_level": "row"}, "is_level=row: allowed are token, sequence, geometric"),
+        ({"is_cap": 0.5}, "is_cap=0.5: 1 to inf is allowed"),
+        ({"replay_ratio": 0.25}, "replay_ratio=0.25 of 2 groups in a process is none"),
+        ({"loss_type": "vespo"}, "replay_ratio above 0 does not go with"),
+        ({"replay_ratio": 0, "replay_data": "x.jsonl"}, "replay_data=x.jsonl with replay_ratio=0"),
+        ({"replay_data": "x.jsonl"}, "path=x.jsonl does not exist"),
+    ],
+)
+def test_wrong_setups_are_refused_in_a_sentence(offpolicy, settings, message):
+    with pytest.raises(ValueError, match=message):
+        offpolicy(**settings)
+
+
+def past(folder, rows):
+    path = folder / "past.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_past_completions_are_replayed_from_the_first_batch_on(offpolicy, policy, tmp_path):
+    messages = [{"role": "user", "content": "lamp"}]
+    known = [
+        {"prompt": messages, "completion_ids": [20 + i, 30, 40], "logprobs": [-1.0, -2.0, -3.0], "reward": i}
+        for i in range(4)
+    ]
+    told = [{"prompt": "lamp", "completion": "desk " * (i + 1), "reward": i % 2} for i in range(5)]
+    data = past(tmp_path, [*known, *told])
+    settings = {"replay_data_policy": policy, "max_steps": 4, "beta": 0.1, "max_uses": 1, "ess_min": 0}
+    settings["max_completion_length"] = 32
+    trainer = offpolicy(replay_data=data, **settings)
+    seen = watch(trainer)
+    trainer.train()
+    assert sorted(group.key for group in seen["drawn"][0]) == [-2, -1]
+    rows = {group.key: group.rows for group in seen["drawn"][0]}
+    assert rows[-1]["completion_ids"].tolist() == [[20 + i, 30, 40] for i in range(4)]
+    assert rows[-1]["sampling_per_token_logps"].tolist() == [[-1, -2, -3]] * 4
+    # rewards 0 1 2 3: mean 1.5, standard deviation sqrt(5 / 3)
+    expected = (torch.arange(4.0) - 1.5) / (math.sqrt(5 / 3) + 1e-4)
+    torch.testing.assert_close(rows[-1]["advantages"], expected)
+    assert (rows[-2]["completion_ids"] == trainer.processing_class.eos_token_id).sum() == 4
+    # the model that sampled them, the reference and the policy of the first batch are one
+    counts = rows[-2]["completion_mask"].bool()
+    torch.testing.assert_close(rows[-2]["sampling_per_token_logps"][counts], rows[-2]["ref_per_token_logps"][counts])
+    last = next(place for place, group in enumerate(seen["drawn"][0]) if group.key == -2)
+    batch = seen["batches"][0]
+    weights = batch["importance_weights"][8 + 4 * last : 12 + 4 * last]
+    torch.testing.assert_close(weights, torch.ones_like(weights), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "lamp", "completion": "desk"}], "past.jsonl:1: prompt and reward are needed"),
+        ([{"prompt": "lamp", "completion": "desk", "reward": 1}], "completion_ids and as many logprobs are needed"),
+        ([{"prompt": "lamp", "completion_ids": [3, 4], "logprobs": [0.0], "reward": 1}], "as many logprobs"),
+        ([{"prompt": "lamp", "completion_ids": [3], "logprobs": [0.0], "reward": 1}] * 3, "no prompt has num_gen"),
+        (
+            [{"prompt": "lamp", "completion_ids": [3] * 9, "logprobs": [0.0] * 9, "reward": 1}] * 4,
+            "max_completion_length=8",
+        ),
+    ],
+)
+def test_past_completions_that_lack_something_are_refused(offpolicy, tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        offpolicy(replay_data=past(tmp_path, rows))
