@@ -68,9 +68,10 @@ class CriticMixin:
         return torch.cat([self.values({key: batch[key][start : start + size] for key in keys}) for start in starts])
 
     def learn_before_critic(self, policy_loss: Tensor) -> Tensor:
-        """Backpropagate the policy's loss now and return it detached: its activations are freed before the critic's are.
+        """Backpropagate the policy's loss now, so that its activations are gone before the critic's come.
 
-        DeepSpeed counts calls of backward, so that there the loss is returned as it is, to be added to the critic's.
+        Returns it detached. DeepSpeed counts calls of backward: there the loss is returned as it is, to be added to the
+        critic's.
         """
         if not self.model.training or self.is_deepspeed_enabled:
             return policy_loss

@@ -23,6 +23,7 @@ from rlhf_trl_ext.functional.kl import ESTIMATORS, kl_estimate
 from rlhf_trl_ext.functional.losses import clipped_value_loss, explained_variance, policy_statistics
 from rlhf_trl_ext.functional.masking import last_token, masked_mean, whiten, with_phantom
 from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, check_one_label, load_critic
+from rlhf_trl_ext.trainers.logprobs import CompletionLogprobs
 from rlhf_trl_ext.trainers.resume import ExactResume
 from rlhf_trl_ext.trainers.scores import ScoreArguments, ScoreMixin
 from rlhf_trl_ext.trainers.shared_base import AdapterReward
@@ -67,7 +68,7 @@ class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
         super().__post_init__()
 
 
-class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
+class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, CompletionLogprobs, GRPOTrainer):
     """`trl.GRPOTrainer` with only the three changes above. The critic starts from `args.critic_path`."""
 
     _tag_names = ["trl", "ppo"]
@@ -160,15 +161,15 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, GRPOTrainer):
             policy_loss = super()._compute_loss(model, inputs)
         finally:
             self.beta = beta
+        training = self.model.training
+        warms_up = training and self.state.global_step < self.args.value_warmup_steps
+        learnt = self.learn_before_critic(0 * policy_loss if warms_up else policy_loss)
         parts = (inputs["values"], inputs["returns"], inputs["value_mask"])
         values = self.values(inputs)
         value_loss, value_clipped = clipped_value_loss(values, *parts, self.args.cliprange_value)
-        training = self.model.training
         accumulated = self.current_gradient_accumulation_steps if training else 1
-        self._record_update(inputs, values.detach(), policy_loss * accumulated, value_loss, value_clipped)
-        if training and self.state.global_step < self.args.value_warmup_steps:
-            policy_loss = 0 * policy_loss
-        return policy_loss + self.args.vf_coef * value_loss / accumulated
+        self._record_update(inputs, values.detach(), policy_loss.detach() * accumulated, value_loss, value_clipped)
+        return learnt + self.args.vf_coef * value_loss / accumulated
 
     @torch.no_grad()
     def _record_update(self, inputs, values, policy_loss: Tensor, value_loss: Tensor, value_clipped: Tensor):
