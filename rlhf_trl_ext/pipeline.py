@@ -22,7 +22,7 @@ from rlhf_trl_ext.checks import ConfigError, build, check
 from rlhf_trl_ext.stages import Stage
 
 SHARED = ("seed", "output_root", "overwrite", "hand_over", "dataset", "reward", "model", "args", "samples")
-SAMPLES = "samples-"
+SAMPLES, LABELS = "samples-", "labels"
 
 
 class StageFailed(ConfigError):
@@ -45,7 +45,7 @@ class Plan:
         while waiting:
             name = waiting.pop(0)
             if name and name not in self.configs:
-                self.configs[name] = self._training(algorithm(name))
+                self.configs[name] = self._labelling() if name == LABELS else self._training(algorithm(name))
                 waiting += self.configs[name].needs
         for name in self.sampled:
             self.configs[SAMPLES + name] = self._sampling(name)
@@ -57,7 +57,16 @@ class Plan:
         """A stage's configuration: what the stages share, the algorithm, the experiment's settings of this stage."""
         stage = OmegaConf.create({key: self.config[key] for key in SHARED if key in self.config and key != "samples"})
         own = self.config.stages.get(algorithm.name) or {}
-        return OmegaConf.merge(stage, {"output_dir": None}, OmegaConf.to_container(algorithm), own)
+        config = OmegaConf.merge(stage, {"output_dir": None}, OmegaConf.to_container(algorithm), own)
+        if config.view == "preferences" and "labeller" in self.config:
+            config.needs = [*config.needs, LABELS]
+        return config
+
+    def _labelling(self) -> DictConfig:
+        """The stage that labels pairs of the policies in `pairs.policies`, which are names of stages."""
+        keys = (*SHARED, "labeller", "labelling", "pairs")
+        stage = OmegaConf.create({key: self.config[key] for key in keys if key in self.config and key != "samples"})
+        return OmegaConf.merge(stage, {"name": LABELS, "output_dir": None, "needs": list(stage.pairs.policies)})
 
     def _sampling(self, policy: str) -> DictConfig:
         stage = OmegaConf.create({key: self.config[key] for key in SHARED if key in self.config})
@@ -68,7 +77,7 @@ class Plan:
         """Check every stage's arguments before the first one starts. Raises ConfigError naming the stage."""
         for name, config in self.configs.items():
             try:
-                for section in ("dataset", "model", "trainer"):
+                for section in ("dataset", "model", "trainer", "labeller", "labelling"):
                     if section in config:
                         check(config[section], section)
                 if "trainer" in config:
@@ -116,6 +125,8 @@ class Plan:
         for need in filter(None, config.needs):
             if need in self.config.hand_over:
                 OmegaConf.update(config, self.config.hand_over[need], str(self.folders[need]))
+        if config.name == LABELS:
+            config.pairs.policies = [str(self.folders[policy]) for policy in config.pairs.policies]
         if config.name.startswith(SAMPLES):
             config.policy = str(self.folders[config.name.removeprefix(SAMPLES)])
             config.reference = str(self.folders[self.config.baseline])
@@ -146,7 +157,7 @@ class Plan:
         return stage.result, f"{time.time() - begin:.0f} s"
 
     def _command(self, stage: Stage) -> list[str]:
-        launcher = "generate" if stage.name.startswith(SAMPLES) else "train"
+        launcher = "generate" if stage.name.startswith(SAMPLES) else "label" if stage.name == LABELS else "train"
         config = ["--config-dir", str(stage.folder), "--config-name", "config"]
         return [sys.executable, "-m", f"launchers.{launcher}", *config]
 

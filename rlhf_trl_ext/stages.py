@@ -23,6 +23,10 @@ PACKAGES = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "d
 # What decides a stage's result; where it goes, and how it is reported, does not.
 TRAINING = ("name", "seed", "view", "trainer", "args", "evaluate", "model", "dataset")
 SAMPLING = ("name", "seed", "policy", "reference", "samples", "args", "model", "dataset", "reward")
+LABELLING = ("name", "seed", "pairs", "labeller", "labelling", "args", "model", "dataset")
+# Of a labeller's client: how fast it asks, what it may spend and where it keeps the answers.
+ASKING = {"record", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "attempts", "budget_usd"}
+ASKING |= {"budget_tokens", "prices", "key_variable"}
 
 
 def versions() -> dict[str, str]:
@@ -60,7 +64,11 @@ def fingerprint(config: DictConfig) -> str:
     """SHA-256 (16 hex digits) of configuration, data, models, code, package versions and number of processes."""
     resolved = OmegaConf.to_container(config, resolve=True)
     keys, code = (SAMPLING, "evaluation.generation") if "policy" in resolved else (TRAINING, "rlhf_trl_ext.training")
+    if "pairs" in resolved and "trainer" not in resolved:
+        keys, code = LABELLING, "evaluation.labels"
     decides = {key: resolved.get(key) for key in keys}
+    if "labeller" in decides:
+        decides["labeller"] = _without(decides["labeller"], ASKING)
     args = decides["args"] or {}
     for incidental in ("report_to", "run_name", "logging_dir", "disable_tqdm"):
         args.pop(incidental, None)
@@ -154,6 +162,13 @@ def source(*modules: str) -> dict[str, str]:
             elif isinstance(node, ast.Import):
                 waiting += [name.name for name in node.names]
     return found
+
+
+def _without(node, keys: set[str]):
+    """A configuration without some keys, at any depth."""
+    if isinstance(node, dict):
+        return {key: _without(value, keys) for key, value in node.items() if key not in keys}
+    return [_without(item, keys) for item in node] if isinstance(node, list) else node
 
 
 def _strings(node) -> set[str]:
