@@ -46,8 +46,10 @@ def soft_returns(rewards: Tensor, values: Tensor, mask: Tensor, temperature: flo
 def _mix(value: Tensor, following: Tensor, temperature: float, lam: float) -> Tensor:
     if lam in (0.0, 1.0) or math.isinf(temperature):
         return (1 - lam) * value + lam * following
-    parts = (value / temperature + math.log(1 - lam), following / temperature + math.log(lam))
-    return temperature * torch.logaddexp(*parts)
+    top = torch.maximum(value, following)
+    # expm1 and log1p: at a temperature far above the values, exp(. / eta) - 1 would be rounding.
+    parts = ((share, torch.expm1((x - top) / temperature)) for share, x in ((1 - lam, value), (lam, following)))
+    return top + temperature * torch.log1p(sum(share * part for share, part in parts))
 
 
 def linex_loss(errors: Tensor, temperature: float, clip: float = 5.0) -> tuple[Tensor, Tensor]:
@@ -62,8 +64,9 @@ def linex_loss(errors: Tensor, temperature: float, clip: float = 5.0) -> tuple[T
         return 0.5 * errors**2, torch.zeros_like(errors)
     scaled = errors / temperature
     inside = scaled.clamp(max=clip)
-    # expm1 keeps the small errors of a large temperature.
-    loss = torch.expm1(inside) - inside + math.expm1(clip) * (scaled - inside)
+    # The difference of two nearly equal numbers where errors are small beside the temperature; there, its series.
+    loss = torch.where(inside.abs() < 1e-2, inside**2 / 2 + inside**3 / 6, torch.expm1(inside) - inside)
+    loss = loss + math.expm1(clip) * (scaled - inside)
     return temperature**2 * loss, (scaled > clip).to(errors.dtype)
 
 

@@ -110,7 +110,8 @@ class ValueFitting:
 
     def _update(self) -> None:
         for parameter in self.parameters:
-            parameter.grad = self.total(parameter.grad)
+            if parameter.grad is not None:
+                parameter.grad = self.total(parameter.grad)
         if self.args.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.args.max_grad_norm)
         self.optimizer.step()
