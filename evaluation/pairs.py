@@ -63,6 +63,19 @@ def write_pairs(config: DictConfig, model, dataset, path: Path) -> Pairs:
     return found
 
 
+def replies(config: DictConfig, model, dataset) -> list[tuple]:
+    """(prompt, reply) of pairs.policies or pairs.files. Raises ValueError for empty replies, and for none."""
+    if config.pairs.policies:
+        found = [(prompt, text) for prompt, texts in _sampled(config, model, dataset) for text in texts]
+    else:
+        found = [(row["prompt"], content_of(row.get("completion") or "")) for _, row in _records(config.pairs.files)]
+    if not found or not all(reply.strip() for _, reply in found):
+        raise ValueError(
+            "replies to revise are missing or empty: give pairs.policies, or pairs.files with completions."
+        )
+    return found[: config.pairs.max_pairs]
+
+
 def _by_gold(pair: Pair, gold) -> Pair:
     """The pair with the label of the gold reward, where there is one."""
     if gold is None:
@@ -121,22 +134,27 @@ def _sample(config: DictConfig, model, tokenizer, policy: str, prompts: list, pa
 
 def _read(files: list[str]) -> Iterator[Pair]:
     """Pairs of files: rows with two replies are pairs, rows with one are paired with the others of their prompt."""
-    replies: dict[str, tuple[object, list[str]]] = {}
+    alone: dict[str, tuple[object, list[str]]] = {}
+    for _, row in _records(files):
+        pair = _pair(row)
+        if pair is not None:
+            yield pair
+        else:
+            alone.setdefault(as_text(row["prompt"]), (row["prompt"], []))[1].append(content_of(row["completion"]))
+    yield from _paired(alone.values())
+
+
+def _records(files: list[str]) -> Iterator[tuple[str, dict]]:
+    """(place, row) of files and folders. Raises ValueError for a row that holds no reply."""
     for file in files:
         for name, path in reading.local_files(file).items():
             for where, row in reading.local_records(name, path):
-                if not isinstance(row, dict) or "prompt" not in row:
+                if not isinstance(row, dict) or "prompt" not in row or not ("completion" in row or _pair(row)):
                     raise ValueError(
                         f"pairs.files={file}, {where}: a row has a prompt, and chosen and rejected, first and "
                         "second, or completion."
                     )
-                pair = _pair(row)
-                if pair is not None:
-                    yield pair
-                else:
-                    text = content_of(row.get("completion") or "")
-                    replies.setdefault(as_text(row["prompt"]), (row["prompt"], []))[1].append(text)
-    yield from _paired(replies.values())
+                yield where, row
 
 
 def _pair(row: dict) -> Pair | None:

@@ -23,8 +23,8 @@ PACKAGES = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "d
 # What decides a stage's result; where it goes, and how it is reported, does not.
 TRAINING = ("name", "seed", "view", "trainer", "args", "evaluate", "model", "dataset")
 SAMPLING = ("name", "seed", "policy", "reference", "samples", "args", "model", "dataset", "reward")
-LABELLING = ("name", "seed", "pairs", "labeller", "labelling", "args", "model", "dataset")
-# Of a labeller's client: how fast it asks, what it may spend and where it keeps the answers.
+LABELLING = ("name", "seed", "pairs", "labeller", "reviser", "labelling", "args", "model", "dataset")
+# Of a client: how fast it asks, what it may spend and where it keeps the answers.
 ASKING = {"record", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "attempts", "budget_usd"}
 ASKING |= {"budget_tokens", "prices", "key_variable"}
 
@@ -62,13 +62,11 @@ def built_folder(config: DictConfig) -> Path:
 
 def fingerprint(config: DictConfig) -> str:
     """SHA-256 (16 hex digits) of configuration, data, models, code, package versions and number of processes."""
-    resolved = OmegaConf.to_container(config, resolve=True)
+    resolved = _without(OmegaConf.to_container(config, resolve=True), ASKING)
     keys, code = (SAMPLING, "evaluation.generation") if "policy" in resolved else (TRAINING, "rlhf_trl_ext.training")
     if "pairs" in resolved and "trainer" not in resolved:
         keys, code = LABELLING, "evaluation.labels"
     decides = {key: resolved.get(key) for key in keys}
-    if "labeller" in decides:
-        decides["labeller"] = _without(decides["labeller"], ASKING)
     args = decides["args"] or {}
     for incidental in ("report_to", "run_name", "logging_dir", "disable_tqdm"):
         args.pop(incidental, None)

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 from accelerate import PartialState
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from transformers.trainer_utils import get_last_checkpoint
 
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
-from rlhf_trl_ext.checks import build, check, stated
+from rlhf_trl_ext.checks import build, stated
 from rlhf_trl_ext.stages import Stage, built_folder, exclusive
 
 logger = logging.getLogger(__name__)
@@ -31,13 +30,13 @@ def train(config: DictConfig) -> dict:
         return stage.result
     run_name = config.args.get("run_name") or stage.folder.name
     args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name)
-    check(config.trainer, "trainer")
+    trainer = build(config.trainer, "trainer")
     model, dataset = build(config.model, "model"), build(config.dataset, "dataset")
     with exclusive(stage.folder):
-        return stage.result or _run(stage, args, model, dataset)
+        return stage.result or _run(stage, args, trainer, model, dataset)
 
 
-def _run(stage: Stage, args, model, dataset) -> dict:
+def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     config, state = stage.config, PartialState()
     if state.is_main_process:
         stage.begin()
@@ -51,7 +50,7 @@ def _run(stage: Stage, args, model, dataset) -> dict:
     if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")
     recorder = MetricsRecorder(stage.folder)
-    trainer = instantiate(config.trainer, _convert_="all")(
+    trainer = trainer(
         model=checkpoint,
         args=args,
         train_dataset=train_dataset,

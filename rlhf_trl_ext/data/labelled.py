@@ -93,7 +93,7 @@ class Labelled:
     def _label(self, record: dict, view: str) -> dict | None:
         """One row in a view; None below least_p."""
         prompt = typed_field(record, "prompt", list)
-        row = schema.pair(prompt + typed_field(record, "chosen", list), prompt + typed_field(record, "rejected", list))
+        row = {"prompt": prompt, "chosen": _reply(record, "chosen"), "rejected": _reply(record, "rejected")}
         p_chosen = typed_field(record, "p_chosen", int, float)
         if not 0.5 <= p_chosen <= 1:
             raise BadRow("p_chosen is outside [0.5, 1]")
@@ -105,3 +105,11 @@ class Labelled:
         if self.margin_scale is not None:
             margin = {"margin": self.margin_scale * float(typed_field(record, "margin", int, float))}
         return {**row, "p_chosen": float(p_chosen), **margin}
+
+
+def _reply(record: dict, name: str) -> list:
+    """One assistant turn, which may be empty, since policies write such. Raises BadRow for anything else."""
+    turns = typed_field(record, name, list)
+    if len(turns) != 1 or not isinstance(turns[0], dict) or turns[0].get("role") != "assistant":
+        raise BadRow(f"wrong type: {name} is no assistant's turn")
+    return [schema.assistant(typed_field(turns[0], "content", str))]
