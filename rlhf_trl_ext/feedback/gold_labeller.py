@@ -9,10 +9,10 @@ from rlhf_trl_ext.rewards.gold import GoldReward
 class GoldLabeller(Labeller):
     """The gold reward's verdict, spoilt by noise and a liking for what stands first.
 
-    `p = (1 - b) c + b`: with probability b (position_bias) it names what stands first, otherwise it is sure to `c` of
-    its own verdict. That verdict is wrong for a share `noise` of the pairs, the same ones in both orders, and
-    `c = 1 - noise` where the verdict is for the first, noise where it is against it, 1/2 where gold ties.
-    logprobs: the answer is p; false: the answer is 0 or 1, drawn with p, as of an endpoint that gives a word only.
+    With probability b (position_bias) it names what stands first, otherwise its own verdict, which is wrong for a share
+    `noise` of the pairs, the same ones in both orders. logprobs: it knows how often it errs, and the answer is
+    `p = (1 - b) c + b`, c being 1 - noise where its verdict is for the first, noise where it is against it, 1/2 where
+    gold ties. Without, the answer is a word: 0 or 1, drawn with p for c = 1, 0 or 1/2.
     All draws are hashes of seed and pair, so that order and repetition do not matter.
     Raises ValueError for a noise outside [0, 0.5) or a position_bias outside [0, 1].
     """
@@ -31,7 +31,8 @@ class GoldLabeller(Labeller):
         sure = 0.5
         if first != second:
             right = self._draw("noise", display.identity) >= self.noise
-            sure = 1 - self.noise if (first > second) == right else self.noise
+            doubt = self.noise if self.logprobs else 0.0
+            sure = 1 - doubt if (first > second) == right else doubt
         p = (1 - self.position_bias) * sure + self.position_bias
         if self.logprobs:
             return Opinion(p)
