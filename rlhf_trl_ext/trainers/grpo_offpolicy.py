@@ -75,7 +75,6 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
             raise ValueError(
                 f"buffer_size={args.buffer_size}: replay_data holds {len(self._past)} groups; make it larger."
             )
-        self._min_buffer = groups if args.min_buffer is None else args.min_buffer
 
     def _generate_and_score_completions(self, inputs):
         batch = super()._generate_and_score_completions(inputs)
@@ -116,7 +115,7 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
 
     def _draw(self, room: int) -> tuple[list[Group], int]:
         """At most `room` groups, with replay_mode=add equally many on all processes; and the most on any process."""
-        ready = len(self.buffer) if len(self.buffer) >= self._min_buffer else 0
+        ready = len(self.buffer) if len(self.buffer) >= self.args.min_buffer else 0
         count = min(self._wanted, room, ready)
         counts = self.accelerator.gather(torch.tensor([count], device=self.accelerator.device))
         if self.args.replay_mode == "add":

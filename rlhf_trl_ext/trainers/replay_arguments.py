@@ -26,9 +26,7 @@ class ReplayArguments:
     replay_ratio: float = number(1.0, 0, 8, "Groups replayed for each fresh one; 0 is TRL's GRPO.")
     replay_mode: str = choice(MODES, "add: to the batch. fill: in place of fresh groups whose rewards are equal.")
     buffer_size: int = number(512, 1, math.inf, "Groups kept by each process, at most.")
-    min_buffer: int | None = number(
-        None, 0, math.inf, "Groups kept before any is replayed; null: as many as a batch has."
-    )
+    min_buffer: int = number(1, 1, math.inf, "Groups that a process keeps before any is replayed.")
     max_staleness: int = number(4, 1, math.inf, "Age after which a group is dropped, in generation batches.")
     max_uses: int = number(2, 1, math.inf, "How often one group is replayed.")
     replay_strategy: str = choice(STRATEGIES, "Which groups are likely to be drawn, see ReplayBuffer.")

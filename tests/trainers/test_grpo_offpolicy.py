@@ -129,7 +129,7 @@ def test_training_moves_weights_and_reports(offpolicy, logged, weights):
 
 
 def test_fill_replaces_groups_of_equal_rewards_and_no_others(offpolicy, logged):
-    trainer = offpolicy(reward_funcs=half_equal, replay_mode="fill", min_buffer=1, max_staleness=1, max_uses=1)
+    trainer = offpolicy(reward_funcs=half_equal, replay_mode="fill", max_staleness=1, max_uses=1)
     seen = watch(trainer)
     trainer.train()
     # of each batch's two groups only the first can teach: keys 2, 4, 6, 8

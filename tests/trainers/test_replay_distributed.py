@@ -23,7 +23,6 @@ SETTINGS = {
     "num_generations": 4,
     "max_completion_length": 8,
     "max_steps": 4,
-    "min_buffer": 1,
     "learning_rate": 1e-3,
     "adam_epsilon": 1e-5,
 }
