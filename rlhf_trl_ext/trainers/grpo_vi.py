@@ -1,15 +1,13 @@
 """GRPO-VI: GRPO whose advantages come from fitted soft value iteration over the prefixes of its completions.
 
-The name and the definition are this project's own; no publication has them. With R the reward of a completion, V the
-critic and eta the temperature, for every batch of groups:
+Name and definition are this project's own; no publication has them. For every batch of groups, with critic V:
 1. `delta_t = V(s_{t+1}) - V(s_t)`, at the last token `R - V(s_t)`, and `A^VI_t = sum_{l >= t} lambda^(l - t) delta_l`,
    by the critic as it is before it sees these rewards. Unlike GRPO's, it differs between the tokens of a completion
    and does not vanish where all rewards of a group are equal.
 2. `A_t = (1 - kappa) A^GRPO + kappa w A^VI_t / rms(A^VI)`, w the importance weight of a replayed row; TRL's loss.
 3. The critic makes `vi_sweeps` sweeps of `V <- eta log E exp(return / eta)` over this batch and the last `vi_buffer`
    ones, by LINEX regression on lambda-returns in the space of exp(. / eta) (`functional/value_iteration.py`). A finite
-   eta values a prefix by what can be reached from it rather than by what the policy makes of it, which is right as long
-   as rewards are not noisy.
+   eta values a prefix by what can be reached from it, not by what the policy makes of it: right without reward noise.
 With `vi_adapt` the evidence on the critic (`functional/value_statistics.py: Reliability`) decides how far it is
 followed: kappa becomes `kappa trust`, lambda `1 - (1 - lambda) trust`. An unreliable critic gives GRPO.
 kappa = 0 or no sweeps is GRPO bit for bit; `replay_ratio` above 0 adds off-policy GRPO's replay.
@@ -27,9 +25,10 @@ from rlhf_trl_ext.functional.advantages import length_adaptive_lambda
 from rlhf_trl_ext.functional.masking import last_token
 from rlhf_trl_ext.functional.value_iteration import root_mean_square, segment_starts, value_advantages
 from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
-from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, load_critic, token_states
+from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, load_critic
 from rlhf_trl_ext.trainers.critic_files import PolicyHead, critic_folder, load_critic_weights
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
+from rlhf_trl_ext.trainers.prefix_values import GAINS, PrefixValues, tokens_with
 from rlhf_trl_ext.trainers.replay_records import token_mask
 from rlhf_trl_ext.trainers.value_fitting import FittingArguments, ValueFitting
 
@@ -47,16 +46,15 @@ class GRPOVIConfig(FittingArguments, CriticArguments, OffPolicyGRPOConfig):
     vi_coef: float = field(default=1.0, metadata={"help": "kappa, the share of A^VI in the advantage."})
     vi_lambda: float | str = field(default=0.8, metadata={"help": "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8."})
     vi_adapt: str = field(default="both", metadata={"choices": ADAPTED, "help": "What follows the critic's trust."})
-    vi_warmup: int = field(default=0, metadata={"help": "Batches that the critic learns from before A^VI counts."})
     vi_min_ev: float | None = field(default=None, metadata={"help": "Explained variance below which A^VI is left out."})
     vi_root_anchor: bool = field(default=False, metadata={"help": "Shift values so that V(root) is the group's."})
-    vi_state_stride: int = field(default=1, metadata={"help": "Tokens of a segment, which shares one advantage."})
     vi_state_boundaries: list[str] | None = field(
         default=None, metadata={"help": "Text in a token that ends a segment, a newline say; replaces the stride."}
     )
     vi_value_model: str = field(
         default="model", metadata={"choices": VALUE_MODELS, "help": "head: linear, on the policy's detached states."}
     )
+    vi_token_gains: bool = field(default=True, metadata={"help": "Values are also sums of learnt gains of tokens."})
 
     def __post_init__(self):
         for name, allowed in (("vi_adapt", ADAPTED), ("vi_value_model", VALUE_MODELS)):
@@ -64,9 +62,8 @@ class GRPOVIConfig(FittingArguments, CriticArguments, OffPolicyGRPOConfig):
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}.")
         if not (self.vi_lambda == "auto" or (not isinstance(self.vi_lambda, str) and 0 <= self.vi_lambda <= 1)):
             raise ValueError(f"vi_lambda={self.vi_lambda}: a number from 0 to 1, or auto, is allowed.")
-        if not 0 <= self.vi_coef <= 1 or self.vi_state_stride < 1:
-            found = f"vi_coef={self.vi_coef}, vi_state_stride={self.vi_state_stride}"
-            raise ValueError(f"{found}: a share from 0 to 1, and 1 or more tokens, are allowed.")
+        if not 0 <= self.vi_coef <= 1:
+            raise ValueError(f"vi_coef={self.vi_coef}: a share from 0 to 1 is allowed.")
         if self.vi_value_model == "head" and (self.critic_path or self.critic_shares_base):
             raise ValueError("vi_value_model=head loads no model: leave critic_path and critic_shares_base out.")
         super().__post_init__()
@@ -95,14 +92,16 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
                 critic.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         disable_dropout_in_model(critic)
         self.attach_critic(critic.to(self.accelerator.device), learns_with_policy=False)
-        self.fitting = ValueFitting(critic, self.values, args, self.total, args.per_device_train_batch_size)
-        self.reliability, self.vi_batches, self._ends = Reliability(), 0, None
-        if args.vi_state_boundaries:
-            texts = (self.processing_class.decode([token]) for token in range(len(self.processing_class)))
-            self._ends = torch.tensor([any(end in text for end in args.vi_state_boundaries) for text in texts])
+        self.prefix_values = PrefixValues(self.critic, self.accelerator.unwrap_model(self.model), args.vi_token_gains)
+        if args.critic_path and Path(args.critic_path, GAINS).exists():
+            self.prefix_values.load_gains(args.critic_path)
+        self.fitting = ValueFitting(self.prefix_values, self.values, args, self.total, args.per_device_train_batch_size)
+        self.reliability, self.vi_batches = Reliability(), 0
+        self._ends = tokens_with(args.vi_state_boundaries, self.processing_class)
 
     def values(self, batch):
-        return self.critic(batch["states"]) if "states" in batch else super().values(batch)
+        with self.accelerator.autocast():
+            return self.prefix_values(batch)
 
     def _generate_and_score_completions(self, inputs):
         batch = super()._generate_and_score_completions(inputs)
@@ -122,17 +121,14 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         mask = token_mask(batch)  # (B, T)
         ends = None if self._ends is None else self._ends.to(mask.device)[batch["completion_ids"]]
         starts = segment_starts(mask, self.args.vi_state_stride, ends) * ~batch["rewards"].isnan()[:, None]
-        read = {"rewards": batch["rewards"].nan_to_num(), "value_mask": starts}
+        read = {"rewards": batch["rewards"].nan_to_num(), "value_mask": starts, "token_mask": mask}
+        read |= {name: batch[name] for name in READ}
         if self.args.vi_value_model == "model":
-            return {**read, **{name: batch[name] for name in READ}}
-        policy = self.accelerator.unwrap_model(self.model)
-        policy = policy.get_base_model() if hasattr(policy, "peft_config") else policy
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        parts = zip(*(x.split(self.args.per_device_train_batch_size) for x in (ids, attention)), strict=True)
+            return read
         with self.accelerator.autocast():
-            states = [token_states(policy.base_model, *part, mask.shape[1]) for part in parts]
-        return {**read, "states": torch.cat(states)}
+            parts = zip(*(read[name].split(self.args.per_device_train_batch_size) for name in READ), strict=True)
+            states = [self.prefix_values.states(dict(zip(READ, part, strict=True))) for part in parts]
+        return {name: read[name] for name in read if name not in READ[:2]} | {"states": torch.cat(states)}
 
     @torch.no_grad()
     def _mix(self, batch: dict, values: Tensor, starts: Tensor, temperature: float, fit: dict) -> None:
@@ -181,6 +177,11 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
             self.reliability.load_state(own["reliability"])
             self.fitting.fill(own["buffer"], self.accelerator.device)
 
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.fitting is not None and self.args.should_save:
+            self.prefix_values.save_gains(output_dir or self.args.output_dir)
+
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         if self.fitting is not None and self.args.should_save:
@@ -192,5 +193,7 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
             return
         if not Path(checkpoint, FITTING).exists():
             raise ValueError(f"{checkpoint} has no {FITTING}: it was saved without value iteration; start a new run.")
-        load_critic_weights(self.critic, critic_folder(self.critic, checkpoint))  # DeepSpeed's checkpoints are without
+        folder = critic_folder(self.critic, checkpoint)
+        load_critic_weights(self.critic, folder)  # DeepSpeed's own checkpoints are without
+        self.prefix_values.load_gains(folder)
         self.fitting.load_state(torch.load(Path(checkpoint, FITTING), map_location="cpu", weights_only=True))

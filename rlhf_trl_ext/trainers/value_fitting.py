@@ -26,12 +26,15 @@ class FittingArguments:
     vi_buffer: int = field(default=4, metadata={"help": "Earlier batches that the critic goes on learning from."})
     vi_target_tau: float = field(default=1.0, metadata={"help": "Step of the target network; 1: there is none."})
     vi_linex_clip: float = field(default=5.0, metadata={"help": "Error / eta from which the loss is linear."})
+    vi_warmup: int = field(default=0, metadata={"help": "Batches that the critic learns from before A^VI counts."})
+    vi_state_stride: int = field(default=1, metadata={"help": "Tokens of a segment, which shares one advantage."})
 
     def __post_init__(self):
         if self.vi_temperature != "auto" and (isinstance(self.vi_temperature, str) or self.vi_temperature <= 0):
             raise ValueError(f"vi_temperature={self.vi_temperature}: a number above 0, inf, or auto is allowed.")
         ranges = {"vi_target_lambda": (0, 1), "vi_target_tau": (1e-4, 1), "vi_linex_clip": (1, 20)}
         ranges |= {"vi_sweeps": (0, None), "vi_buffer": (0, None), "vi_sweep_batches": (1, None)}
+        ranges |= {"vi_warmup": (0, None), "vi_state_stride": (1, None)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= (math.inf if high is None else high):
