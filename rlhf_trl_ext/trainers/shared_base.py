@@ -5,6 +5,7 @@ whose frozen parameters are the policy's, not copies: no adapter is ever switche
 checkpointing and several processes work as with separate models.
 """
 
+import contextlib
 import copy
 import itertools
 
@@ -13,6 +14,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import AutoModelForSequenceClassification
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import get_config_model_id
 
 from rlhf_trl_ext.rewards.model import RewardModel
@@ -38,7 +40,9 @@ def classifier_on(policy: PeftModel) -> nn.Module:
             setattr(backbone.get_submodule(parent), child, module.get_base_layer())
     config = copy.deepcopy(base.config)
     config.num_labels = 1
-    with torch.device("meta"):
+    # ZeRO-3 lays out weights as they are made, and cannot on the meta device
+    place = contextlib.nullcontext() if is_deepspeed_zero3_enabled() else torch.device("meta")
+    with torch.random.fork_rng(), place:
         classifier = AutoModelForSequenceClassification.from_config(config)
     setattr(classifier, classifier.base_model_prefix, backbone)
     classifier.score = nn.Linear(classifier.score.in_features, 1, bias=False, dtype=base.dtype, device=base.device)

@@ -42,11 +42,11 @@ def classifier_fixture():
     return classifier
 
 
-def classifier(policy, folder, num_labels=1):
+def classifier(policy, folder, num_labels=1, seed=5):
     """Write the policy with a random classification head to `folder`; returns its path."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    torch.manual_seed(5)
+    torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(policy, num_labels=num_labels)
     model.score.weight.data.normal_()
     model.save_pretrained(folder)

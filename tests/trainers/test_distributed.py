@@ -35,6 +35,7 @@ SETTINGS = {
     "score_center": "reference",
     "score_scale": "reference",
 }
+MODELS = {".": "model", "critic": "model"}
 REWARDS = {"objective/scores", "objective/kl", "objective/rlhf_reward", "loss/value_avg", "val/num_eos_tokens"}
 
 
@@ -61,7 +62,8 @@ def run(policy, reward, folder, how=None, **settings):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((Path(folder) / "log.json").read_text())
-    weights = {part: load_file(Path(folder, "out", part, "model.safetensors")) for part in (".", "critic")}
+    parts = {".": "adapter_model", "critic/adapter": "adapter_model"} if settings.get("lora") else MODELS
+    weights = {part: load_file(Path(folder, "out", part, f"{name}.safetensors")) for part, name in parts.items()}
     return record, weights
 
 
@@ -99,3 +101,19 @@ def test_two_processes_equal_one_and_resume(policy, reward, alone, tmp_path, how
     assert [row["loss"] for row in resumed["log"][:-1]] == [row["loss"] for row in record["log"][:-1]]
     assert largest_difference(weights, again) == 0
     assert all(torch.isfinite(value).all() for value in again["critic"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [False, True], ids=["separate bases", "one base"])
+@pytest.mark.parametrize("how", LAUNCH)
+def test_adapters_in_two_processes_equal_those_in_one(policy, reward, tmp_path, how, shares):
+    # a reward model is no adapter, so that a critic on the policy's base starts with a head of zeros
+    settings = {"lora": True, "critic_shares_base": shares, "max_steps": 2, "save_strategy": "no"}
+    settings |= {"critic_path": None} if shares else {}
+    alone, weights = run(policy, reward, tmp_path / "one", **settings)
+    record, others = run(policy, reward, tmp_path / "two", how, **settings)
+    assert (alone["world_size"], record["world_size"]) == (1, 2)
+    print(how, "differs from one process by", largest_difference(weights, others))
+    assert largest_difference(weights, others) <= 1e-5
+    assert any(value.abs().max() > 0 for name, value in weights["."].items() if "lora_B" in name)  # B starts at 0
+    assert any(value.abs().max() > 0 for name, value in weights["critic/adapter"].items() if "lora_B" in name)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, LoraConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
 from rlhf_trl_ext.trainers.shared_base import AdapterReward, classifier_on
 
@@ -103,6 +103,18 @@ def test_reference_is_the_policy_with_its_adapter_off(make, logged):
     trainer.train()
     divergence = [row["objective/kl"] for row in logged(trainer) if "objective/kl" in row]
     assert abs(divergence[0]) < 1e-5 and abs(divergence[1]) > 1e-3
+
+
+def test_quantised_bases_learn_by_their_adapters(ppo, policy, weights):
+    pytest.importorskip("bitsandbytes", reason="pip install '.[quantization]'")
+    four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    trainer = ppo(trainer_arguments={"peft_config": lora(), "quantization_config": four_bits})
+    for model in (trainer.model, trainer.critic):
+        assert model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.dtype == torch.uint8
+    before = weights(trainer.model)
+    trainer.train()
+    for name, value in weights(trainer.model).items():
+        assert ("lora_" in name or "modules_to_save" in name) != torch.equal(value, before[name]), name
 
 
 def test_refusals(ppo, make, reward, policy):

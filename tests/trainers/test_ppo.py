@@ -1,8 +1,11 @@
+import json
 import math
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from rlhf_trl_ext.rewards.ensemble import RewardEnsemble
 
 TRL_NAMES = [
     "objective/kl",
@@ -225,3 +228,23 @@ def test_activation_checkpointing_reaches_the_critic_and_changes_nothing(ppo, we
     assert any(getattr(module, "gradient_checkpointing", False) for module in runs[1].critic.modules())
     for name, value in weights(runs[1].model).items():
         torch.testing.assert_close(value, weights(runs[0].model)[name], rtol=0, atol=1e-6)
+
+
+def test_ensemble_of_reward_models_with_its_disagreement_logged(ppo, reward, policy, classifier, tmp_path, logged):
+    second = classifier(policy, tmp_path / "second", seed=6)
+    rows = [{"prompt": [{"role": "user", "content": "lamp"}], "completion": f"desk {i}"} for i in range(8)]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ensemble = RewardEnsemble([reward, second], str(tmp_path / "samples.jsonl"), mode="worst")
+    trainer = ppo(reward_funcs=ensemble, max_steps=1, missing_eos_penalty=0.0)
+    trainer.train()
+    row = logged(trainer)[0]
+    assert row["ensemble/std"] > 0 and row["rewards/reward_ensemble/mean"] == pytest.approx(row["objective/scores"])
+
+
+def test_length_adaptive_lambda_changes_advantages_and_makes_returns_unbiased(ppo):
+    trainer = ppo(length_adaptive_lambda=True, max_steps=1, kl_coef=0.0, missing_eos_penalty=0.0)
+    trainer.train()
+    for batch in trainer._buffered_inputs:
+        mask = batch["value_mask"]
+        # lambda is 1 for the returns: without KL they are the score at every token
+        assert torch.allclose(batch["returns"] * mask, batch["returns"][:, :1] * mask, atol=1e-5)

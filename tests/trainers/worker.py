@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoTokenizer
 
 from rlhf_trl_ext.trainers.ppo import PPOConfig, PPOTrainer
@@ -36,12 +37,14 @@ def score(completion_ids, **kwargs):
 
 def main(policy: str, reward: str, folder: str, settings: str) -> None:
     settings = json.loads(settings)
-    resume = settings.pop("resume", None)
-    args = PPOConfig(output_dir=folder, critic_path=reward, **settings)
+    resume, adapters = settings.pop("resume", None), settings.pop("lora", False)
+    args = PPOConfig(output_dir=folder, **{"critic_path": reward, **settings})
     words = [f"lamp {'desk ' * (i % 5)}{i}" for i in range(24)]
     prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": text}]} for text in words])
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    trainer = PPOTrainer(policy, score, args, train_dataset=prompts, processing_class=tokenizer, rollout_func=roll_out)
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if adapters else None
+    extra = {"processing_class": tokenizer, "rollout_func": roll_out, "peft_config": lora}
+    trainer = PPOTrainer(policy, score, args, train_dataset=prompts, **extra)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(f"{folder}/out")
     if trainer.accelerator.is_main_process:
