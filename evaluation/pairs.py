@@ -52,10 +52,11 @@ def write_pairs(config: DictConfig, model, dataset, path: Path) -> Pairs:
             tokenizer = model.tokenizer(model.checkpoint(built_folder(config)))
             rows = dataset.load("preferences", config.pairs.split, tokenizer)
         pairs = (Pair(r["prompt"], content_of(r["chosen"]), content_of(r["rejected"]), 1.0) for r in rows)
+    gold = None if config.pairs.files else getattr(dataset, "gold", None)
     partial = path.with_suffix(".partial")
     with partial.open("w") as file:
         for pair in itertools.islice(pairs, config.pairs.max_pairs):
-            file.write(json.dumps(_by_gold(pair, getattr(dataset, "gold", None)).ordered()._asdict()) + "\n")
+            file.write(json.dumps(_by_gold(pair, gold).ordered()._asdict()) + "\n")
     os.replace(partial, path)
     found = Pairs(path)
     if not found.count:

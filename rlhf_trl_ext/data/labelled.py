@@ -49,11 +49,14 @@ class Labelled:
         """Rows in TRL's columns, those of labels with p_chosen, and margin where it is wanted."""
         from datasets import Dataset
 
-        if self.rest is not None and (split != "train" or not self._holds(view)):
+        of_rest = split != "train" or (view != "preferences" and not self._holds(view))
+        if self.rest is not None and of_rest:
             return self.rest.load(view, split, tokenizer)
         if self.path is None:
             raise ValueError("dataset.path has no value: give the labels.jsonl that launchers.label wrote.")
         name = "demonstrations" if view == "demonstrations" and self._holds(view) else "preferences"
+        if not self._holds(name):
+            raise ValueError(f"path={self.path} holds no {FILES[name]}: write it with launchers.label or revise.")
         found = [row for row in self._rows(view, name) if self.rest is not None or self._bucket(row) == split]
         if not found:
             raise ValueError(f"path={self.path} has no {view} for split={split}: label more, or lower dataset.least_p.")

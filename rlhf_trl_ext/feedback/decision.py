@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from rlhf_trl_ext.feedback.prompt import Prompt
 from rlhf_trl_ext.feedback.question import Answer, Question, Unusable
-from rlhf_trl_ext.models.loading import template
 
 MEANING = {"first": "{0} is better", "second": "{1} is better", "tie": "both are equally good"}
 
@@ -60,7 +59,11 @@ class LocalDecisions:
     ):
         self.model, self.prompt, self.where = model, prompt, where
         self.options = {"dtype": dtype, "device": device}
-        self.chat_template = template(chat_template) if chat_template else None
+        self.chat_template = None
+        if chat_template:
+            from rlhf_trl_ext.models.loading import template  # imports TRL
+
+            self.chat_template = template(chat_template)
 
     def __call__(self, material: str) -> tuple[dict[str, float], float | None]:
         """Probability of each option, and the share of the next token's whole distribution that the labels have.

@@ -85,9 +85,7 @@ class PairLabeller(Labeller):
         if self.prompt.kind != "pair":
             raise ValueError(f"prompt={prompt} scores single replies: give one that compares, such as helpfulness.")
         if ("{principle}" in self.prompt.show) != (constitution is not None):
-            raise ValueError(
-                f"prompt={prompt}: a constitution is needed where it has {{principle}}, and only there."
-            )
+            raise ValueError(f"prompt={prompt}: a constitution is needed where it has {{principle}}, and only there.")
         if constitution is not None and not 1 <= principles <= len(constitution.principles):
             raise ValueError(f"principles={principles}: give 1 to {len(constitution.principles)}.")
         self.examples = _worked(self.prompt, examples) if examples else ""

@@ -17,8 +17,9 @@ def billed(error: BaseException) -> bool:
 
 def told(error: Exception) -> str:
     """An error in a few words: the status and the first 200 characters of what the endpoint says."""
-    status = getattr(error, "status_code", "")
-    return " ".join(f"{status} {error}".split())[:200]
+    status, body = getattr(error, "status_code", ""), getattr(error, "body", None)
+    more = "" if body is None or ("error" in str(error).lower() and "{" in str(error)) else body
+    return " ".join(f"{status} {error} {more}".split())[:200]
 
 
 def wait(error: Exception, attempt: int) -> float:
