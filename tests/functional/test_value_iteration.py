@@ -1,0 +1,244 @@
+import itertools
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rlhf_trl_ext.functional import value_iteration
+from rlhf_trl_ext.functional.advantages import gae
+from rlhf_trl_ext.functional.value_iteration import (
+    linex_loss,
+    segment_starts,
+    soft_mean,
+    soft_returns,
+    spread,
+    value_advantages,
+)
+from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, thirds, value_statistics
+
+VOCABULARY, HORIZON = 3, 4
+TEMPERATURES = (0.2, 0.5, math.inf)
+
+
+def tree(seed=0):
+    """An enumerable problem: all leaves as tokens `(81, 4)`, their states, log-probabilities and rewards 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    leaves = torch.tensor(list(itertools.product(range(VOCABULARY), repeat=HORIZON)))
+    logits = 0.7 * torch.randn(40, VOCABULARY, generator=generator).double()  # 1 + 3 + 9 + 27 states
+    prefixes = [sum(VOCABULARY**i for i in range(t)) for t in range(HORIZON)]  # where the states of depth t begin
+    states = torch.stack([prefixes[t] + number(leaves[:, :t]) for t in range(HORIZON)], dim=1)  # (81, 4)
+    logprobs = logits.log_softmax(-1)[states].gather(2, leaves[..., None])[..., 0]
+    rewards = torch.rand(len(leaves), generator=generator).round().double()
+    return leaves, states, logprobs, rewards
+
+
+def number(tokens):
+    powers = VOCABULARY ** torch.arange(tokens.shape[1]).flip(0)
+    return (tokens * powers).sum(dim=1)
+
+
+def backed_up(states, logprobs, rewards, temperature, start=0.0, sweeps=HORIZON):
+    """`sweeps` applications of the operator to V = start by enumeration; V `(40,)`."""
+    values = torch.full((int(states.max()) + 1,), float(start)).double()
+    for _ in range(sweeps):
+        new = values.clone()
+        for t in range(HORIZON):
+            following = rewards if t == HORIZON - 1 else values[states[:, t + 1]]
+            for state in states[:, t].unique():
+                rows = (states[:, t] == state).nonzero()[:, 0]
+                # one row for each action: the others differ only later
+                step = VOCABULARY ** (HORIZON - 1 - t)
+                rows = rows[::step]
+                weights = logprobs[rows, t]
+                if math.isinf(temperature):
+                    new[state] = (weights.exp() * following[rows]).sum()
+                else:
+                    new[state] = temperature * torch.logsumexp(weights + following[rows] / temperature, 0)
+        values = new
+    return values
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_fixed_point_is_the_soft_mean_of_rewards_and_as_many_sweeps_as_tokens_reach_it(temperature):
+    _, states, logprobs, rewards = tree()
+    total = logprobs.sum(1)
+    if math.isinf(temperature):
+        root = (total.exp() * rewards).sum()
+    else:
+        root = temperature * torch.logsumexp(total + rewards / temperature, 0)
+    errors = [
+        (
+            backed_up(states, logprobs, rewards, temperature, start, sweeps)
+            - backed_up(states, logprobs, rewards, temperature)
+        )
+        .abs()
+        .max()
+        for start, sweeps in ((3.0, 1), (3.0, 2), (3.0, 3), (3.0, 4))
+    ]
+    assert backed_up(states, logprobs, rewards, temperature)[0] == pytest.approx(root.item(), abs=1e-12)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(errors)) and errors[-1] < 1e-12 < errors[-2]
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_backup_over_the_tree_of_a_group_is_the_soft_mean_of_the_leaves_below(temperature):
+    # Each node's children as often as the group has them: 2 leaves below the first child, 1 below the second.
+    leaves = torch.tensor([0.1, 0.7, 0.4]).double()
+    weights = torch.tensor([2 / 3, 1 / 3], dtype=torch.double)
+    children = torch.stack([soft_mean(leaves[:2], temperature), leaves[2]])
+    if math.isinf(temperature):
+        root = (weights * children).sum()
+    else:
+        root = temperature * torch.logsumexp(weights.log() + children / temperature, 0)
+    assert soft_mean(leaves, temperature) == pytest.approx(root.item(), abs=1e-12)
+
+
+def test_soft_advantage_is_the_greedy_step_and_is_normalised():
+    _, states, logprobs, rewards = tree()
+    values = backed_up(states, logprobs, rewards, 0.2)
+    for t in range(HORIZON):
+        following = rewards if t == HORIZON - 1 else values[states[:, t + 1]]
+        rows = (states[:, t] == states[0, t]).nonzero()[:: VOCABULARY ** (HORIZON - 1 - t), 0]
+        improved = logprobs[rows, t].exp() * ((following[rows] - values[states[rows, t]]) / 0.2).exp()
+        assert improved.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_linex_is_least_at_the_soft_mean_and_tends_to_half_the_square():
+    targets = torch.tensor([0.0, 0.3, 1.0]).double()
+    best = soft_mean(targets, 0.3)
+
+    def slope(value):
+        value = value.clone().requires_grad_()
+        return torch.autograd.grad(linex_loss(targets - value, 0.3)[0].mean(), value)[0].item()
+
+    assert abs(slope(best)) < 1e-12 and slope(best - 0.01) < -1e-4 and slope(best + 0.01) > 1e-4  # it is convex
+    errors = torch.tensor([-0.5, -1e-3, 0.0, 1e-3, 0.5])
+    for temperature in (1e4, 1e9):  # in single precision too
+        torch.testing.assert_close(linex_loss(errors, temperature)[0], errors**2 / 2, rtol=1e-3, atol=0)
+
+
+def test_linex_goes_on_along_its_tangent():
+    errors = torch.tensor([0.5, 2.0, 7.0], requires_grad=True)  # eta 0.2, clip 5: linear from 1 on
+    loss, clipped = linex_loss(errors, 0.2, clip=5.0)
+    assert clipped.tolist() == [0, 1, 1]
+    assert (loss[2] - loss[1]).item() == pytest.approx(5 * 0.2 * math.expm1(5), rel=1e-5)
+    loss.sum().backward()
+    torch.testing.assert_close(errors.grad, 0.2 * torch.tensor([math.expm1(2.5), math.expm1(5), math.expm1(5)]))
+
+
+def test_returns_mix_in_exponential_space_and_skip_holes():
+    # Values 9, 0.5, 9 (a hole), 0.2; reward 1; eta 0.5, lambda 0.75: last G = 1.
+    values, mask = torch.tensor([[9.0, 0.5, 9.0, 0.2]]), torch.tensor([[1, 1, 0, 1]])
+    second = 0.5 * math.log(0.25 * math.exp(0.2 / 0.5) + 0.75 * math.exp(1 / 0.5))
+    first = 0.5 * math.log(0.25 * math.exp(0.5 / 0.5) + 0.75 * math.exp(second / 0.5))
+    found = soft_returns(torch.tensor([1.0]), values, mask, 0.5, 0.75)
+    torch.testing.assert_close(found, torch.tensor([[first, second, 0.0, 1.0]]))
+    for temperature in (0.5, math.inf):  # without bootstrap the reward, with nothing else the next value
+        assert soft_returns(torch.tensor([1.0]), values, mask, temperature, 1.0).tolist() == [[1, 1, 0, 1]]
+        torch.testing.assert_close(
+            soft_returns(torch.tensor([1.0]), values, mask, temperature, 0.0), torch.tensor([[0.5, 0.2, 0.0, 1.0]])
+        )
+    # At a temperature far above the values: the arithmetic mean, also in single precision.
+    limit = soft_returns(torch.tensor([1.0]), values, mask, math.inf, 0.75)
+    torch.testing.assert_close(soft_returns(torch.tensor([1.0]), values, mask, 1e9, 0.75), limit, rtol=0, atol=1e-5)
+
+
+def test_advantages_sum_the_differences_of_values():
+    rewards, values, mask = torch.tensor([1.0]), torch.tensor([[0.2, 0.5, 0.4]]), torch.ones(1, 3)
+    # delta: 0.3, -0.1, 0.6; lambda 0.5: 0.6, -0.1 + 0.3, 0.3 + 0.1
+    found = value_advantages(rewards, values, mask, mask, 0.5)
+    torch.testing.assert_close(found, torch.tensor([[0.4, 0.2, 0.6]]))
+    # lambda 1: what is still missing from the reward
+    torch.testing.assert_close(value_advantages(rewards, values, mask, mask, 1.0), rewards[:, None] - values)
+    direct = gae(torch.tensor([[0.0, 0.0, 1.0]]), values, mask, 1.0, 0.5)[0]
+    assert torch.equal(found, direct)
+    # segments of two tokens: delta 0.4 - 0.2 and 1 - 0.4, shared
+    starts = segment_starts(mask, 2)
+    expected = torch.tensor([[0.2 + 0.3, 0.2 + 0.3, 0.6]])
+    torch.testing.assert_close(value_advantages(rewards, values, starts, mask, 0.5), expected)
+
+
+def test_a_constant_value_with_the_root_at_the_group_mean_is_grpo_unscaled():
+    rewards = torch.tensor([0.0, 1.0, 1.0, 0.5])
+    means = group_statistics(rewards, 4, math.inf)[0]
+    values = means[:, None].expand(4, 3)
+    mask = torch.ones(4, 3)
+    for lam in (0.0, 0.5, 1.0):
+        found = value_advantages(rewards, values, mask, mask, lam)
+        torch.testing.assert_close(found[:, -1], rewards - means)
+    torch.testing.assert_close(found, (rewards - means)[:, None].expand(4, 3))
+
+
+def test_segments():
+    mask = torch.tensor([[1, 1, 0, 1, 1, 1], [0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    assert segment_starts(mask, 2).tolist() == [[1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0], [0] * 6]
+    ends = torch.tensor([[0, 1, 1, 0, 1, 1], [1, 0, 0, 0, 0, 0], [1] * 6]).bool()
+    assert segment_starts(mask, 1, ends).tolist() == [[1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0], [0] * 6]
+    values = torch.tensor([[5.0, 0, 0, 7, 0, 8], [0, 3.0, 0, 0, 0, 0], [0.0] * 6])
+    expected = [[5, 5, 0, 7, 7, 8], [0, 3, 3, 0, 0, 0], [0] * 6]
+    assert spread(values, segment_starts(mask, 2), mask).tolist() == expected
+
+
+def test_reliability_tells_noise_and_ignorance_from_knowledge():
+    generator = torch.Generator().manual_seed(0)
+    skill = torch.randn(4000, generator=generator)
+    for noise, knows, trust in ((0.0, 1.0, 1.0), (1.0, 1.0, 0.5), (0.0, 0.0, 0.0)):
+        rewards = 3 + skill + noise * torch.randn(4000, generator=generator)
+        found = Reliability()
+        assert found.trust == 0 and math.isinf(found.temperature())
+        found.observe(rewards, 7 + knows * skill, 8)
+        # R - V varies by the noise, or by all of R where nothing is known.
+        assert found.trust == pytest.approx(trust, abs=0.05)
+        assert found.noise == pytest.approx(noise if knows else 1, abs=0.05)
+        spread_of_rewards = (rewards.max() - rewards.min()).item()
+        assert found.temperature() == pytest.approx(max(0.2 * spread_of_rewards, 2 * found.noise))
+    flat = Reliability()
+    flat.observe(torch.tensor([1.0, 1.0, torch.nan, 1.0]), torch.zeros(4), 2)
+    assert flat.trust == 0 and math.isinf(flat.temperature()) and flat.noise == 0
+    flat.observe(torch.full((4,), torch.nan), torch.zeros(4), 2)
+    assert flat.low == flat.high == 1
+
+
+def test_statistics_by_hand():
+    mask = torch.tensor([[1.0, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0, 0]])
+    assert thirds(mask)[0, :6].tolist() == [0, 0, 1, 1, 2, 2] and thirds(mask)[1, :3].tolist() == [0, 1, 2]
+    rewards = torch.tensor([1.0, 0.0])
+    values = rewards[:, None].expand(2, 7) * mask
+    shown = value_statistics(
+        values, rewards, values - 0.5, values, mask, torch.tensor([0.5, 0.5]), torch.tensor([False, True])
+    )
+    assert shown["explained_variance"] == 1 and shown["explained_variance_last_third"] == 1
+    assert shown["value_mean"] == pytest.approx(6 / 9) and shown["value_root_minus_group_mean"] == 0
+    assert shown["signal_zero_std_groups"] == 1 and shown["correlation_with_grpo"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("temperature", "arithmetic"), [(0.2, False), (0.5, False), (math.inf, False), (0.2, True)], ids=str
+)
+def test_fitted_values_are_those_of_exact_dynamic_programming(temperature, arithmetic, monkeypatch):
+    from rlhf_trl_ext.trainers.value_fitting import ValueFitting
+
+    if arithmetic:
+        monkeypatch.setattr(
+            value_iteration, "_mix", lambda value, following, eta, lam: (1 - lam) * value + lam * following
+        )
+    _, states, logprobs, rewards = tree()
+    exact = backed_up(states, logprobs, rewards, temperature)
+    torch.manual_seed(1)
+    features = torch.randn(40, 32)  # of the states; the critic must tell them apart by a network
+    critic = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
+    settings = {"critic_learning_rate": 1e-2, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+    settings |= {"vi_target_tau": 0.2, "vi_target_lambda": 0.9, "vi_buffer": 0, "vi_linex_clip": 5.0, "seed": 0}
+    args = SimpleNamespace(**settings, vi_sweeps=1, vi_sweep_batches=None, max_grad_norm=1.0)
+    fitting = ValueFitting(critic, lambda batch: critic(batch["states"])[..., 0], args, lambda x: x, 256)
+    generator = torch.Generator().manual_seed(2)
+    for step in range(1500):
+        fitting.optimizer.param_groups[0]["lr"] = 1e-2 * 0.5 * (1 + math.cos(math.pi * step / 1500)) + 1e-5
+        rows = torch.multinomial(logprobs.sum(1).exp(), 256, replacement=True, generator=generator)
+        batch = {"states": features[states[rows]], "rewards": rewards[rows].float(), "value_mask": torch.ones(256, 4)}
+        fitting.step(batch, temperature)
+    visits = torch.zeros(40).double().index_add(0, states.flatten(), logprobs.sum(1).exp().repeat_interleave(4)) / 4
+    error = ((critic(features)[:, 0].detach() - exact) ** 2 * visits).sum().sqrt().item()
+    print(f"RMSE at temperature {temperature}, arithmetic {arithmetic}: {error:.4f}")
+    assert error > 0.02 if arithmetic else error < 0.02
