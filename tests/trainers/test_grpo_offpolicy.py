@@ -194,7 +194,7 @@ def test_evaluation_neither_replays_nor_stores(offpolicy):
     assert (now, kept) == (trainer.buffer.now, [(group.key, group.uses) for group in trainer.buffer.groups])
 
 
-@pytest.mark.parametrize("step", [3, 4], ids=["within a sampled batch", "between two"])
+@pytest.mark.parametrize("step", [3, pytest.param(4, marks=pytest.mark.slow)], ids=["within a batch", "between two"])
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(offpolicy, tmp_path, step, weights, logged):
     settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": None, "beta": 0.1}
     whole = offpolicy(tmp_path / "whole", **settings)
