@@ -117,3 +117,24 @@ def test_adapters_in_two_processes_equal_those_in_one(policy, reward, tmp_path, 
     assert largest_difference(weights, others) <= 1e-5
     assert any(value.abs().max() > 0 for name, value in weights["."].items() if "lora_B" in name)  # B starts at 0
     assert any(value.abs().max() > 0 for name, value in weights["critic/adapter"].items() if "lora_B" in name)
+
+
+@pytest.mark.slow
+def test_value_iteration_in_two_processes_equals_one_and_resumes(policy, reward, tmp_path):
+    settings = {"value_iteration": True, "num_generations": 4, "max_steps": 6, "vi_adapt": "none", "beta": 0.04}
+    settings |= {"vi_temperature": "auto", "vi_target_tau": 0.5, "vi_buffer": 2}
+    alone = run(policy, reward, tmp_path / "alone", **settings)
+    for how in ("ddp", "zero2"):
+        record, weights = run(policy, reward, tmp_path / how, how, **settings)
+        assert record["world_size"] == 2
+        for row, other in zip(alone[0]["log"][:-1], record["log"][:-1], strict=True):
+            names = {name for name in row if name.startswith("vi/") or name in ("kl", "reward")}
+            assert names == {name for name in other if name.startswith("vi/") or name in ("kl", "reward")}
+            for name in names:
+                assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), (how, name, row["step"])
+        print(how, "differs from one process by", largest_difference(alone[1], weights))
+        assert largest_difference(alone[1], weights) <= 1e-5
+        checkpoint = str(tmp_path / how / "checkpoint-3")  # between two samplings
+        resumed, again = run(policy, reward, tmp_path / f"{how}-resumed", how, resume=checkpoint, **settings)
+        assert [row["loss"] for row in resumed["log"][:-1]] == [row["loss"] for row in record["log"][:-1]]
+        assert largest_difference(weights, again) == 0

@@ -1,4 +1,4 @@
-"""A PPO run whose completions depend on the prompts only, so that any number of processes sees the same global batch.
+"""A run of PPO or, with `value_iteration`, GRPO-VI: any number of processes sees the same prompts and completions.
 
 Usage: `worker.py <policy> <reward> <folder> <settings as JSON>`; started alone or by `accelerate launch`. Writes
 `<folder>/log.json` (world size, logged metrics) and the trained model to `<folder>/out`.
@@ -13,6 +13,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer
 
+from rlhf_trl_ext.trainers.grpo_vi import GRPOVIConfig, GRPOVITrainer
 from rlhf_trl_ext.trainers.ppo import PPOConfig, PPOTrainer
 
 LENGTHS = (3, 6, 4, 7)  # of every four rows, so that all processes have as many tokens
@@ -38,13 +39,17 @@ def score(completion_ids, **kwargs):
 def main(policy: str, reward: str, folder: str, settings: str) -> None:
     settings = json.loads(settings)
     resume, adapters = settings.pop("resume", None), settings.pop("lora", False)
-    args = PPOConfig(output_dir=folder, **{"critic_path": reward, **settings})
+    trainer_class, args_class = PPOTrainer, PPOConfig
+    if settings.pop("value_iteration", False):
+        trainer_class, args_class = GRPOVITrainer, GRPOVIConfig
+        settings = {name: value for name, value in settings.items() if not name.startswith("score_")}
+    args = args_class(output_dir=folder, **{"critic_path": reward, **settings})
     words = [f"lamp {'desk ' * (i % 5)}{i}" for i in range(24)]
     prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": text}]} for text in words])
     tokenizer = AutoTokenizer.from_pretrained(policy)
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM") if adapters else None
     extra = {"processing_class": tokenizer, "rollout_func": roll_out, "peft_config": lora}
-    trainer = PPOTrainer(policy, score, args, train_dataset=prompts, **extra)
+    trainer = trainer_class(policy, score, args, train_dataset=prompts, **extra)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(f"{folder}/out")
     if trainer.accelerator.is_main_process:
