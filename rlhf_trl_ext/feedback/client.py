@@ -1,32 +1,22 @@
 """Asks many questions of an OpenAI-compatible endpoint: bounded, retried, recorded, within a budget."""
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from itertools import chain
-from json import JSONDecodeError
 from typing import Any
 
-from openai import (
-    APIConnectionError,
-    APIError,
-    APIResponseValidationError,
-    AsyncOpenAI,
-    BadRequestError,
-    InternalServerError,
-    RateLimitError,
-)
 from tqdm import tqdm
 
+from rlhf_trl_ext.feedback.connection import Connection, RequestFailed
 from rlhf_trl_ext.feedback.limits import Budget, BudgetReached, Pace, Prices
 from rlhf_trl_ext.feedback.question import Answer, Question, Unusable, usage
 from rlhf_trl_ext.feedback.record import Record
 from rlhf_trl_ext.feedback.retries import billed, told, wait
 from rlhf_trl_ext.feedback.secrets import checked_url, find_key, scrub
 
+OPENAI = "https://api.openai.com/v1"
 LONGEST_WAIT = 600.0  # seconds that an endpoint may ask to wait before the run gives up
 
 
@@ -154,18 +144,15 @@ class Client:
 
     async def _ask(self, queue: Iterator, description: str, total: int | None) -> None:
         secret = find_key(self.key_variable)
-        for name in ("httpx", "httpx2", "httpcore", "httpcore2", "openai"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # a line per request otherwise, and headers at DEBUG
         self._failure = None
-        settings = {"api_key": secret, "base_url": self.base_url, "timeout": self.timeout, "max_retries": 0}
-        async with AsyncOpenAI(**settings) as http:
+        async with Connection(self.base_url or OPENAI, secret, self.timeout) as http:
             with tqdm(total=total, desc=description, unit="answer", mininterval=0.5) as bar:
                 workers = min(self.concurrency, total or self.concurrency)
                 await asyncio.gather(*(self._work(http, queue, bar) for _ in range(workers)))
         if self._failure is not None:
             raise type(self._failure)(scrub(str(self._failure), secret)) from None
 
-    async def _work(self, http: AsyncOpenAI, queue: Iterator, bar: tqdm) -> None:
+    async def _work(self, http: Connection, queue: Iterator, bar: tqdm) -> None:
         """Take questions until none is left, or one of the workers failed."""
         for key, question in queue:
             try:
@@ -183,25 +170,23 @@ class Client:
             bar.set_postfix_str(f"{spent}, {tokens:,} tokens", refresh=False)
             bar.update()
 
-    async def _settle(self, http: AsyncOpenAI, key: str, question: Question) -> None:
+    async def _settle(self, http: Connection, key: str, question: Question) -> None:
         """Ask until there is an answer. Raises EndpointFailed when there will be none."""
         problem = "no attempt"
         for attempt in range(self.attempts):
             without_logprobs = self._without_logprobs
             try:
                 return await self._attempt(http, key, question)
-            except (RateLimitError, InternalServerError, APIConnectionError, Unusable) as error:
-                if getattr(error, "code", None) == "insufficient_quota":
+            except RequestFailed as error:
+                if error.status == 400 and not without_logprobs and "logprobs" in str(error):
+                    self._without_logprobs = True
+                    self.notices.add(f"{self._where()} refuses logprobs: verdicts are read from the text.")
+                    continue
+                if not error.passes:
                     raise EndpointFailed(self._refused(error)) from None
                 problem, seconds = told(error), wait(error, attempt)
-            except BadRequestError as error:
-                if without_logprobs or "logprobs" not in str(error):
-                    raise EndpointFailed(self._refused(error)) from None
-                self._without_logprobs = True
-                self.notices.add(f"{self._where()} refuses logprobs: verdicts are read from the text.")
-                continue
-            except APIError as error:
-                raise EndpointFailed(self._refused(error)) from None
+            except Unusable as error:
+                problem, seconds = str(error), wait(error, attempt)
             if seconds > LONGEST_WAIT:
                 raise EndpointFailed(f"{self._where()} asks to wait {seconds:.0f} seconds ({problem}): run again then.")
             if attempt + 1 < self.attempts:
@@ -211,7 +196,7 @@ class Client:
             f"{self.record.path}: run again to continue."
         )
 
-    async def _attempt(self, http: AsyncOpenAI, key: str, question: Question) -> None:
+    async def _attempt(self, http: Connection, key: str, question: Question) -> None:
         """One request, within pace and budget; its answer goes to the record."""
         largest = (question.most_prompt_tokens, question.max_tokens)
         await self.budget.reserve(*largest)
@@ -222,18 +207,17 @@ class Client:
             body = question.body(self.model, logprobs=not self._without_logprobs) | self.options
             charged = dict(zip(("prompt_tokens", "completion_tokens"), largest, strict=True))
             try:
-                # the bare JSON: building typed objects would cost as much as the request
-                response = await http.post(question.path, cast_to=object, body=body)
+                response = await http.post(question.path, body)
                 answer = question.read(response)
-            except (JSONDecodeError, UnicodeDecodeError, APIResponseValidationError) as error:
+            except ValueError as error:  # bytes that are no text are one as well
                 raise Unusable(f"a response that is no JSON ({type(error).__name__})") from None
-            except APIError as error:
+            except RequestFailed as error:
                 charged = charged if billed(error) else None
                 raise
             if question.top_logprobs and not self._without_logprobs and answer.logprobs is None:
                 self.notices.add(f"{self._where()} ignores logprobs: verdicts are read from the text.")
             charged = usage(response, question, answer)
-            self.record.answer(key, asdict(answer), charged)
+            self.record.answer(key, vars(answer), charged)
             self.budget.add(charged)
             charged = None
         finally:
@@ -254,10 +238,10 @@ class Client:
     def _where(self) -> str:
         return f"model={self.model} at {self.base_url or 'api.openai.com'}"
 
-    def _refused(self, error: APIError) -> str:
+    def _refused(self, error: RequestFailed) -> str:
         hint = {
             401: f"check the key in {self.key_variable}",
             403: f"check what the key in {self.key_variable} may do",
             404: "check model and base_url",
-        }.get(getattr(error, "status_code", None), "check the settings")
+        }.get(error.status, "check the settings")
         return f"{self._where()} refuses the request ({told(error)}): {hint}."

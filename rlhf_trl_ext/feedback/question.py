@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -24,9 +24,7 @@ class Question:
 
     def key(self, model: str, base_url: str | None, options: dict) -> str:
         """SHA-256 of everything that decides the answer."""
-        own = asdict(self)
-        if not own.get("sample"):
-            own.pop("sample", None)
+        own = {name: value for name, value in vars(self).items() if value or name != "sample"}
         decides = json.dumps([model, base_url, options, own], sort_keys=True)
         return hashlib.sha256(decides.encode()).hexdigest()
 

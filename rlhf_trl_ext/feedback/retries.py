@@ -5,26 +5,24 @@ import random
 import time
 from contextlib import suppress
 
-from openai import APIStatusError
+from rlhf_trl_ext.feedback.connection import RequestFailed
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 30.0  # seconds
 
 
-def billed(error: BaseException) -> bool:
+def billed(error: RequestFailed) -> bool:
     """Whether a failed request may have cost something: not when it was refused or no connection was made."""
-    return not isinstance(error, APIStatusError) and type(error.__cause__).__name__ != "ConnectError"
+    return error.status is None and error.sent
 
 
-def told(error: Exception) -> str:
+def told(error: RequestFailed) -> str:
     """An error in a few words: the status and the first 200 characters of what the endpoint says."""
-    status, body = getattr(error, "status_code", ""), getattr(error, "body", None)
-    more = "" if body is None or ("error" in str(error).lower() and "{" in str(error)) else body
-    return " ".join(f"{status} {error} {more}".split())[:200]
+    return " ".join(f"{error.status or ''} {error}".split())[:200]
 
 
 def wait(error: Exception, attempt: int) -> float:
     """Seconds until the next attempt: Retry-After and up to 10 % more, else exponential with full jitter."""
-    headers = error.response.headers if isinstance(error, APIStatusError) else {}
+    headers = getattr(error, "headers", {})
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         with suppress(KeyError, ValueError):
             return float(headers[name]) * unit * random.uniform(1.0, 1.1)

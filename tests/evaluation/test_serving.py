@@ -79,6 +79,12 @@ def judge_folder(tmp_path_factory, prompt_file):
     model.generation_config.eos_token_id = 2
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # its tokenizer has no token for a bare "A": the letters that it has are its labels, in this process and served
+    from transformers.decision import DecisionConfig
+
+    from rlhf_trl_ext.feedback.decision import LocalDecisions
+
+    DecisionConfig(labels={"choice": LocalDecisions(str(folder), prompt)._labels(tokenizer)}).save_pretrained(folder)
     return folder
 
 
@@ -154,3 +160,44 @@ def test_prompts_with_reasons_and_models_without_a_template_are_refused(shared):
         LocalJudge("any", "mt_bench_pair")
     with pytest.raises(ValueError, match=r"has no chat template; give judge\.chat_template=plain"):
         LocalJudge(str(shared / "models/stories260K"), "tldr").compare(rows(STORIES), rows(OTHERS))
+
+
+def label(tmp_path, *arguments):
+    """Rows and report of a labelling run by the launcher."""
+    command = [sys.executable, "-m", "launchers.label", f"output_dir={tmp_path}", f"output_root={tmp_path}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
+    return rows, json.loads((tmp_path / "report.json").read_text())
+
+
+@pytest.mark.slow
+def test_hh_labels_are_the_same_in_process_and_over_http(served, judge_folder, shared, tmp_path):
+    hh = ["dataset=hh", f"dataset.path={shared}/data/hh_rlhf", "pairs.max_pairs=12", "labelling.tie_width=0"]
+    hh += ["dataset.max_tokens=null", "dataset.max_prompt_tokens=null"]
+    asked = [f"labeller.respondent.model={judge_folder}"]
+    local, report = label(tmp_path / "local", *hh, *asked, "labeller=local", "labeller.respondent.least_mass=0")
+    http, told = label(tmp_path / "http", *hh, *asked, "labeller=serve", f"labeller.respondent.base_url={served}")
+    assert len(local) == len(http) == 12 and report["counts"]["unparsable"] == 0
+    for a, b in zip(local, http, strict=True):
+        assert a["chosen"] == b["chosen"] and a["p_chosen"] == pytest.approx(b["p_chosen"], abs=1e-6)
+        for order in ("shown_first", "shown_second"):
+            assert a["evidence"][order] == pytest.approx(b["evidence"][order], abs=1e-6)
+    seen = [row["evidence"]["shown_first"] for row in local]
+    assert max(seen) - min(seen) > 1e-4  # not one number for all
+    assert report["agreement"]["pairs"] == 12 and report["mass"]["mean"] > 0 and told["mass"] is None
+    assert any("tells no label mass" in notice for notice in told["notices"])
+
+
+@pytest.mark.slow
+def test_an_endpoint_without_logprobs_labels_by_drawn_verdicts_and_says_so(served, judge_folder, prompt_file, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    texts = zip(STORIES, OTHERS, strict=True)
+    pairs.write_text("".join(json.dumps({"prompt": "Tell a story.", "first": a, "second": b}) + "\n" for a, b in texts))
+    arguments = ["labeller=endpoint", f"labeller.respondent.model={judge_folder}", f"pairs.files=[{pairs}]"]
+    arguments += [f"labeller.respondent.base_url={served}", f"labeller.prompt={prompt_file}"]
+    rows, report = label(tmp_path / "out", *arguments, "labeller.respondent.samples=4", "labelling.max_unparsable=1")
+    assert all(row["chosen"][0]["content"] in STORIES for row in rows) and rows
+    assert all((row["p_chosen"] * 10) == pytest.approx(round(row["p_chosen"] * 10)) for row in rows)  # (k + .5) / 5
+    assert any("4 drawn verdicts each, not from log-probabilities" in notice for notice in report["notices"])
+    assert any("ignores logprobs" in notice for notice in report["notices"])
