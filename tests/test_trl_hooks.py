@@ -12,7 +12,7 @@ from trl import GRPOTrainer
 
 # owner, name, parameters, what relies on it
 OVERRIDDEN = [
-    (GRPOTrainer, "_generate_and_score_completions", "inputs", "PPOTrainer, ScoreMixin, OffPolicyGRPOTrainer"),
+    (GRPOTrainer, "_generate_and_score_completions", "inputs", "all of this project"),
     (GRPOTrainer, "_calculate_rewards", "inputs prompts completions completion_ids_list", "RewardMixin"),
     (GRPOTrainer, "_compute_loss", "model inputs", "PPOTrainer, OffPolicyGRPOTrainer"),
     (
@@ -23,10 +23,10 @@ OVERRIDDEN = [
     ),
     (GRPOTrainer, "log", "logs start_time", "PPOTrainer, ReplayRecords"),
     (Trainer, "create_optimizer", "model", "CriticMixin"),
-    (Trainer, "_save", "output_dir state_dict", "CriticMixin"),
+    (Trainer, "_save", "output_dir state_dict", "CriticMixin, GRPOVITrainer"),
     (Trainer, "_load_from_checkpoint", "resume_from_checkpoint model", "CriticMixin"),
-    (Trainer, "_save_rng_state", "output_dir", "ExactResume, OffPolicyGRPOTrainer"),
-    (Trainer, "_load_rng_state", "checkpoint", "ExactResume, OffPolicyGRPOTrainer"),
+    (Trainer, "_save_rng_state", "output_dir", "ExactResume, OffPolicyGRPOTrainer, GRPOVITrainer"),
+    (Trainer, "_load_rng_state", "checkpoint", "ExactResume, OffPolicyGRPOTrainer, GRPOVITrainer"),
 ]
 # owner, method, text that it must contain, what relies on it
 READ = [
