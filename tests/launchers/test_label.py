@@ -1,0 +1,103 @@
+"""launchers.label, and pipelines that train on its labels."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from evaluation.labels import label, preview
+
+
+def launch(*arguments):
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.fixture
+def labelling(composed, tmp_path):
+    """`labelling("labeller=gold", ...)`: a configuration of a small labelling."""
+
+    def make(*overrides):
+        sizes = ["++dataset.preferences=60", "++dataset.evaluation=16", f"output_root={tmp_path}"]
+        return composed("label", *sizes, *overrides)
+
+    return make
+
+
+def test_labels_are_written_reported_and_reused(labelling, tmp_path):
+    record = label(labelling("labeller=noisy_gold"))
+    folder = tmp_path / "stages" / record["file"].split("/")[-2]
+    rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
+    assert len(rows) == record["rows"] == 60 and {row["p_chosen"] for row in rows} == {0.78}
+    report = json.loads((folder / "report.json").read_text())
+    assert report["counts"]["pairs"] == 60 and report["position"]["position_bias"] == pytest.approx(0.3)
+    assert 0.75 < report["agreement"]["share"] < 1 and "# Labels by gold" in (folder / "report.md").read_text()
+    (folder / "pairs.jsonl").unlink()
+    assert label(labelling("labeller=noisy_gold")) == record  # finished: nothing is read again
+    assert not (folder / "pairs.jsonl").exists()
+
+
+def test_policies_write_the_replies_and_their_samples_are_kept(labelling, tiny, tmp_path):
+    sampled = [
+        f"pairs.policies=[{tiny},{tiny}]",
+        "pairs.max_prompts=3",
+        "pairs.max_new_tokens=4",
+        "pairs.completions=2",
+    ]
+    told = preview(labelling("labeller=gold", *sampled))
+    assert told["pairs"] == 3 * 6 and told["requests"] == 0  # 4 replies a prompt make 6 pairs
+    (kept,) = tmp_path.glob("completions/*.jsonl")  # the same policy twice is sampled once
+    written = kept.stat().st_mtime_ns
+    with pytest.raises(Exception, match="no pair got a label that can be trained on"):
+        label(labelling("labeller=gold", *sampled))  # an untrained model's replies are all worth 0
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_how_fast_and_how_dear_does_not_make_another_run(labelling):
+    from rlhf_trl_ext.stages import fingerprint
+
+    asked = ["labeller=endpoint", "labeller.respondent.model=m"]
+    base = fingerprint(labelling(*asked))
+    changed = ["++labeller.respondent.client.concurrency=2", "++labeller.respondent.client.budget_tokens=9"]
+    assert fingerprint(labelling(*asked, *changed)) == base
+    assert fingerprint(labelling(*asked, "++labelling.both_orders=false")) != base
+    assert fingerprint(labelling("labeller=endpoint", "labeller.respondent.model=n")) != base
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["labeller=openia"], "labeller=openia: no such choice; allowed are constitution, endpoint, gold, local"),
+        (["labeller=openai"], "key_variable=OPENAI_API_KEY: the environment has no such key"),
+        (["labeller=noisy_gold", "labeller.noise=2"], "labeller: noise=2, position_bias=0.3: noise is in [0, 0.5)"),
+        (["labelling.average=mean"], "labelling: average=mean: allowed are arithmetic, logit."),
+        (["labelling.both_order=false"], "labelling.both_order=False: Labelling has no such argument; did you mean"),
+        (["pairs.files=[absent.jsonl]"], "path=absent.jsonl does not exist"),
+        (["labeller=constitution", "labeller.constitution.name=x"], "labeller: constitution=x: no such file; allowed"),
+    ],
+)
+@pytest.mark.slow
+def test_mistakes_are_answered_in_one_sentence(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    done = launch("launchers.label", f"output_root={tmp_path}", *arguments)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr
+    assert told in lines[0], lines
+
+
+SMALL = ["++dataset.rest.demonstrations=400", "++dataset.rest.preferences=60", "++dataset.rest.evaluation=32"]
+SMALL += ["++dataset.rest.prompts=60", "stages.sft.args.max_steps=40", "jobs=1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment, last", [("rlaif_dpo", "soft_dpo"), ("rlaif", "rlaif")])
+def test_a_pipeline_goes_from_prompts_to_a_policy(experiment, last, tmp_path):
+    arguments = [f"experiment={experiment}", f"output_root={tmp_path}", *SMALL]
+    done = launch("launchers.pipeline", *arguments, f"stages.{last}.args.max_steps=2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / experiment / "results.json").read_text())
+    assert set(results["policies"]) == {last} and results["stages"]["labels"]["rows"] > 10
+    again = launch("launchers.pipeline", *arguments, f"stages.{last}.args.max_steps=2")
+    assert again.stdout.count("reused") == len(results["stages"]), again.stdout
