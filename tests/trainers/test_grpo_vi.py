@@ -124,7 +124,11 @@ def test_values_are_those_before_the_critic_saw_the_rewards(vi):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"vi_target_tau": 0.2}, {"vi_value_model": "head", "vi_sweep_batches": 2}, {"replay_ratio": 1.0}],
+    [
+        {"vi_target_tau": 0.2},
+        pytest.param({"vi_value_model": "head", "vi_sweep_batches": 2}, marks=pytest.mark.slow),
+        pytest.param({"replay_ratio": 1.0}, marks=pytest.mark.slow),
+    ],
     ids=["target network", "head", "replay"],
 )
 def test_resume_equals_the_uninterrupted_run_bit_for_bit(vi, tmp_path, settings, weights, logged):
