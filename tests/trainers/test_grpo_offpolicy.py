@@ -167,6 +167,38 @@ def test_options_of_weights(offpolicy):
             assert (weights[good] == 1).all() and (weights[~good] <= 1).all() and (weights[~good & old] < 1).any()
 
 
+def test_metrics_of_fresh_rows_are_those_without_replay(offpolicy):
+    trainer = offpolicy(learning_rate=1e-2)
+    seen = watch(trainer)
+    trainer.train()
+    both = {name: value for name, value in seen["batches"][-1].items() if value.dim()}
+    fresh = {name: value[~both["is_replay"]] for name, value in both.items()}
+    noise = torch.randn(both["old_per_token_logps"].shape, generator=torch.Generator().manual_seed(0))
+    logprobs = both["old_per_token_logps"] + noise
+    names, found = ("loss/fresh", "clip_ratio/fresh"), []
+    for batch, values in ((both, logprobs), (fresh, logprobs[~both["is_replay"]])):
+        trainer._metrics["train"].clear()
+        trainer.record_loss(batch, values)
+        found.append([trainer._metrics["train"][name][-1] for name in names])
+        assert ("loss/replay" in trainer._metrics["train"]) == (batch is both)
+    assert found[0] == pytest.approx(found[1], abs=1e-6) and found[0][1] > 0
+
+
+def test_replayed_rows_have_no_correction_by_vllm_besides_their_weight():
+    from rlhf_trl_ext.trainers.replayed_batch import groups_of, merged
+
+    ids, rewards = torch.arange(6).view(2, 3), torch.tensor([0.0, 1.0])
+    fresh = {"prompt_ids": ids, "prompt_mask": torch.ones(2, 3), "completion_ids": ids, "rewards": rewards}
+    fresh |= {"completion_mask": torch.ones(2, 3), "advantages": rewards, "sampling_per_token_logps": -ids.float()}
+    fresh |= {"old_per_token_logps": torch.zeros(2, 3), "importance_weights": torch.ones(2)}
+    fresh |= {"is_replay": torch.zeros(2).bool(), "num_items_in_batch": torch.tensor(6)}
+    for ratio in (torch.full((2, 3), 0.5), torch.full((2, 1), 0.5)):  # by token and by sequence
+        batch = {**fresh, "importance_sampling_ratio": ratio}
+        both = merged(batch, groups_of(batch, 2, 0, 1), torch.ones(2).bool(), pad_token_id=0)
+        assert both["importance_sampling_ratio"].tolist() == [[0.5] * ratio.shape[1]] * 2 + [[1.0] * ratio.shape[1]] * 2
+        assert torch.equal(both["old_per_token_logps"][2:], fresh["sampling_per_token_logps"])
+
+
 @pytest.mark.parametrize(
     "settings",
     [
