@@ -30,6 +30,11 @@ def entry(config_name: str):
                 main(config)
 
         def command():
+            if os.environ.get("WORLD_SIZE", "1") != "1" and {"-m", "--multirun"} & set(sys.argv[1:]):
+                sys.exit(
+                    "error: --multirun inside accelerate launch would sweep once in every process: "
+                    "run `python -m launchers.train -m hydra/launcher=accelerate hydra.launcher.num_processes=<n> ...`."
+                )
             flags = {"--dry-run": "dry_run=true"}
             sys.argv[1:] = [flags.get(argument) or OPEN.sub(r"++\1", argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach `answered`

@@ -1,6 +1,8 @@
 """Train one stage: `python -m launchers.train algorithm=dpo dataset=hh model=1b`, also under accelerate."""
 
+import json
 import os
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +21,8 @@ def main(config: DictConfig):
     OmegaConf.set_struct(config, False)
     record = train(OmegaConf.merge(config, stage, last))
     if os.environ.get("RANK", "0") == "0":
+        if "JOB_RECORD" in os.environ:  # a sweep wants to know
+            Path(os.environ["JOB_RECORD"]).write_text(json.dumps(record))
         print(f"{record['name']}: {record['steps']} steps in {record['train_seconds']} s")
 
 

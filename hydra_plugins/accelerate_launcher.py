@@ -1,0 +1,206 @@
+"""`hydra/launcher=accelerate`: every job of a sweep is an `accelerate launch` of its own.
+
+    python -m launchers.train -m hydra/launcher=accelerate algorithm=dpo,grpo seed=1,2
+
+Jobs run side by side on GPUs of their own; a failed job does not stop the others; what is finished is not run again.
+Hydra finds launchers in modules of this name only. Only what Hydra itself imports may be imported at the top.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf
+
+ERROR = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit|Timeout)\b)")
+
+
+class AccelerateLauncher(Launcher):
+    """Runs jobs as processes and keeps, for each, `<hydra.sweep.dir>/<fingerprint>/{job.json, log.txt}`.
+
+    num_processes: of each job. jobs: side by side; null: as many as have num_processes GPUs of their own, 1 without
+    GPUs. config_file: of accelerate, for what the other arguments do not say. timeout: seconds after which a job is
+    ended. metric: by which jobs are ranked, a name in their record (`metrics.eval_loss`, `train_seconds`); it is also
+    what an optimising sweeper gets. maximize: whether more of it is better.
+    A job's DeepSpeed configuration is its own `args.deepspeed`.
+    """
+
+    def __init__(self, num_processes=1, jobs=None, config_file=None, timeout=None, metric=None, maximize=True):
+        self.num_processes, self.jobs, self.config_file = num_processes, jobs, config_file
+        self.timeout, self.metric, self.maximize = timeout, metric, maximize
+
+    def setup(self, *, hydra_context, task_function, config) -> None:
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from rich.progress import Progress
+
+        if "RANK" in os.environ:
+            sys.exit(
+                "error: hydra/launcher=accelerate starts accelerate itself: run `python -m launchers.train -m ...`."
+            )
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        places = SimpleQueue()
+        for place in self._places():
+            places.put(place)
+        with Progress(transient=True) as progress, ThreadPoolExecutor(places.qsize()) as pool:
+            bar = progress.add_task("jobs", total=len(job_overrides))
+
+            def one(overrides):
+                place = places.get()
+                try:
+                    return self._run(list(overrides), place)
+                finally:
+                    places.put(place)
+                    progress.advance(bar)
+
+            jobs = list(pool.map(one, job_overrides))
+        self._show([job for _, job in jobs])
+        return [
+            self._told(overrides, config, job) for overrides, (config, job) in zip(job_overrides, jobs, strict=True)
+        ]
+
+    def _places(self) -> list[str | None]:
+        """CUDA_VISIBLE_DEVICES for every job that runs side by side with others; None: nothing is said of GPUs."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is None:
+            with contextlib.suppress(FileNotFoundError):
+                found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+                visible = ",".join(map(str, range(found.count("GPU "))))
+        gpus = [gpu for gpu in (visible or "").split(",") if gpu]
+        if not gpus:
+            return [None] * (self.jobs or 1)
+        size = self.num_processes
+        sets = [",".join(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
+        if len(sets) < (self.jobs or 1):
+            sys.exit(
+                f"error: hydra.launcher.jobs={self.jobs or 1} with num_processes={size} needs "
+                f"{size * (self.jobs or 1)} GPUs and {len(gpus)} are visible: ask for fewer."
+            )
+        return sets[: self.jobs]
+
+    def _run(self, overrides: list[str], gpus: str | None) -> tuple[object, dict]:
+        from rlhf_trl_ext.stages import digest, source, versions
+
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        composed = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]))
+        packages = {name: number for name, number in versions().items() if name != "git_commit"}
+        fingerprint = digest([composed, source("rlhf_trl_ext.training"), packages, self.num_processes])
+        folder = Path(self.config.hydra.sweep.dir) / fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        known = folder / "job.json"
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            job = json.loads(known.read_text())
+            if job["status"] == "finished":
+                return config, {**job, "status": "reused"}
+        job = {"overrides": filter_overrides(overrides), "log": str(folder / "log.txt")}
+        deepspeed = (config.get("args") or {}).get("deepspeed")
+        job |= self._execute([*self._command(deepspeed), *overrides], gpus, folder)
+        (folder / "job.json.partial").write_text(json.dumps(job, indent=2))
+        os.replace(folder / "job.json.partial", known)
+        return config, job
+
+    def _command(self, deepspeed: str | None) -> list[str]:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = str(free.getsockname()[1])
+        launch = ["accelerate.commands.launch", "--num_processes", str(self.num_processes), "--main_process_port", port]
+        if self.config_file:
+            launch += ["--config_file", self.config_file]
+        else:
+            launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        if deepspeed:
+            launch += ["--use_deepspeed", "--deepspeed_config_file", deepspeed]
+        elif self.num_processes > 1:
+            launch += ["--multi_gpu"]  # on CPUs as well: with --cpu, accelerate would start one process
+        main = sys.modules["__main__"].__spec__.name
+        return [sys.executable, "-m", *launch, "-m", main]
+
+    def _execute(self, command: list[str], gpus: str | None, folder: Path) -> dict:
+        """Run a job; returns its status, seconds, the last error line, and what it recorded."""
+        begin, record = time.time(), folder / "record.json"
+        record.unlink(missing_ok=True)
+        environment = {
+            **os.environ,
+            "JOB_RECORD": str(record),
+            **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),
+        }
+        with open(folder / "log.txt", "w") as log:
+            streams = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+            process = subprocess.Popen(command, env=environment, **streams)
+            try:
+                code = process.wait(self.timeout)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:  # its processes end with it, also where this one was interrupted
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        found = json.loads(record.read_text()) if record.exists() else {}
+        error = "" if code == 0 else self._error(code, folder)
+        if code == 0 and found.get("world_size", self.num_processes) != self.num_processes:
+            error = f"{found['world_size']} process ran and num_processes={self.num_processes} were asked for"
+        return {
+            "status": "failed" if error else "finished",
+            "seconds": round(time.time() - begin, 1),
+            "error": error,
+            "record": found,
+        }
+
+    def _error(self, code: int | None, folder: Path) -> str:
+        if code is None:
+            return f"timeout: not finished after {self.timeout} s"
+        lines = (folder / "log.txt").read_text(errors="replace").splitlines()
+        told = [line.strip() for line in lines if ERROR.match(re.sub(r"^\[rank\d+\]:\s*", "", line.strip()))]
+        own = [line for line in told if "ChildFailedError" not in line]
+        return (own or told or [line for line in lines if line.strip()] or [""])[-1][:300] or f"exit code {code}"
+
+    def _value(self, job: dict) -> float:
+        """The metric of a job; NaN where it failed or recorded none."""
+        value = job["record"]
+        for part in (self.metric or "").split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return float(value) if isinstance(value, int | float) else float("nan")
+
+    def _show(self, jobs: list[dict]) -> None:
+        """One table: the best by the metric first, failed ones last with the last line of their error."""
+        from rich.console import Console
+        from rich.table import Table
+
+        def rank(job):
+            value = self._value(job)
+            return job["status"] == "failed", value != value, -value if self.maximize else value
+
+        table = Table("job", "status", "seconds", self.metric or "record", "error or log")
+        for job in sorted(jobs, key=rank) if self.metric else sorted(jobs, key=lambda job: job["status"] == "failed"):
+            shown = f"{self._value(job):.6g}" if self.metric else f"{job['record'].get('steps', '')} steps"
+            row = (" ".join(job["overrides"]), job["status"], str(job["seconds"]), shown, job["error"] or job["log"])
+            table.add_row(*row)
+        console = Console()
+        console.width = max(console.width, 140)
+        console.print(table)
+
+    def _told(self, overrides: Sequence[str], config, job: dict) -> JobReturn:
+        """What Hydra's sweeper is told: optuna's takes NaN for a failed trial, the others raise at the end."""
+        optimises = "optuna" in self.config.hydra.sweeper.get("_target_", "")
+        told = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)
+        told.return_value = self._value(job)
+        if job["status"] == "failed" and not optimises:
+            from rlhf_trl_ext.checks import ConfigError
+
+            told.status = JobStatus.FAILED
+            told.return_value = ConfigError(f"{' '.join(job['overrides'])}: {job['error']} (the others went on)")
+        return told

@@ -1,0 +1,120 @@
+"""Sweeps by `hydra/launcher=accelerate`, with a stand-in for accelerate that only runs the module it is given."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+STAND_IN = """
+import runpy, sys
+sys.argv = sys.argv[sys.argv.index("-m") + 1 :]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+CONFIG = """
+kind: good
+seed: 0
+args: {deepspeed: null}
+hydra: {sweep: {dir: sweep, subdir: .}, output_subdir: null, run: {dir: .}, searchpath: [file://CONF]}
+"""
+JOB = """
+import hydra, json, os, sys, time
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="job")
+def main(config):
+    with open("runs.txt", "a") as file:
+        file.write(f"{config.kind}{config.seed} ")
+    if config.kind == "crash":
+        raise RuntimeError("the job broke")
+    if config.kind == "hang":
+        time.sleep(100)
+    if config.kind == "memory":
+        raise MemoryError("out of memory")
+    record = {"world_size": 1, "steps": 3, "metrics": {"gold": config.seed / 4}}
+    open(os.environ["JOB_RECORD"], "w").write(json.dumps(record))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """`sweep(*overrides)`: what the sweep printed, and its exit code."""
+    stand_in = tmp_path / "stand_in" / "accelerate" / "commands"
+    stand_in.mkdir(parents=True)
+    for file, text in {stand_in.parent / "__init__.py": "", stand_in / "__init__.py": ""}.items():
+        file.write_text(text)
+    (stand_in / "launch.py").write_text(STAND_IN)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "job.yaml").write_text(CONFIG.replace("CONF", str(ROOT / "conf")))
+    (tmp_path / "job.py").write_text(JOB)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'stand_in'}:{ROOT}", "COLUMNS": "160"}
+    environment.pop("RANK", None)
+
+    def run(*overrides, **more):
+        command = [sys.executable, "-m", "job", "-m", "hydra/launcher=accelerate", *overrides]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr, done.returncode
+
+    return run
+
+
+def runs(tmp_path) -> list[str]:
+    return sorted((tmp_path / "runs.txt").read_text().split())
+
+
+@pytest.mark.slow  # waits for a timeout
+def test_failed_jobs_do_not_stop_the_others_and_finished_ones_are_not_repeated(sweep, tmp_path):
+    settings = ["hydra.launcher.jobs=2", "hydra.launcher.timeout=6", "hydra.launcher.metric=metrics.gold"]
+    printed, code = sweep("kind=good,crash,hang,memory", "seed=1,2", *settings)
+    assert code == 1
+    told = [line for line in printed.splitlines() if "kind=" in line and "│" in line]
+    assert "kind=good seed=2" in told[0] and "0.5" in told[0] and "finished" in told[0]  # the best by the metric
+    assert "kind=good seed=1" in told[1] and "0.25" in told[1]
+    for words in ("the job broke", "not finished after 6 s", "out of memory"):
+        assert sum(words in line for line in told[2:]) == 2, words
+    once = runs(tmp_path)
+    assert len(once) == 8
+    (tmp_path / "runs.txt").unlink()
+    printed, code = sweep("kind=good,crash", "seed=1,2,3", *settings)
+    assert runs(tmp_path) == ["crash1", "crash2", "crash3", "good3"]  # what failed, and what is new
+    assert code == 1 and printed.count("reused") == 2
+
+
+def test_one_process_where_more_were_asked_for_is_a_failure(sweep, tmp_path):
+    printed, code = sweep("seed=1", "hydra.launcher.num_processes=2")
+    assert code == 1 and "1 process ran and num_processes=2 were asked for" in printed
+
+
+def test_refusals(sweep):
+    printed, code = sweep("seed=1", RANK="0")
+    assert code == 1 and "hydra/launcher=accelerate starts accelerate itself" in printed
+    printed, code = sweep("seed=1", "hydra.launcher.num_processes=4", CUDA_VISIBLE_DEVICES="0,1")
+    assert code == 1 and "num_processes=4 needs 4 GPUs and 2 are visible" in printed
+
+
+def test_jobs_get_gpus_of_their_own_and_their_own_deepspeed_configuration(monkeypatch):
+    from hydra_plugins.accelerate_launcher import AccelerateLauncher
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5,7")
+    assert AccelerateLauncher(num_processes=2)._places() == ["0,1", "2,5"]
+    assert AccelerateLauncher(num_processes=2, jobs=1)._places() == ["0,1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert AccelerateLauncher(num_processes=2, jobs=3)._places() == [None] * 3
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", type("Spec", (), {"name": "launchers.train"}))
+    command = AccelerateLauncher(num_processes=2)._command("zero3.json")
+    assert command[command.index("--deepspeed_config_file") + 1] == "zero3.json" and "--multi_gpu" not in command
+    assert command[-2:] == ["-m", "launchers.train"] and "--multi_gpu" in AccelerateLauncher(2)._command(None)
+
+
+def test_a_sweep_inside_accelerate_launch_is_refused(monkeypatch):
+    from launchers.train import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["train", "--multirun", "seed=1,2"])
+    with pytest.raises(SystemExit, match="would sweep once in every process: run .* hydra/launcher=accelerate"):
+        main()
