@@ -32,6 +32,15 @@ def test_every_dataset_composes_and_constructs(dataset, composed):
     assert hasattr(build(config.dataset, "dataset"), "load")
 
 
+@pytest.mark.parametrize("labeller", names("labeller"))
+def test_every_labeller_composes_and_constructs(labeller, composed, tmp_path):
+    config = composed("label", f"labeller={labeller}", f"output_root={tmp_path}")
+    if "respondent" in config.labeller:
+        config.labeller.respondent.model = "somewhere"
+    assert build(config.labeller, "labeller").name
+    assert build(config.labelling, "labelling").both_orders
+
+
 @pytest.mark.parametrize("experiment", names("experiment"))
 @pytest.mark.parametrize("launcher", ["train", "pipeline"])
 def test_every_experiment_composes_with_every_launcher(launcher, experiment, composed):
