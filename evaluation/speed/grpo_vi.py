@@ -25,7 +25,10 @@ HEAD = {"vi_value_model": "head"}
 ONE = {"critic_shares_base": True}
 # name -> algorithm, its arguments
 TIMED = {"grpo": ("grpo", {}), "separate critic": ("vi", {}), "head": ("vi", HEAD)}
-TIMED |= {"2 of 5 batches a sweep": ("vi", {"vi_sweep_batches": 2}), "no buffer": ("vi", {"vi_buffer": 0})}
+TIMED |= {
+    "whole buffer": ("vi", {"vi_sweep_batches": None}),
+    "whole buffer, head": ("vi", {"vi_sweep_batches": None, **HEAD}),
+}
 LIVING = {"grpo": ("grpo", {}), "ppo": ("ppo", {}), "separate critic": ("vi", {}), "head": ("vi", HEAD)}
 LIVING |= {"grpo, LoRA": ("grpo", {}), "head, LoRA": ("vi", HEAD), "critic on the policy's base, LoRA": ("vi", ONE)}
 

@@ -22,7 +22,9 @@ class FittingArguments:
     )
     vi_target_lambda: float = field(default=0.9, metadata={"help": "Of the returns that the critic is fitted to."})
     vi_sweeps: int = field(default=1, metadata={"help": "Over a batch and the buffer; an optimizer step for each."})
-    vi_sweep_batches: int | None = field(default=None, metadata={"help": "Of them in a sweep, drawn; null: all."})
+    vi_sweep_batches: int | None = field(
+        default=2, metadata={"help": "Batches in a sweep: the new one, others drawn; null: the whole buffer."}
+    )
     vi_buffer: int = field(default=4, metadata={"help": "Earlier batches that the critic goes on learning from."})
     vi_target_tau: float = field(default=1.0, metadata={"help": "Step of the target network; 1: there is none."})
     vi_linex_clip: float = field(default=5.0, metadata={"help": "Error / eta from which the loss is linear."})
