@@ -21,7 +21,7 @@ from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.checks import ConfigError, build, check
 from rlhf_trl_ext.stages import Stage
 
-SHARED = ("seed", "output_root", "overwrite", "hand_over", "dataset", "reward", "model", "args", "samples")
+SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "model", "args", "samples")
 SAMPLES, LABELS = "samples-", "labels"
 
 

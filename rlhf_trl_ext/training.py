@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from transformers.trainer_utils import get_last_checkpoint
 
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
+from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.checks import build, stated
 from rlhf_trl_ext.stages import Stage, built_folder, exclusive
 
@@ -50,13 +51,14 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")
     recorder = MetricsRecorder(stage.folder)
+    limit = config.get("step_timeout")
     trainer = trainer(
         model=checkpoint,
         args=args,
         train_dataset=train_dataset,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        callbacks=[recorder],
+        callbacks=[recorder, *([] if limit is None else [Watchdog(limit)])],
         **model.trainer_arguments(),
     )
     trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
