@@ -8,7 +8,7 @@ import inspect
 import pytest
 import torch
 from transformers import Trainer
-from trl import GRPOTrainer
+from trl import DPOTrainer, GRPOTrainer, RewardTrainer
 
 # owner, name, parameters, what relies on it
 OVERRIDDEN = [
@@ -27,6 +27,11 @@ OVERRIDDEN = [
     (Trainer, "_load_from_checkpoint", "resume_from_checkpoint model", "CriticMixin"),
     (Trainer, "_save_rng_state", "output_dir", "ExactResume, OffPolicyGRPOTrainer, GRPOVITrainer"),
     (Trainer, "_load_rng_state", "checkpoint", "ExactResume, OffPolicyGRPOTrainer, GRPOVITrainer"),
+    (DPOTrainer, "_set_signature_columns_if_needed", "", "SoftLabels"),
+    (DPOTrainer, "compute_ref_log_probs", "model inputs", "SoftDPOTrainer"),
+    (DPOTrainer, "_compute_loss", "model inputs return_outputs", "SoftDPOTrainer"),
+    (RewardTrainer, "_set_signature_columns_if_needed", "", "SoftLabels"),
+    (RewardTrainer, "compute_loss", "model inputs return_outputs num_items_in_batch", "SoftRewardTrainer"),
 ]
 # owner, method, text that it must contain, what relies on it
 READ = [
@@ -63,6 +68,10 @@ READ = [
     (Trainer, "_inner_training_loop", "self._tr_loss = ", "ExactResume"),
     (Trainer, "_inner_training_loop", "self._globalstep_last_logged = ", "ExactResume"),
     (Trainer, "_run_epoch", "self._load_rng_state(resume_from_checkpoint)", "ExactResume"),
+    (DPOTrainer, "_compute_loss", "-F.logsigmoid(self.beta * delta_score)", "SoftDPOTrainer: what the soft term joins"),
+    (DPOTrainer, "_compute_loss", "outputs = model(**model_kwargs, labels=labels", "SoftDPOTrainer: the first call"),
+    (DPOTrainer, "_compute_loss", "outputs.log_probs[:, -seq_len:]", "SoftDPOTrainer"),
+    (RewardTrainer, "compute_loss", "torch.chunk(outputs.logits.squeeze(-1), chunks=2)", "SoftRewardTrainer"),
 ]
 
 
