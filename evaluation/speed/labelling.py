@@ -28,7 +28,8 @@ def pairs(count: int):
     from rlhf_trl_ext.feedback.labelling import Pair
 
     for number in range(count):
-        first, second = (f"score={(number * k) % 7} " + "A reply of some length. " * 20 for k in (1, 3))
+        scores = number % 7, (number + 1 + number % 5) % 7  # never the same
+        first, second = (f"score={score} " + "A reply of some length. " * 20 for score in scores)
         yield Pair(f"Question {number}: what is to be done?", first, second).ordered()
 
 
