@@ -21,7 +21,7 @@ from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.checks import ConfigError, build, check
 from rlhf_trl_ext.stages import Stage
 
-SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "model", "args", "samples")
+SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "model", "args")
 SAMPLES, LABELS = "samples-", "labels"
 
 
@@ -55,7 +55,7 @@ class Plan:
 
     def _training(self, algorithm: DictConfig) -> DictConfig:
         """A stage's configuration: what the stages share, the algorithm, the experiment's settings of this stage."""
-        stage = OmegaConf.create({key: self.config[key] for key in SHARED if key in self.config and key != "samples"})
+        stage = OmegaConf.create({key: self.config[key] for key in SHARED if key in self.config})
         own = self.config.stages.get(algorithm.name) or {}
         config = OmegaConf.merge(stage, {"output_dir": None}, OmegaConf.to_container(algorithm), own)
         if config.view == "preferences" and "labeller" in self.config:
@@ -65,11 +65,11 @@ class Plan:
     def _labelling(self) -> DictConfig:
         """The stage that labels pairs of the policies in `pairs.policies`, which are names of stages."""
         keys = (*SHARED, "labeller", "labelling", "pairs")
-        stage = OmegaConf.create({key: self.config[key] for key in keys if key in self.config and key != "samples"})
+        stage = OmegaConf.create({key: self.config[key] for key in keys if key in self.config})
         return OmegaConf.merge(stage, {"name": LABELS, "output_dir": None, "needs": list(stage.pairs.policies)})
 
     def _sampling(self, policy: str) -> DictConfig:
-        stage = OmegaConf.create({key: self.config[key] for key in SHARED if key in self.config})
+        stage = OmegaConf.create({key: self.config[key] for key in (*SHARED, "samples") if key in self.config})
         needs = [*dict.fromkeys([policy, self.config.baseline, self.config.reward.stage])]
         return OmegaConf.merge(stage, {"name": SAMPLES + policy, "output_dir": None, "needs": needs})
 
