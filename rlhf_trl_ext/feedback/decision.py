@@ -82,7 +82,7 @@ class LocalDecisions:
         return answer, self._mass(seen[-1] if seen else None)
 
     def _mass(self, logits) -> float | None:
-        if logits is None or logits.shape[-1] < len(self.pipeline.tokenizer):
+        if logits is None or hasattr(self.pipeline.model, "decide"):  # a decision head scores options, not tokens
             return None
         kind = "choice" if self.prompt.kind == "pair" else "score"
         labels = (self.pipeline.decision_config.labels.get(kind) or string.ascii_uppercase)[: self._options]
