@@ -72,7 +72,7 @@ def test_wrong_settings_are_told_in_a_sentence(tmp_path):
         Labelled(rest=Embedded()).load("preferences")
     with pytest.raises(ValueError, match=r"least_p=0.4"):
         Labelled(least_p=0.4)
-    with pytest.raises(ValueError, match=r"holds no labels.jsonl"):
+    with pytest.raises(ValueError, match=r"holds no labels\.jsonl"):
         Labelled(str(tmp_path), Embedded()).load("preferences")
-    with pytest.raises(ValueError, match="has no preferences for split=train"):
+    with pytest.raises(ValueError, match=r"has no preferences for split=train"):
         Labelled(written(tmp_path, [row(1)]), Embedded(), least_p=0.9).load("preferences")
