@@ -22,8 +22,9 @@ class FittingArguments:
     )
     vi_target_lambda: float = field(default=0.9, metadata={"help": "Of the returns that the critic is fitted to."})
     vi_sweeps: int = field(default=1, metadata={"help": "Over a batch and the buffer; an optimizer step for each."})
-    vi_sweep_batches: int | None = field(
-        default=2, metadata={"help": "Batches in a sweep: the new one, others drawn; null: the whole buffer."}
+    vi_sweep_batches: float | None = field(
+        default=1.5,
+        metadata={"help": "Batches in a sweep: the new one, others drawn, half of one for .5; null: the whole buffer."},
     )
     vi_buffer: int = field(default=4, metadata={"help": "Earlier batches that the critic goes on learning from."})
     vi_target_tau: float = field(default=1.0, metadata={"help": "Step of the target network; 1: there is none."})
@@ -86,10 +87,13 @@ class ValueFitting:
         for sweep in range(self.args.vi_sweeps):
             order = torch.randperm(len(batches), generator=self.generator).tolist()
             order = [place for place in order if place or sweep]
-            if self.args.vi_sweep_batches is not None:
-                order = order[: self.args.vi_sweep_batches - (sweep == 0)]
-            for place in order:
-                self.step(batches[place], temperature)
+            left = math.inf if self.args.vi_sweep_batches is None else self.args.vi_sweep_batches - (sweep == 0)
+            for place in order[: math.ceil(min(left, len(order)))]:
+                # Every n-th row: the same ones, however many processes the rows are spread over.
+                every = max(1, round(1 / left))
+                first = int(torch.randint(every, (), generator=self.generator)) if every > 1 else 0
+                self.step({name: rows[first::every] for name, rows in batches[place].items()}, temperature)
+                left -= 1
         self.buffer.append(batch if keep is None else {name: rows[keep] for name, rows in batch.items()})
         return values, metrics
 
