@@ -48,13 +48,17 @@ class Benchmark:
         whole = OmegaConf.merge(blank, base, args, {"args": own.get("args", {})})
         return {key: OmegaConf.to_container(whole, resolve=True)[key] for key in ("trainer", "args")}
 
+    def _meant(self, landscape: str, algorithm: str) -> bool:
+        """Whether a row is meant for a landscape: `settings.<row>.landscapes`, by default all."""
+        return landscape in (self.config.settings.get(algorithm) or {}).get("landscapes", [landscape])
+
     def cell(self, landscape: str, algorithm: str, rate: float, seed: int) -> Cell:
         """One training run, by everything that decides its result."""
         chosen = self.algorithms[algorithm]
         settings = {
             "task": OmegaConf.to_container(OmegaConf.merge(self.config.task, self.config.tasks[landscape])),
             "policy": OmegaConf.to_container(self.config.policy),
-            "iterations": self.config.iterations,
+            "iterations": self.config.iterations[landscape],
             "trainer": chosen["trainer"],
             "args": {**chosen["args"], "learning_rate": rate, "seed": seed},
         }
@@ -62,7 +66,7 @@ class Benchmark:
 
     def run(self) -> dict:
         """Train what is not there yet, and summarise: `summary.summarise`'s result."""
-        rows = list(itertools.product(self.config.landscapes, self.algorithms))
+        rows = [row for row in itertools.product(self.config.landscapes, self.algorithms) if self._meant(*row)]
         tried: dict[tuple[str, str], dict[float, float]] = {row: {} for row in rows}
         waiting = {row: list(self.config.learning_rates) for row in rows}
         while waiting:

@@ -1,16 +1,18 @@
 """One cell of the benchmark: an algorithm with a learning rate and a seed on a landscape, by its real trainer."""
 
+import functools
 import gc
+import hashlib
 import json
 import os
 import tempfile
 import time
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from rlhf_trl_ext.stages import digest, source, versions
+from rlhf_trl_ext.checks import as_json
+from rlhf_trl_ext.stages import source, versions
 
 # Nothing here changes what is learnt: no device but the processor, nothing written, nothing printed.
 QUIET = {
@@ -31,13 +33,13 @@ class Cell:
     names: tuple[str, str, float, int]
     settings: dict
 
-    @cached_property
+    @functools.cached_property
     def file(self) -> str:
         """Name of the cell's result: its fingerprint is that of settings, code and package versions."""
-        packages = {name: number for name, number in versions().items() if name != "git_commit"}
-        fingerprint = digest([self.settings, source(__name__), packages])
+        modules = {self.settings[key]["_target_"].rpartition(".")[0] for key in ("task", "trainer", "args")}
+        decides = as_json([self.settings, code(__name__, *sorted(modules))])
         landscape, algorithm, rate, seed = self.names
-        return f"{landscape}-{algorithm}-{rate:g}-{seed}-{fingerprint}.json"
+        return f"{landscape}-{algorithm}-{rate:g}-{seed}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}.json"
 
     def run(self, folder: str) -> None:
         """Train, and write the result to `folder` unless it is there: wholly or not at all."""
@@ -49,6 +51,12 @@ class Cell:
         os.replace(partial, path)
 
 
+@functools.cache
+def code(*modules: str) -> dict:
+    """Hashes of modules and of what they import from this project, and versions of the packages that they run on."""
+    return {**source(*modules), **{name: number for name, number in versions().items() if name != "git_commit"}}
+
+
 def train(settings: dict) -> dict:
     """The learning curve: true mean reward of every sampled batch, with the tokens of a batch and the last metrics."""
     import torch
@@ -57,6 +65,7 @@ def train(settings: dict) -> dict:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
+    from evaluation.landscapes.policy import PROMPT_LENGTH
     from evaluation.landscapes.policy import build as build_policy
     from rlhf_trl_ext.checks import build
 
@@ -72,7 +81,9 @@ def train(settings: dict) -> dict:
         args = build(OmegaConf.create({**settings["args"], **QUIET}), "args", output_dir=scratch)
         steps = args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
         args.max_steps = settings["iterations"] * steps
-        dataset = Dataset.from_list([{"prompt": str(question)} for question in range(task["questions"])])
+        dataset = Dataset.from_list(
+            [{"prompt": " ".join([str(question)] * PROMPT_LENGTH)} for question in range(task["questions"])]
+        )
         given = {"model": policy, "reward_funcs": reward, "args": args, "train_dataset": dataset}
         trainer = instantiate(settings["trainer"], _convert_="all")(processing_class=tokenizer, **given)
         trainer.remove_callback(transformers.PrinterCallback)

@@ -6,6 +6,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
+# A question is asked in several tokens, or attention, spread evenly at first, would see little of it late.
+PROMPT_LENGTH = 4
+
 
 def build(
     folder: Path, questions: int, actions: int, length: int, width: int, initial_std: float, seed: int
@@ -26,7 +29,7 @@ def build(
     )
     config = GPT2Config(
         vocab_size=len(vocabulary),
-        n_positions=length + 1,
+        n_positions=PROMPT_LENGTH + length,
         n_embd=width,
         n_inner=4 * width,
         n_layer=1,

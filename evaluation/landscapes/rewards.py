@@ -27,7 +27,7 @@ class Landscape:
 
     def __call__(self, prompts: list[str], completion_ids: list[list[int]], **kwargs) -> list[float]:
         tokens = np.array(completion_ids)  # (B, T)
-        table = self.table[[int(prompt) for prompt in prompts]]  # (B, T)
+        table = self.table[[int(prompt.split()[0]) for prompt in prompts]]  # (B, T)
         rewards = self.paid(tokens, table, (tokens == table)[:, self.positions])
         self.means.append(float(rewards.mean()))
         return (rewards + self.noise * self.random.standard_normal(len(rewards))).tolist()
