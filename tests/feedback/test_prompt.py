@@ -28,6 +28,7 @@ def test_every_prompt_loads_and_shows_what_it_is_given(name):
     values = {"prompt": "<p>", "first": "<1>", "second": "<2>", "response": "<r>"}
     text = prompt.text(**values)
     shown = ["<p>", "<1>", "<2>"] if prompt.kind == "pair" else ["<p>", "<r>"]
+    text = text.replace("{principle}", "")  # a constitution puts it in, pair by pair
     assert all(text.count(part) == 1 for part in shown) and "{" not in text
     assert len((PROMPTS / f"{name}.yaml").read_text().splitlines()) <= 40
 
