@@ -116,5 +116,5 @@ def test_a_sweep_inside_accelerate_launch_is_refused(monkeypatch):
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(sys, "argv", ["train", "--multirun", "seed=1,2"])
-    with pytest.raises(SystemExit, match="would sweep once in every process: run .* hydra/launcher=accelerate"):
+    with pytest.raises(SystemExit, match=r"would sweep once in every process: run .* hydra/launcher=accelerate"):
         main()
