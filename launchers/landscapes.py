@@ -14,6 +14,7 @@ def main(config):
     from evaluation.landscapes.show import draw, table
 
     benchmark = Benchmark(config, lambda name: compose(f"algorithm/{name}"))
+    benchmark.check()
     results = benchmark.run()
     (benchmark.folder / "results.json").write_text(json.dumps(results, indent=1))
     with (benchmark.folder / "results.txt").open("w") as file:

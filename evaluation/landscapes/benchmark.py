@@ -13,9 +13,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from evaluation.landscapes.cell import Cell
+from evaluation.landscapes.cell import QUIET, Cell
 from evaluation.landscapes.summary import mean_reward, summarise
-from rlhf_trl_ext.checks import ConfigError
+from rlhf_trl_ext.checks import ConfigError, build, check
 
 EXTENSIONS = 2  # learning rates tried beyond either end of the grid
 
@@ -47,6 +47,14 @@ class Benchmark:
         args = {"args": {**OmegaConf.to_container(self.config.args), **shape}}
         whole = OmegaConf.merge(blank, base, args, {"args": own.get("args", {})})
         return {key: OmegaConf.to_container(whole, resolve=True)[key] for key in ("trainer", "args")}
+
+    def check(self) -> None:
+        """Check what every row sets, before anything is trained. Raises ConfigError."""
+        for landscape, algorithm in itertools.product(self.config.landscapes, self.algorithms):
+            settings = OmegaConf.create(self.cell(landscape, algorithm, 1e-3, 0).settings)
+            check(settings.task, f"tasks.{landscape}")
+            check(settings.trainer, f"settings.{algorithm}.trainer")
+            build(OmegaConf.merge(settings.args, QUIET), f"settings.{algorithm}.args", output_dir="unused")
 
     def _meant(self, landscape: str, algorithm: str) -> bool:
         """Whether a row is meant for a landscape: `settings.<row>.landscapes`, by default all."""

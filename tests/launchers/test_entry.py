@@ -12,7 +12,7 @@ def launch(*arguments):
     )
 
 
-@pytest.mark.parametrize("launcher", ["train", "pipeline", "generate", "evaluate", "label", "revise"])
+@pytest.mark.parametrize("launcher", ["train", "pipeline", "generate", "evaluate", "label", "revise", "landscapes"])
 @pytest.mark.parametrize("question", ["--help", "--cfg=job"])
 def test_questions_are_answered_without_torch(launcher, question):
     # Two seconds are asked for; importing torch alone takes about as long, so its absence is what is asserted.
