@@ -5,6 +5,7 @@ import json
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
@@ -116,7 +117,7 @@ class Benchmark:
         spawn = multiprocessing.get_context("spawn")
         with (
             Progress(*columns, TimeRemainingColumn(), transient=True) as progress,
-            ProcessPoolExecutor(min(self.processes, len(cells)), mp_context=spawn) as pool,
+            ProcessPoolExecutor(min(self.processes, len(cells)), spawn, _end_with_parent) as pool,
         ):
             bar = progress.add_task("cells", total=len(cells))
             try:
@@ -126,3 +127,13 @@ class Benchmark:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+
+def _end_with_parent() -> None:
+    """Make a worker end with the process that started it, also where that was killed."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
