@@ -48,7 +48,9 @@ def _built(config: DictConfig) -> tuple:
     labeller, labelling = build(config.labeller, "labeller"), build(config.labelling, "labelling")
     with stated():
         labeller.check()
-    return labeller, labelling, build(config.model, "model"), build(config.dataset, "dataset")
+    dataset = build(config.dataset, "dataset")
+    # In a pipeline, dataset=labelled stands for labels that are still to be made, of the prompts of its rest.
+    return labeller, labelling, build(config.model, "model"), getattr(dataset, "rest", None) or dataset
 
 
 def _label(folder: Path, pairs: Pairs, labeller: Labeller, labelling: Labelling) -> dict:

@@ -26,12 +26,13 @@ def launch(launcher, shared, tmp_path, dataset, *arguments):
 
 def test_the_whole_pipeline_on_hh(shared, tmp_path):
     limits = ["dataset.max_tokens=480", "dataset.max_prompt_tokens=300", "samples.max_prompts=16"]
-    steps = [f"stages.{stage}.args.max_steps=4" for stage in ("sft", "reward", "dpo", "grpo", "grpo_offpolicy", "ppo")]
-    short = [f"stages.{stage}.args.max_completion_length=24" for stage in ("grpo", "grpo_offpolicy", "ppo")]
+    online = ("grpo", "grpo_offpolicy", "grpo_vi", "ppo")
+    steps = [f"stages.{stage}.args.max_steps=4" for stage in ("sft", "reward", "dpo", *online)]
+    short = [f"stages.{stage}.args.max_completion_length=24" for stage in online]
     short.append("samples.max_new_tokens=24")
     launch("pipeline", shared, tmp_path, "hh", *limits, *steps, *short)
     results = json.loads((tmp_path / "hh-stories260k" / "results.json").read_text())
-    assert set(results["policies"]) == {"dpo", "grpo", "grpo_offpolicy", "ppo"} and results["judge"] == "reward"
+    assert set(results["policies"]) == {"dpo", *online} and results["judge"] == "reward"
     for policy in results["policies"].values():
         assert policy["prompts"] == 16 and policy["gold_reward_mean"] is None
         low, high = policy["win_rate_ci"]
