@@ -75,7 +75,7 @@ def test_how_fast_and_how_dear_does_not_make_another_run(labelling):
         (["labelling.average=mean"], "labelling: average=mean: allowed are arithmetic, logit."),
         (["labelling.both_order=false"], "labelling.both_order=False: Labelling has no such argument; did you mean"),
         (["pairs.files=[absent.jsonl]"], "path=absent.jsonl does not exist"),
-        (["labeller=constitution", "labeller.constitution.name=x"], "labeller: constitution=x: no such file; allowed"),
+        (["labeller=constitution", "labeller.constitution.name=x"], "constitution=x: no such file; allowed"),
     ],
 )
 @pytest.mark.slow
