@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from evaluation.failures import texts
 from evaluation.failures.diagnostics import Diagnostic, compared
+from rlhf_trl_ext import named_yaml
 
 SETS = Path(__file__).parents[1] / "probes"
 STANDARD = ("harmful", "benign", "sycophancy", "out_of_distribution")
@@ -85,15 +84,7 @@ class ProbeSet:
 
 def load(name: str) -> ProbeSet:
     """The probe set of a name in `evaluation/probes`, or of a path. Raises ValueError for an unknown or wrong file."""
-    path = SETS / f"{name}.yaml"
-    path = path if path.is_file() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in SETS.glob("*.yaml")))
-        raise ValueError(f"sets={name}: no such file; allowed are {known}, or a path to a YAML file.")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"sets={name} is no YAML: {' '.join(str(error).split())}") from None
+    content = named_yaml.read(name, "sets", SETS)
     if not isinstance(content, dict) or sorted(content) != sorted(FIELDS):
         raise ValueError(f"sets={name}: the fields {', '.join(FIELDS)} are needed, and no others.")
     if content["measure"] not in MEASURES:

@@ -4,8 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from rlhf_trl_ext import named_yaml
 from rlhf_trl_ext.feedback.prompt import Prompt
 
 HERE = Path(__file__).parent
@@ -29,7 +28,7 @@ class Constitution:
     """
 
     def __init__(self, name: str, seed: int = 0):
-        content = _read(name, "constitution", "constitutions")
+        content = named_yaml.read(name, "constitution", HERE / "constitutions")
         wanted = set(Principle.__dataclass_fields__)
         if not isinstance(content, list) or not content:
             raise ValueError(
@@ -60,7 +59,7 @@ class Rubric:
     """
 
     def __init__(self, name: str):
-        content = _read(name, "rubric", "rubrics")
+        content = named_yaml.read(name, "rubric", HERE / "rubrics")
         if not isinstance(content, dict) or not content:
             raise ValueError(f"rubric={name} holds no aspects: see {HERE / 'rubrics/ultrafeedback.yaml'}.")
         self.name = Path(name).stem
@@ -83,15 +82,3 @@ class Rubric:
     def score(self, scores: dict[str, float]) -> float:
         """The weighted mean of the aspects' scores."""
         return sum(self.weights[a] * scores[a] for a in self.weights) / sum(self.weights.values())
-
-
-def _read(name: str, key: str, folder: str):
-    path = HERE / folder / f"{name}.yaml"
-    path = path if path.is_file() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in (HERE / folder).glob("*.yaml")))
-        raise ValueError(f"{key}={name}: no such file; allowed are {known}, or a path to a YAML file.")
-    try:
-        return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{key}={name} is no YAML: {' '.join(str(error).split())}") from None

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import yaml
+from rlhf_trl_ext import named_yaml
 
 PROMPTS = Path(__file__).with_name("prompts")
 PLACEHOLDERS = {"pair": ("prompt", "first", "second"), "single": ("prompt", "response")}
@@ -96,15 +96,7 @@ def load(name: str) -> Prompt:
 
     Raises ValueError for an unknown name, a missing or unknown field, or a missing placeholder.
     """
-    path = PROMPTS / f"{name}.yaml"
-    path = path if path.is_file() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PROMPTS.glob("*.yaml")))
-        raise ValueError(f"prompt={name}: no such file; allowed are {known}, or a path to a YAML file.")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"prompt={name} is no YAML: {' '.join(str(error).split())}") from None
+    content = named_yaml.read(name, "prompt", PROMPTS)
     if not isinstance(content, dict):
         raise ValueError(f"prompt={name} holds no fields: see {PROMPTS / 'helpfulness.yaml'}.")
     known = {field.name for field in fields(Prompt)} - {"name"}
@@ -115,7 +107,7 @@ def load(name: str) -> Prompt:
         raise ValueError(f"prompt={name} lacks the field {missing[0]}: see {PROMPTS / 'helpfulness.yaml'}.")
     _check(name, content)
     scale = tuple(content["scale"]) if content.get("scale") else None
-    return Prompt(name=path.stem, **{**content, "scale": scale})
+    return Prompt(name=Path(name).stem, **{**content, "scale": scale})
 
 
 def _check(name: str, content: dict) -> None:

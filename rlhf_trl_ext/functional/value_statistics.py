@@ -63,9 +63,11 @@ class Reliability:
         return max(0.2 * spread, 2 * self.noise) if spread > 0 else math.inf
 
     def state(self) -> dict:
+        """The evidence so far, for a checkpoint: plain numbers and a tensor."""
         return {"low": self.low, "high": self.high, "moments": self.moments}
 
     def load_state(self, state: dict) -> None:
+        """Take over what `state` returned."""
         self.low, self.high, self.moments = state["low"], state["high"], state["moments"]
 
 
