@@ -14,6 +14,12 @@ from trl import DPOTrainer, GRPOTrainer, RewardTrainer
 OVERRIDDEN = [
     (GRPOTrainer, "_generate_and_score_completions", "inputs", "all of this project"),
     (GRPOTrainer, "_calculate_rewards", "inputs prompts completions completion_ids_list", "RewardMixin"),
+    (
+        GRPOTrainer,
+        "_generate_single_turn",
+        "prompt_ids images multimodal_fields num_generations has_tool_images",
+        "GenerationStates",
+    ),
     (GRPOTrainer, "_compute_loss", "model inputs", "PPOTrainer, OffPolicyGRPOTrainer"),
     (
         GRPOTrainer,

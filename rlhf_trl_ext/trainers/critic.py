@@ -107,7 +107,17 @@ class CriticMixin:
         with self._policy_alone():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.critic is not None:
-            load_critic_weights(self.critic, critic_folder(self.critic, resume_from_checkpoint))
+            self._load_critic(resume_from_checkpoint)
+
+    def _load_best_model(self):
+        engine = self.is_deepspeed_enabled  # which has the critic in one with the policy
+        with contextlib.nullcontext() if engine else self._policy_alone():
+            super()._load_best_model()
+        if self.critic is not None and not (engine and NAME in self.model._modules):
+            self._load_critic(self.state.best_model_checkpoint)
+
+    def _load_critic(self, checkpoint: str) -> None:
+        load_critic_weights(self.critic, critic_folder(self.critic, checkpoint))
 
     @contextlib.contextmanager
     def _policy_alone(self):

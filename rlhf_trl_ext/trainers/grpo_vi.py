@@ -27,6 +27,7 @@ from rlhf_trl_ext.functional.value_iteration import root_mean_square, segment_st
 from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
 from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, load_critic
 from rlhf_trl_ext.trainers.critic_files import PolicyHead, critic_folder, load_critic_weights
+from rlhf_trl_ext.trainers.generation_states import READ, GenerationStates
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
 from rlhf_trl_ext.trainers.prefix_values import GAINS, PrefixValues, tokens_with
 from rlhf_trl_ext.trainers.replay_records import token_mask
@@ -35,7 +36,6 @@ from rlhf_trl_ext.trainers.value_fitting import FittingArguments, ValueFitting
 ADAPTED = ("none", "mixture", "lambda", "both")
 VALUE_MODELS = ("model", "head")
 FITTING = "value_fitting.pt"
-READ = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
 @dataclass
@@ -69,7 +69,7 @@ class GRPOVIConfig(FittingArguments, CriticArguments, OffPolicyGRPOConfig):
         super().__post_init__()
 
 
-class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
+class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
     """`OffPolicyGRPOTrainer` with only its advantages mixed with those of value iteration, and a critic that learns."""
 
     _tag_names = ["trl", "grpo-vi"]
@@ -99,6 +99,9 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         self.reliability, self.vi_batches = Reliability(), 0
         self._ends = tokens_with(args.vi_state_boundaries, self.processing_class)
 
+    def wants_states(self):
+        return self.fitting is not None and self.args.vi_value_model == "head" and self.model.training
+
     def values(self, batch):
         with self.accelerator.autocast():
             return self.prefix_values(batch)
@@ -125,10 +128,7 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         read |= {name: batch[name] for name in READ}
         if self.args.vi_value_model == "model":
             return read
-        with self.accelerator.autocast():
-            parts = zip(*(read[name].split(self.args.per_device_train_batch_size) for name in READ), strict=True)
-            states = [self.prefix_values.states(dict(zip(READ, part, strict=True))) for part in parts]
-        return {name: read[name] for name in read if name not in READ[:2]} | {"states": torch.cat(states)}
+        return {name: read[name] for name in read if name not in READ[:2]} | {"states": self.states(batch)}
 
     @torch.no_grad()
     def _mix(self, batch: dict, values: Tensor, starts: Tensor, temperature: float, fit: dict) -> None:
@@ -177,6 +177,10 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
             self.reliability.load_state(own["reliability"])
             self.fitting.fill(own["buffer"], self.accelerator.device)
 
+    def _load_critic(self, checkpoint):
+        super()._load_critic(checkpoint)
+        self.prefix_values.load_gains(critic_folder(self.critic, checkpoint))
+
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
         if self.fitting is not None and self.args.should_save:
@@ -193,7 +197,5 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
             return
         if not Path(checkpoint, FITTING).exists():
             raise ValueError(f"{checkpoint} has no {FITTING}: it was saved without value iteration; start a new run.")
-        folder = critic_folder(self.critic, checkpoint)
-        load_critic_weights(self.critic, folder)  # DeepSpeed's own checkpoints are without
-        self.prefix_values.load_gains(folder)
+        self._load_critic(checkpoint)  # DeepSpeed's own checkpoints are without
         self.fitting.load_state(torch.load(Path(checkpoint, FITTING), map_location="cpu", weights_only=True))

@@ -46,11 +46,16 @@ class PrefixValues(nn.Module):
         self.read = (read,)  # no submodule: its parameters are not all the critic's
         self.gains = TokenGains(read.config.get_text_config().hidden_size).to(read.device) if token_gains else None
 
+    @property
+    def backbone(self) -> nn.Module:
+        """What computes hidden states: the critic's own, or the policy's for a `PolicyHead`."""
+        return self.read[0].base_model
+
     def states(self, batch: dict) -> Tensor:
         """Last hidden states `(B, T, H)` before every completion token. batch: ids and masks, as TRL names them."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)  # (B, P + T)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        return token_states(self.read[0].base_model, ids, mask, batch["completion_ids"].shape[1])
+        return token_states(self.backbone, ids, mask, batch["completion_ids"].shape[1])
 
     def forward(self, batch: dict) -> Tensor:
         """`(B, T)` in reward units, float32. batch: what `states` reads, or `states`; completion_ids; token_mask."""

@@ -40,7 +40,7 @@ class RewardMixin:
             error.add_note(f"Raised while scoring completions with reward_funcs={self.reward_func_names}.")
             raise
         total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        total[rewards.isnan().all(dim=1)] = torch.nan
+        total[rewards[:, self.reward_weights != 0].isnan().all(dim=1)] = torch.nan  # of weight 0: it watches only
         start = self.accelerator.process_index * len(prompts)
         self._rewards = total[start : start + len(prompts)]
         return rewards

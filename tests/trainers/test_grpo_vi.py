@@ -100,6 +100,23 @@ def test_advantages_are_the_mixture(vi):
     torch.testing.assert_close(batch["advantages"], expected)
 
 
+def test_a_head_reads_the_states_that_generation_went_through(vi):
+    trainer = vi(vi_value_model="head")
+    trainer.model.train()
+    found, read = [], trainer.states
+    trainer.states = lambda batch: found.append((batch, read(batch))) or found[-1][1]
+    trainer.prefix_values.states, anew = None, trainer.prefix_values.states  # not computed a second time
+    trainer._generate_and_score_completions([trainer.train_dataset[0]] * 4 + [trainer.train_dataset[1]] * 4)
+    trainer.prefix_values.states = anew
+    ((batch, states),) = found
+    with torch.no_grad():
+        expected = anew(batch)
+    kept = batch["completion_mask"].bool()
+    torch.testing.assert_close(states[kept], expected[kept], rtol=0, atol=1e-5)
+    trainer._last_states = trainer._last_states[:-1]  # of other rows: computed
+    torch.testing.assert_close(trainer.states(batch), expected)
+
+
 def test_values_are_those_before_the_critic_saw_the_rewards(vi):
     trainer = vi(**ALWAYS)
     trainer.model.train()
