@@ -10,6 +10,7 @@ from accelerate import PartialState
 from omegaconf import DictConfig
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlhf_trl_ext.callbacks.budget import Budget
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.checks import build, stated
@@ -52,13 +53,14 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         os.environ.setdefault("WANDB_MODE", "offline")
     recorder = MetricsRecorder(stage.folder)
     limit = config.get("step_timeout")
+    budget = [Budget(recorder, **config.budget)] if config.get("budget") else []
     trainer = trainer(
         model=checkpoint,
         args=args,
         train_dataset=train_dataset,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        callbacks=[recorder, *([] if limit is None else [Watchdog(limit)])],
+        callbacks=[recorder, *([] if limit is None else [Watchdog(limit)]), *budget],
         **model.trainer_arguments(),
     )
     trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
