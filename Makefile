@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-all test-slow lint overhead ppo-parity trl-latest clean
+.PHONY: help setup demo smoke test test-all test-slow ops lint overhead ppo-parity trl-latest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,11 +29,14 @@ smoke: setup  ## the demo in under a minute: every stage, a few steps each
 test: setup  ## the quick tests (at most 5 minutes on two cores, offline)
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: setup  ## the slow tests as well (several processes, faults, real data)
+test-all: ops  ## the slow tests as well (several processes, faults, real data)
 	$(BIN)/python -m pytest -m "not gpu"
 
-test-slow: setup  ## only the slow ones
+test-slow: ops  ## only the slow ones
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+ops: setup  ## compile DeepSpeed's operators for CPUs and offload ahead (minutes, once)
+	$(BIN)/python -m rlhf_trl_ext.zero_ops
 
 lint: setup  ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -30,11 +30,10 @@ ERROR = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit|Timeout)\b)
 class AccelerateLauncher(Launcher):
     """Runs jobs as processes and keeps, for each, `<hydra.sweep.dir>/<fingerprint>/{job.json, log.txt}`.
 
-    num_processes: of each job. jobs: side by side; null: as many as have num_processes GPUs of their own, 1 without
-    GPUs. config_file: of accelerate, for what the other arguments do not say. timeout: seconds after which a job is
-    ended. metric: by which jobs are ranked, a name in their record (`metrics.eval_loss`, `train_seconds`); it is also
-    what an optimising sweeper gets. maximize: whether more of it is better.
-    A job's DeepSpeed configuration is its own `args.deepspeed`.
+    num_processes: of each job, whose `deepspeed=` says how they share the work. jobs: side by side; null: as many as
+    have num_processes GPUs of their own, 1 without GPUs. config_file: of accelerate, for all but num_processes.
+    timeout: seconds after which a job is ended. metric: by which jobs are ranked, a name in their record
+    (`metrics.eval_loss`, `train_seconds`); what an optimising sweeper gets. maximize: whether more is better.
     """
 
     def __init__(self, num_processes=1, jobs=None, config_file=None, timeout=None, metric=None, maximize=True):
@@ -107,13 +106,12 @@ class AccelerateLauncher(Launcher):
             if job["status"] == "finished":
                 return config, {**job, "status": "reused"}
         job = {"overrides": filter_overrides(overrides), "log": str(folder / "log.txt")}
-        deepspeed = (config.get("args") or {}).get("deepspeed")
-        job |= self._execute([*self._command(deepspeed), *overrides], gpus, folder)
+        job |= self._execute([*self._command(), *overrides], gpus, folder)
         (folder / "job.json.partial").write_text(json.dumps(job, indent=2))
         os.replace(folder / "job.json.partial", known)
         return config, job
 
-    def _command(self, deepspeed: str | None) -> list[str]:
+    def _command(self) -> list[str]:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = str(free.getsockname()[1])
@@ -122,10 +120,8 @@ class AccelerateLauncher(Launcher):
             launch += ["--config_file", self.config_file]
         else:
             launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        if deepspeed:
-            launch += ["--use_deepspeed", "--deepspeed_config_file", deepspeed]
-        elif self.num_processes > 1:
-            launch += ["--multi_gpu"]  # on CPUs as well: with --cpu, accelerate would start one process
+            # On CPUs as well: with --cpu, accelerate would start one process.
+            launch += ["--multi_gpu"] if self.num_processes > 1 else []
         main = sys.modules["__main__"].__spec__.name
         return [sys.executable, "-m", *launch, "-m", main]
 

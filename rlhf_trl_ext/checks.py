@@ -108,7 +108,9 @@ def parameters(target) -> tuple[dict[str, typing.Any], bool]:
 
 def _check_type(name: str, value, annotation) -> None:
     # TRL and transformers convert a lone string to a list, and true or false to the word that they mean.
-    if (isinstance(value, str) and annotation == list[str]) or (isinstance(value, bool) and annotation is str):
+    if (isinstance(value, str) and annotation == list[str]) or (
+        isinstance(value, bool) and str in (typing.get_args(annotation) or (annotation,))
+    ):
         return
     numeric = set(typing.get_args(annotation) or (annotation,)) - {type(None)} <= {int, float, bool}
     strict = isinstance(value, str) and numeric  # "1" would pass as a number and stay a string

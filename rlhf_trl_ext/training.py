@@ -10,6 +10,7 @@ from accelerate import PartialState
 from omegaconf import DictConfig
 from transformers.trainer_utils import get_last_checkpoint
 
+from rlhf_trl_ext import zero
 from rlhf_trl_ext.callbacks.budget import Budget
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
@@ -31,6 +32,7 @@ def train(config: DictConfig) -> dict:
         logger.info("%s: finished already in %s", stage.name, stage.folder)
         return stage.result
     run_name = config.args.get("run_name") or stage.folder.name
+    zero.start(config.args)
     args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name)
     trainer = build(config.trainer, "trainer")
     model, dataset = build(config.model, "model"), build(config.dataset, "dataset")

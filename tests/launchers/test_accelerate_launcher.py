@@ -15,7 +15,6 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 CONFIG = """
 kind: good
 seed: 0
-args: {deepspeed: null}
 hydra: {sweep: {dir: sweep, subdir: .}, output_subdir: null, run: {dir: .}, searchpath: [file://CONF]}
 """
 JOB = """
@@ -97,7 +96,7 @@ def test_refusals(sweep):
     assert code == 1 and "num_processes=4 needs 4 GPUs and 2 are visible" in printed
 
 
-def test_jobs_get_gpus_of_their_own_and_their_own_deepspeed_configuration(monkeypatch):
+def test_jobs_get_gpus_of_their_own(monkeypatch):
     from hydra_plugins.accelerate_launcher import AccelerateLauncher
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5,7")
@@ -106,9 +105,9 @@ def test_jobs_get_gpus_of_their_own_and_their_own_deepspeed_configuration(monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert AccelerateLauncher(num_processes=2, jobs=3)._places() == [None] * 3
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", type("Spec", (), {"name": "launchers.train"}))
-    command = AccelerateLauncher(num_processes=2)._command("zero3.json")
-    assert command[command.index("--deepspeed_config_file") + 1] == "zero3.json" and "--multi_gpu" not in command
-    assert command[-2:] == ["-m", "launchers.train"] and "--multi_gpu" in AccelerateLauncher(2)._command(None)
+    command = AccelerateLauncher(num_processes=2)._command()
+    assert command[-2:] == ["-m", "launchers.train"] and "--multi_gpu" in command
+    assert "--multi_gpu" not in AccelerateLauncher(num_processes=2, config_file="fsdp.yaml")._command()
 
 
 def test_a_sweep_inside_accelerate_launch_is_refused(monkeypatch):
