@@ -17,11 +17,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from rlhf_trl_ext import held_out
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.checks import ConfigError, build, check
 from rlhf_trl_ext.stages import Stage
 
-SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "model", "args")
+SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "held_out", "model")
+SHARED += ("args",)
 SAMPLES, LABELS = "samples-", "labels"
 
 
@@ -81,7 +83,7 @@ class Plan:
                     if section in config:
                         check(config[section], section)
                 if "trainer" in config:
-                    build(config.args, "args", output_dir="unused")
+                    build(config.args, "args", output_dir="unused", **held_out.arguments(config))
             except ConfigError as error:
                 raise ConfigError(f"stages.{name}.{error}") from error
 

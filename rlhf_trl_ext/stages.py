@@ -21,7 +21,7 @@ from rlhf_trl_ext.checks import ConfigError, as_json
 OWN = ("rlhf_trl_ext.", "evaluation.")
 PACKAGES = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers")
 # What decides a stage's result; where it goes, and how it is reported, does not.
-TRAINING = ("name", "seed", "view", "trainer", "args", "evaluate", "budget", "model", "dataset")
+TRAINING = ("name", "seed", "view", "trainer", "args", "evaluate", "held_out", "budget", "model", "dataset")
 SAMPLING = ("name", "seed", "policy", "reference", "samples", "args", "model", "dataset", "reward")
 LABELLING = ("name", "seed", "pairs", "labeller", "reviser", "labelling", "args", "model", "dataset")
 # Of a client: how fast it asks, what it may spend and where it keeps the answers.

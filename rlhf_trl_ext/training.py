@@ -10,7 +10,7 @@ from accelerate import PartialState
 from omegaconf import DictConfig
 from transformers.trainer_utils import get_last_checkpoint
 
-from rlhf_trl_ext import zero
+from rlhf_trl_ext import held_out
 from rlhf_trl_ext.callbacks.budget import Budget
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
@@ -32,9 +32,10 @@ def train(config: DictConfig) -> dict:
         logger.info("%s: finished already in %s", stage.name, stage.folder)
         return stage.result
     run_name = config.args.get("run_name") or stage.folder.name
-    zero.start(config.args)
-    args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name)
-    trainer = build(config.trainer, "trainer")
+    with stated():
+        watching = held_out.arguments(config)
+    args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name, **watching)
+    trainer = build(config.trainer, "trainer", **held_out.reward_functions(config))
     model, dataset = build(config.model, "model"), build(config.dataset, "dataset")
     with exclusive(stage.folder):
         return stage.result or _run(stage, args, trainer, model, dataset)
@@ -49,7 +50,9 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         tokenizer = model.tokenizer(checkpoint)
         train_dataset = dataset.load(config.view, "train", tokenizer)
         evaluates = config.evaluate or args.eval_strategy != "no"
-        held_out = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
+        eval_dataset = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
+    if config.held_out:
+        eval_dataset = eval_dataset.select(range(min(config.held_out.prompts, len(eval_dataset))))
     args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}
     if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")
@@ -60,16 +63,18 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         model=checkpoint,
         args=args,
         train_dataset=train_dataset,
-        eval_dataset=held_out,
+        eval_dataset=eval_dataset,
         processing_class=tokenizer,
         callbacks=[recorder, *([] if limit is None else [Watchdog(limit)]), *budget],
         **model.trainer_arguments(),
     )
+    if config.held_out:
+        held_out.attach(trainer)
     trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
     metrics = trainer.evaluate() if config.evaluate else {}
     save(trainer, stage.folder)
     run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
-    record = {**run, **recorder.summary()}
+    record = {**run, **recorder.summary(), **held_out.best(trainer.state)}
     return stage.finish(record) if state.is_main_process else record
 
 

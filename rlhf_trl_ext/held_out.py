@@ -1,0 +1,84 @@
+"""Rewards that only watch an online policy: on held-out prompts, to choose the checkpoint that is kept.
+
+TRL's online trainers evaluate with the reward functions that they train on (huggingface/trl#2959), so the checkpoint
+chosen is the one that exploits them best. Here further reward functions, of weight 0, join the trained ones.
+"""
+
+import contextlib
+import functools
+import random
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from transformers import set_seed
+
+
+def arguments(config: DictConfig) -> dict:
+    """Arguments for `config.args` that `config.held_out` asks for; {} where it asks for nothing.
+
+    What `config.args` states comes first. Evaluation takes place when a checkpoint is saved, as only a checkpoint can
+    be kept. Raises ValueError if `save_total_limit` leaves no room for the best checkpoint beside the last.
+    """
+    if config.get("held_out") is None:
+        return {}
+    stated, asked = config.args, config.held_out
+    if stated.get("save_total_limit") == 1 and asked.args.get("load_best_model_at_end"):
+        raise ValueError("save_total_limit=1 keeps the best checkpoint or the last: held_out needs 2 or more.")
+    steps = stated.get("save_steps", stated.get("eval_steps", asked.every))
+    found = {"eval_strategy": "steps", "save_steps": steps, "eval_steps": steps, **asked.get("args", {})}
+    found = {name: value for name, value in found.items() if name not in stated}
+    weights = stated.get("reward_weights") or [1.0] * len(config.trainer.reward_funcs)
+    return {**found, "reward_weights": [*weights, *[0.0] * len(asked.functions)]}
+
+
+def reward_functions(config: DictConfig) -> dict:
+    """`reward_funcs` for `config.trainer`: the trained ones, then those that watch; {} where none are asked for."""
+    if config.get("held_out") is None:
+        return {}
+    trained = OmegaConf.to_container(config.trainer, resolve=True)["reward_funcs"]
+    return {"reward_funcs": [*trained, *OmegaConf.to_container(config.held_out.functions, resolve=True)]}
+
+
+def attach(trainer) -> None:
+    """Let a trainer evaluate without a trace in its training, and its watching rewards watch only.
+
+    An evaluation has a random state of its own, the same each time: training goes on as if there had been none, and
+    two checkpoints differ by their weights, not by their draws. A completion without any reward that is trained on
+    stays without one, though a watching function rated it.
+    """
+    evaluate, rate = trainer.evaluate, trainer._calculate_rewards
+
+    @functools.wraps(evaluate)
+    def isolated(*args, **kwargs):
+        with random_state(trainer.args.seed + trainer.accelerator.process_index):
+            return evaluate(*args, **kwargs)
+
+    @functools.wraps(rate)
+    def trained_only(*args, **kwargs):
+        rewards = rate(*args, **kwargs)  # (B, functions), of all processes
+        unrated = rewards[:, trainer.reward_weights != 0].isnan().all(dim=1, keepdim=True)
+        return rewards.masked_fill(unrated, torch.nan)
+
+    trainer.evaluate, trainer._calculate_rewards = isolated, trained_only
+
+
+@contextlib.contextmanager
+def random_state(seed: int):
+    """Python's, NumPy's and PyTorch's random state is `seed`'s inside, and what it was before afterwards."""
+    before = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        set_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def best(state) -> dict:
+    """For a stage's record: step and value of the checkpoint that was kept; {} where none was chosen."""
+    if state.best_model_checkpoint is None:
+        return {}
+    return {"best_step": state.best_global_step, "best_metric": state.best_metric}
