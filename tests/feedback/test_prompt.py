@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -102,3 +103,10 @@ def test_conversations_are_shown_with_roles():
     assert as_text([{"role": "user", "content": "Hi"}]) == "Hi"
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
     assert as_text(turns) == "User: Hi\n\nAssistant: Yes?"
+
+
+def test_equally_likely_scores_expect_the_middle_of_the_scale():
+    # (1 + ... + 10) / 10 = 5.5, whatever mass other tokens have
+    prompt = replace(load("quality"), scale=(1, 10))
+    logprobs = {str(score): math.log(0.08) for score in range(1, 11)} | {"x": math.log(0.2)}
+    assert prompt.expected(logprobs) == pytest.approx(5.5)
