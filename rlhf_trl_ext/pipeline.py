@@ -1,25 +1,15 @@
-"""A pipeline's stages in the order of their needs, side by side where they are independent.
-
-Every stage runs in a process of its own, `python -m launchers.train --config-dir <folder> --config-name config`, which
-anyone can repeat by hand; what it prints is in the stage's log.txt.
-"""
+"""A pipeline's stages: their configurations and what they need of each other."""
 
 import os
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from rlhf_trl_ext import held_out
-from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.checks import ConfigError, build, check
+from rlhf_trl_ext.execution import Execution, StageFailed
 from rlhf_trl_ext.stages import Stage
 
 SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "held_out", "model")
@@ -27,27 +17,25 @@ SHARED += ("args",)
 SAMPLES, LABELS = "samples-", "labels"
 
 
-class StageFailed(ConfigError):
-    """A stage's process ended with an error; the message holds the end of its log."""
-
-
 class Plan:
     """The stages that the policies of a pipeline need, and their execution.
 
-    algorithm: name -> composed configuration of `conf/algorithm/<name>.yaml`.
+    algorithm: name -> composed configuration of `conf/algorithm/<name>.yaml`. With `stages.<name>.algorithm` a stage of
+    any name is that algorithm with its settings and, over them, those of `stages.<name>`.
+    processes: of every training stage; None: as many as this one has.
     """
 
-    def __init__(self, config: DictConfig, algorithm: Callable[[str], DictConfig]):
-        self.config = config
+    def __init__(self, config: DictConfig, algorithm: Callable[[str], DictConfig], processes: int | None = None):
+        self.config, self.algorithm, self.processes = config, algorithm, processes
         self.sampled = list(dict.fromkeys([config.baseline, *config.policies]))
         for name in config.stages:
-            algorithm(name)  # a mistyped stage is told before anything runs
+            self._training(name)  # a mistyped stage is told before anything runs
         self.configs: dict[str, DictConfig] = {}
-        waiting = [*self.sampled, config.reward.stage]
+        waiting = [*self.sampled, *_names(config.reward.stage)]
         while waiting:
             name = waiting.pop(0)
             if name and name not in self.configs:
-                self.configs[name] = self._labelling() if name == LABELS else self._training(algorithm(name))
+                self.configs[name] = self._labelling() if name == LABELS else self._training(name)
                 waiting += self.configs[name].needs
         for name in self.sampled:
             self.configs[SAMPLES + name] = self._sampling(name)
@@ -55,11 +43,16 @@ class Plan:
         self.records: dict[str, dict] = {}
         self.folders: dict[str, Path] = {}
 
-    def _training(self, algorithm: DictConfig) -> DictConfig:
+    def _training(self, name: str) -> DictConfig:
         """A stage's configuration: what the stages share, the algorithm, the experiment's settings of this stage."""
         stage = OmegaConf.create({key: self.config[key] for key in SHARED if key in self.config})
-        own = self.config.stages.get(algorithm.name) or {}
-        config = OmegaConf.merge(stage, {"output_dir": None}, OmegaConf.to_container(algorithm), own)
+        own = OmegaConf.to_container(self.config.stages.get(name) or OmegaConf.create())
+        algorithm = self.algorithm(own.pop("algorithm", name))
+        general = self.config.stages.get(algorithm.name) or {}
+        config = OmegaConf.merge(
+            stage, {"output_dir": None}, OmegaConf.to_container(algorithm), general, own, {"name": name}
+        )
+        config.needs = _names(OmegaConf.to_container(config.needs, resolve=True))
         if config.view == "preferences" and "labeller" in self.config:
             config.needs = [*config.needs, LABELS]
         return config
@@ -72,7 +65,7 @@ class Plan:
 
     def _sampling(self, policy: str) -> DictConfig:
         stage = OmegaConf.create({key: self.config[key] for key in (*SHARED, "samples") if key in self.config})
-        needs = [*dict.fromkeys([policy, self.config.baseline, self.config.reward.stage])]
+        needs = _names([policy, self.config.baseline, self.config.reward.stage])
         return OmegaConf.merge(stage, {"name": SAMPLES + policy, "output_dir": None, "needs": needs})
 
     def check(self) -> None:
@@ -93,33 +86,19 @@ class Plan:
         Independent stages run side by side (`jobs`). After a failure the stages under way are finished and StageFailed
         is raised with the end of the log; a second run takes up where this one ended.
         """
-        waiting, running, failures = dict(self.configs), {}, []
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, transient=True) as progress, ThreadPoolExecutor(self.jobs) as pool:
-            while waiting or running:
-                ready = [name for name, config in waiting.items() if all(n in self.records for n in config.needs if n)]
-                for name in ready[: 0 if failures else max(self.jobs - len(running), 0)]:
-                    stage = Stage(self._with_needs(waiting.pop(name)))
-                    bar = progress.add_task(name, total=1.0)
-                    running[pool.submit(self._run, stage, progress, bar)] = (name, bar)
-                if not running:
-                    break
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    name, bar = running.pop(future)
-                    progress.remove_task(bar)
-                    try:
-                        self.records[name], how = future.result()
-                        progress.console.print(
-                            f"{name:<15} {how:<11} {self.folders[name]}", highlight=False, soft_wrap=True
-                        )
-                    except ConfigError as error:
-                        failures.append(str(error))
-        if waiting and not failures:
-            raise ConfigError(f"stages {', '.join(waiting)} need each other: change their `needs`.")
+        failures = Execution({"": self}, [None] * self.jobs).run()
         if failures:
-            raise StageFailed("\n".join(failures))
+            raise StageFailed("\n".join(failures.values()))
         return self.records
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name, once those that it needs are finished."""
+        processes = self.processes and (self.processes if self.launcher(name) == "train" else 1)
+        return Stage(self._with_needs(self.configs[name]), processes)
+
+    def launcher(self, name: str) -> str:
+        """The launcher that runs a stage."""
+        return "generate" if name.startswith(SAMPLES) else "label" if name == LABELS else "train"
 
     def _with_needs(self, config: DictConfig) -> DictConfig:
         """Put the folders of the needed stages where the configuration wants them."""
@@ -134,46 +113,12 @@ class Plan:
             config.reference = str(self.folders[self.config.baseline])
         return config
 
-    def _run(self, stage: Stage, progress: Progress, bar: TaskID) -> tuple[dict, str]:
-        self.folders[stage.name] = stage.folder
-        if self.config.overwrite:
-            shutil.rmtree(stage.folder, ignore_errors=True)
-        if stage.result:
-            return stage.result, "reused"
-        begin = time.time()
-        stage.begin()
-        log = stage.folder / "log.txt"
-        with log.open("a") as output:
-            streams = {"stdout": output, "stderr": subprocess.STDOUT}
-            process = subprocess.Popen(self._command(stage), env=self._environment(), **streams)
-            while process.poll() is None:
-                progress.update(bar, completed=_share_done(stage.folder))
-                time.sleep(0.3)
-        if not process.returncode and Stage(stage.config).fingerprint != stage.fingerprint:
-            raise StageFailed(
-                f"stage {stage.name}: the project's code changed while it ran; run the same command again."
-            )
-        if process.returncode or stage.result is None:
-            tail = "\n".join(line for line in log.read_text(errors="replace").splitlines()[-12:] if line.strip())
-            raise StageFailed(f"stage {stage.name} failed (exit {process.returncode}); the end of {log}:\n{tail}")
-        return stage.result, f"{time.time() - begin:.0f} s"
 
-    def _command(self, stage: Stage) -> list[str]:
-        launcher = "generate" if stage.name.startswith(SAMPLES) else "label" if stage.name == LABELS else "train"
-        config = ["--config-dir", str(stage.folder), "--config-name", "config"]
-        return [sys.executable, "-m", f"launchers.{launcher}", *config]
-
-    def _environment(self) -> dict[str, str]:
-        """Threads shared between the stages that run side by side, unless the caller decided."""
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        return {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ}
-
-
-def _share_done(folder: Path) -> float:
-    """Share of a stage's steps, or of its samples, that is done; 0 while it starts."""
-    metrics = folder / "metrics.jsonl"
-    rows = read_metrics(metrics) if metrics.exists() else []
-    return rows[-1]["step"] / max(rows[-1]["max_steps"], 1) if rows else 0.0
+def _names(needs) -> list[str]:
+    """Names of stages, each once, out of a name, a list of such, or nothing."""
+    if isinstance(needs, str):
+        return [needs]
+    return [*dict.fromkeys(name for need in needs or [] for name in _names(need))]
 
 
 def link(folder: Path, folders: dict[str, Path]) -> None:

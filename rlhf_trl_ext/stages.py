@@ -60,8 +60,11 @@ def built_folder(config: DictConfig) -> Path:
     return Path(config.output_root) / "models" / digest(build)
 
 
-def fingerprint(config: DictConfig) -> str:
-    """SHA-256 (16 hex digits) of configuration, data, models, code, package versions and number of processes."""
+def fingerprint(config: DictConfig, processes: int | None = None) -> str:
+    """SHA-256 (16 hex digits) of configuration, data, models, code, package versions and number of processes.
+
+    processes: that will run it; None: those that run now.
+    """
     resolved = _without(OmegaConf.to_container(config, resolve=True), ASKING)
     keys, code = (SAMPLING, "evaluation.generation") if "policy" in resolved else (TRAINING, "rlhf_trl_ext.training")
     if "pairs" in resolved and "trainer" not in resolved:
@@ -71,16 +74,16 @@ def fingerprint(config: DictConfig) -> str:
     for incidental in ("report_to", "run_name", "logging_dir", "disable_tqdm"):
         args.pop(incidental, None)
     packages = {name: number for name, number in versions().items() if name != "git_commit"}
-    return digest([decides, source(code), packages, os.environ.get("WORLD_SIZE", "1")])
+    return digest([decides, source(code), packages, str(processes or os.environ.get("WORLD_SIZE", 1))])
 
 
 class Stage:
-    """Folder and state of one stage."""
+    """Folder and state of one stage. processes: that run it; None: those that run now."""
 
-    def __init__(self, config: DictConfig):
-        self.config = config
+    def __init__(self, config: DictConfig, processes: int | None = None):
+        self.config, self.processes = config, processes
         self.name = config.name
-        self.fingerprint = fingerprint(config)
+        self.fingerprint = fingerprint(config, processes)
         default = Path(config.output_root) / "stages" / f"{self.name}-{self.fingerprint}"
         self.folder = Path(config.output_dir) if config.output_dir else default
 
