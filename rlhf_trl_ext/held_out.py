@@ -11,7 +11,7 @@ import random
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 
 def arguments(config: DictConfig) -> dict:
@@ -40,27 +40,30 @@ def reward_functions(config: DictConfig) -> dict:
     return {"reward_funcs": [*trained, *OmegaConf.to_container(config.held_out.functions, resolve=True)]}
 
 
-def attach(trainer) -> None:
-    """Let a trainer evaluate without a trace in its training, and its watching rewards watch only.
+class HeldOutRewards(TrainerCallback):
+    """Lets a trainer evaluate without a trace in its training, and its watching rewards watch only.
 
     An evaluation has a random state of its own, the same each time: training goes on as if there had been none, and
     two checkpoints differ by their weights, not by their draws. A completion without any reward that is trained on
     stays without one, though a watching function rated it.
     """
-    evaluate, rate = trainer.evaluate, trainer._calculate_rewards
 
-    @functools.wraps(evaluate)
-    def isolated(*args, **kwargs):
-        with random_state(trainer.args.seed + trainer.accelerator.process_index):
-            return evaluate(*args, **kwargs)
+    def attach(self, trainer) -> None:
+        """Wrap `evaluate` and `_calculate_rewards` of this trainer."""
+        evaluate, rate = trainer.evaluate, trainer._calculate_rewards
 
-    @functools.wraps(rate)
-    def trained_only(*args, **kwargs):
-        rewards = rate(*args, **kwargs)  # (B, functions), of all processes
-        unrated = rewards[:, trainer.reward_weights != 0].isnan().all(dim=1, keepdim=True)
-        return rewards.masked_fill(unrated, torch.nan)
+        @functools.wraps(evaluate)
+        def isolated(*args, **kwargs):
+            with random_state(trainer.args.seed + trainer.accelerator.process_index):
+                return evaluate(*args, **kwargs)
 
-    trainer.evaluate, trainer._calculate_rewards = isolated, trained_only
+        @functools.wraps(rate)
+        def trained_only(*args, **kwargs):
+            rewards = rate(*args, **kwargs)  # (B, functions), of all processes
+            unrated = rewards[:, trainer.reward_weights != 0].isnan().all(dim=1, keepdim=True)
+            return rewards.masked_fill(unrated, torch.nan)
+
+        trainer.evaluate, trainer._calculate_rewards = isolated, trained_only
 
 
 @contextlib.contextmanager

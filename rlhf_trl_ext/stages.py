@@ -22,6 +22,7 @@ OWN = ("rlhf_trl_ext.", "evaluation.")
 PACKAGES = ("torch", "trl", "transformers", "datasets", "accelerate", "peft", "deepspeed", "tokenizers")
 # What decides a stage's result; where it goes, and how it is reported, does not.
 TRAINING = ("name", "seed", "view", "trainer", "args", "evaluate", "held_out", "budget", "model", "dataset")
+TRAINING += ("callbacks", "monitor")
 SAMPLING = ("name", "seed", "policy", "reference", "samples", "args", "model", "dataset", "reward")
 LABELLING = ("name", "seed", "pairs", "labeller", "reviser", "labelling", "args", "model", "dataset")
 # Of a client: how fast it asks, what it may spend and where it keeps the answers.
@@ -69,6 +70,8 @@ def fingerprint(config: DictConfig, processes: int | None = None) -> str:
     keys, code = (SAMPLING, "evaluation.generation") if "policy" in resolved else (TRAINING, "rlhf_trl_ext.training")
     if "pairs" in resolved and "trainer" not in resolved:
         keys, code = LABELLING, "evaluation.labels"
+    if not (resolved.get("monitor") or {}).get("action"):
+        resolved["monitor"] = None  # it only looks on
     decides = {key: resolved.get(key) for key in keys}
     args = decides["args"] or {}
     for incidental in ("report_to", "run_name", "logging_dir", "disable_tqdm"):

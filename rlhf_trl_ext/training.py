@@ -51,31 +51,40 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         train_dataset = dataset.load(config.view, "train", tokenizer)
         evaluates = config.evaluate or args.eval_strategy != "no"
         eval_dataset = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
-    if config.held_out:
+    if config.held_out and evaluates:
         eval_dataset = eval_dataset.select(range(min(config.held_out.prompts, len(eval_dataset))))
     args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}
     if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")
     recorder = MetricsRecorder(stage.folder)
-    limit = config.get("step_timeout")
-    budget = [Budget(recorder, **config.budget)] if config.get("budget") else []
+    callbacks = [recorder, *_callbacks(config, stage.folder, recorder)]
     trainer = trainer(
         model=checkpoint,
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        callbacks=[recorder, *([] if limit is None else [Watchdog(limit)]), *budget],
+        callbacks=callbacks,
         **model.trainer_arguments(),
     )
-    if config.held_out:
-        held_out.attach(trainer)
+    for callback in callbacks:
+        if hasattr(callback, "attach"):
+            callback.attach(trainer)
     trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
     metrics = trainer.evaluate() if config.evaluate else {}
     save(trainer, stage.folder)
     run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
     record = {**run, **recorder.summary(), **held_out.best(trainer.state)}
     return stage.finish(record) if state.is_main_process else record
+
+
+def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> list:
+    """What the configuration asks for. One that has `attach(trainer)` gets the trainer before training begins."""
+    asked = [] if config.get("step_timeout") is None else [Watchdog(config.step_timeout)]
+    asked += [Budget(recorder, **config.budget)] if config.get("budget") else []
+    asked += [held_out.HeldOutRewards()] if config.held_out else []
+    asked += [build(config.monitor, "monitor")] if config.get("monitor") else []
+    return asked + [build(node, f"callbacks.{name}") for name, node in (config.get("callbacks") or {}).items()]
 
 
 def save(trainer, folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_completion_without_a_trained_reward_stays_without_one():
     trainer = SimpleNamespace(
         evaluate=lambda: None, _calculate_rewards=lambda: rewards, reward_weights=torch.tensor([1.0, 0.0])
     )
-    held_out.attach(trainer)
+    held_out.HeldOutRewards().attach(trainer)
     found = trainer._calculate_rewards()
     assert found.isnan().tolist() == [[False, False], [True, True], [False, True]]
     assert found[0].tolist() == [1.0, 0.5]
