@@ -3,7 +3,7 @@
 import numpy as np
 from rich.table import Table
 
-from evaluation.comparison import against_baseline, chosen_pairs, judged, ranked, read_samples
+from evaluation.comparison import Verdicts, against_baseline, chosen_pairs, judged, ranked, read_samples
 from evaluation.failures.diagnostics import diagnose
 from evaluation.judge import Judge
 from rlhf_trl_ext.checks import build
@@ -28,14 +28,14 @@ SPENT = ("sampled_tokens", "train_seconds", "peak_memory_mb")
 PERPLEXITY = ("perplexity", "perplexity_ci")
 
 
-def summarise(config, records: dict[str, dict]) -> dict:
+def summarise(config, records: dict[str, dict], judge: Judge | None = None, verdicts: Verdicts | None = None) -> dict:
     """Results of a pipeline: every policy against the baseline, what it cost, and the records of all stages.
 
-    records: stage name -> record, those of sampling under `samples-<policy>`.
+    records: stage name -> record, those of sampling under `samples-<policy>`. judge, verdicts: where they are there.
     """
-    judge = judge_of(config)
+    judge = judge or judge_of(config)
     samples = {name: read_samples(records[f"samples-{name}"]["file"]) for name in (config.baseline, *config.policies)}
-    verdicts = judged(judge, samples, chosen_pairs("baseline", config.baseline, list(config.policies)))
+    verdicts = verdicts or judged(judge, samples, chosen_pairs("baseline", config.baseline, list(config.policies)))
     policies = against_baseline(verdicts, samples, config.baseline)
     for name, row in policies.items():
         row.update(describe(samples[name]), **{key: records[name][key] for key in SPENT})

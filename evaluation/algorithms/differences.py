@@ -36,18 +36,22 @@ def hierarchical_means(values: Sequence[np.ndarray], resamples: int = RESAMPLES,
 def estimate(values: Sequence[np.ndarray], centre: float = 0.0) -> dict:
     """Mean over seeds of the means over prompts, its 95 % interval, and a two-sided p-value against `centre`.
 
-    `mean +- t_{S-1} se`, `se = sd(hierarchical_means) sqrt(S / (S - 1))`: the bootstrap's deviation, freed of its bias
-    for S seeds (Hesterberg, arXiv:1411.5279, 3.2). With one seed the interval is over prompts only, with the normal's
-    quantile, and says nothing about other seeds. Returns mean, interval, p, seeds.
-    Raises ValueError for no seeds, or one without a number.
+    `mean +- t_{S-1} se` with `se^2 = max(S / (S - 1) (var(hierarchical_means) - v), v)`, v = the variance of the mean
+    from prompts alone. The bootstrap's variance for S seeds is `(S - 1) / S` of the one between their means (Hesterberg,
+    arXiv:1411.5279, 3.2), which holds v already, and v once more; both are put right, and v is the least it can be.
+    With one seed se^2 = v and t is normal: the interval is over prompts only and says nothing about other seeds.
+    Returns mean, interval, p, spread (se), seeds. Raises ValueError for no seeds, or one without a number.
     """
     if not len(values) or any(np.isnan(own).all() for own in values):
         raise ValueError(f"{len(values)} seeds: an estimate needs at least one, and a number from each.")
     mean, seeds = float(np.mean([np.nanmean(own) for own in values])), len(values)
-    spread = float(hierarchical_means(values).std()) * math.sqrt(seeds / max(seeds - 1, 1))
-    law = t(seeds - 1) if seeds > 1 else norm
-    half = float(law.ppf(1 - ALPHA / 2)) * spread
-    distance = abs(mean - centre)
+    counts = [max(int((~np.isnan(own)).sum()), 1) for own in values]
+    variance = sum(np.nanvar(own) / count for own, count in zip(values, counts, strict=True)) / seeds**2
+    if seeds > 1:
+        between = hierarchical_means(values).var() - variance
+        variance = max(variance, seeds / (seeds - 1) * between)
+    spread, law = math.sqrt(variance), t(seeds - 1) if seeds > 1 else norm
+    half, distance = float(law.ppf(1 - ALPHA / 2)) * spread, abs(mean - centre)
     p = float(2 * law.sf(distance / spread)) if spread > 0 else float(distance == 0)
     return {"mean": mean, "interval": [mean - half, mean + half], "p": p, "spread": spread, "seeds": seeds}
 

@@ -1,0 +1,34 @@
+"""Algorithms x data sets x seeds at equal budget: `python -m launchers.benchmark algorithms=[dpo,grpo] seeds=[0,1,2]`."""
+
+from launchers.entry import entry
+
+
+@entry("benchmark")
+def main(config):
+    from hydra import compose
+    from rich.console import Console
+
+    from evaluation.algorithms.benchmark import Benchmark
+    from evaluation.algorithms.show import table
+    from rlhf_trl_ext.checks import stated
+
+    def group(name, choice):
+        if name == "algorithm":
+            return compose(f"algorithm/{choice}")
+        return compose("pipeline", overrides=[f"{name}={choice}"])[name]
+
+    with stated():
+        benchmark = Benchmark(config, group)
+        benchmark.check()
+        results = benchmark.run()
+    console = Console()
+    console.width = max(console.width, 140)  # a log file has no width of its own
+    for dataset in results["datasets"]:
+        console.print(table(results, dataset))
+    for sentence in results["in_words"]:
+        print(f"- {sentence}")
+    print(f"written to {benchmark.folder / 'benchmark.json'}; `python -m launchers.report {benchmark.folder}` draws it")
+
+
+if __name__ == "__main__":
+    main()
