@@ -1,6 +1,5 @@
 """Train one stage: check, load data, call TRL, record. No algorithm is named here."""
 
-import json
 import logging
 import os
 import shutil
@@ -8,12 +7,12 @@ from pathlib import Path
 
 from accelerate import PartialState
 from omegaconf import DictConfig
-from transformers.trainer_utils import get_last_checkpoint
 
-from rlhf_trl_ext import held_out
+from rlhf_trl_ext import held_out, zero
 from rlhf_trl_ext.callbacks.budget import Budget
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
+from rlhf_trl_ext.checkpoints import Checkpoints, last_whole
 from rlhf_trl_ext.checks import build, stated
 from rlhf_trl_ext.stages import Stage, built_folder, exclusive
 
@@ -32,6 +31,7 @@ def train(config: DictConfig) -> dict:
         logger.info("%s: finished already in %s", stage.name, stage.folder)
         return stage.result
     run_name = config.args.get("run_name") or stage.folder.name
+    zero.start(config.args)
     with stated():
         watching = held_out.arguments(config)
     args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name, **watching)
@@ -57,7 +57,8 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")
     recorder = MetricsRecorder(stage.folder)
-    callbacks = [recorder, *_callbacks(config, stage.folder, recorder)]
+    callbacks = [recorder, Checkpoints(args.save_total_limit), *_callbacks(config, stage.folder, recorder)]
+    args.save_total_limit = None  # Checkpoints removes the old ones
     trainer = trainer(
         model=checkpoint,
         args=args,
@@ -70,7 +71,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(stage.folder))
+    trainer.train(resume_from_checkpoint=last_whole(stage.folder))
     metrics = trainer.evaluate() if config.evaluate else {}
     save(trainer, stage.folder)
     run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
@@ -105,19 +106,3 @@ def save(trainer, folder: Path) -> None:
             auto.from_pretrained(folder / "adapter", dtype="auto", **extra).merge_and_unload().save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written wholly: its trainer_state.json is the last file that TRL writes."""
-    checkpoint = get_last_checkpoint(str(folder))
-    while checkpoint is not None:
-        try:
-            json.loads((Path(checkpoint) / "trainer_state.json").read_text())
-            return checkpoint
-        except (FileNotFoundError, json.JSONDecodeError):
-            logger.warning("%s is incomplete and is set aside", checkpoint)
-            if PartialState().is_main_process:
-                os.replace(checkpoint, f"{checkpoint}.incomplete".replace("checkpoint-", "broken-"))
-            PartialState().wait_for_everyone()
-            checkpoint = get_last_checkpoint(str(folder))
-    return None

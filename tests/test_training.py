@@ -92,14 +92,6 @@ def test_an_interrupted_stage_resumes_to_the_same_weights_and_metrics(
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
-def test_a_checkpoint_that_was_cut_off_is_set_aside(tmp_path):
-    for step in (2, 4):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"torn')
-    assert training._last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-
-
 @pytest.mark.parametrize("algorithm, more", [("dpo", []), ("reward", []), ("grpo", ONLINE)])
 def test_lora_trains_adapters_and_saves_a_merged_model(algorithm, more, composed, few, tmp_path):
     run(composed, few, tmp_path, algorithm, "++model.use_peft=true", "++model.lora_r=4", *more)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import resource
 import time
 from pathlib import Path
@@ -28,10 +29,12 @@ class MetricsRecorder(TrainerCallback):
         rows = [row for row in rows if row["step"] <= state.global_step]
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            partial = self.path.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            os.replace(partial, self.path)
         if rows:
             self.seconds, self.sampled_tokens = rows[-1]["seconds"], rows[-1].get("sampled_tokens", 0)
-        self.last_step = state.global_step
+        self.last_step = max((row["step"] for row in rows if "completions/mean_length" in row), default=0)
         self.begin = time.perf_counter() - self.seconds
 
     def on_log(self, args, state, control, logs=None, **kwargs):

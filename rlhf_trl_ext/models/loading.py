@@ -28,8 +28,9 @@ class ModelArguments(trl.ModelConfig):
             raise ValueError("model.model_name_or_path is empty: give a folder or a hub id.")
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
-            if not (cache / "config.json").exists():
+            if not (cache / ".built").exists():  # written last: a build that was killed is made again
                 self.build(cache)
+                (cache / ".built").touch()
         return str(cache)
 
     def tokenizer(self, checkpoint: str) -> PreTrainedTokenizerBase:

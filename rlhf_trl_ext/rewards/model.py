@@ -4,6 +4,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl.data_utils import apply_chat_template
 
+from rlhf_trl_ext.zero import whole_weights
+
 
 class RewardModel:
     """Scores `(prompts, completions)` in mini-batches with a classifier that has one label, as TRL's trainers do.
@@ -17,7 +19,8 @@ class RewardModel:
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype).eval()
+        with whole_weights():  # its forward is not part of DeepSpeed's engine
+            self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype).eval()
         if self.model.config.num_labels != 1:
             raise ValueError(f"reward.path={path} has num_labels={self.model.config.num_labels}: a reward model has 1.")
         self.model.config.pad_token_id = self.tokenizer.pad_token_id

@@ -201,9 +201,9 @@ def _check_tokenizer(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
 def _zero(weight: Tensor) -> None:
     """Zeros, also where ZeRO-3 has distributed the weight over the processes."""
     if is_deepspeed_zero3_enabled():
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        with GatheredParameters([weight], modifier_rank=0):
+        with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
             weight.zero_()
     else:
         weight.zero_()

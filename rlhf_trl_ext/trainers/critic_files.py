@@ -7,6 +7,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
+from rlhf_trl_ext.zero import whole_weights
+
 NAME = "critic"
 HEAD = "head.safetensors"
 
@@ -44,7 +46,8 @@ def load_critic_weights(critic: nn.Module, folder: Path) -> None:
     if hasattr(critic, "peft_config"):
         set_peft_model_state_dict(critic, load_peft_weights(str(folder), device="cpu"))
         return
-    saved = AutoModelForSequenceClassification.from_pretrained(folder, dtype=critic.dtype)
+    with whole_weights():
+        saved = AutoModelForSequenceClassification.from_pretrained(folder, dtype=critic.dtype)
     if saved.config.hidden_size != critic.config.hidden_size:
         raise ValueError(
             f"{folder} holds a critic with hidden_size={saved.config.hidden_size} and this run has "

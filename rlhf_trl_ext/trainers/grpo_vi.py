@@ -26,12 +26,13 @@ from rlhf_trl_ext.functional.masking import last_token
 from rlhf_trl_ext.functional.value_iteration import root_mean_square, segment_starts, value_advantages
 from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
 from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, load_critic
-from rlhf_trl_ext.trainers.critic_files import PolicyHead, critic_folder, load_critic_weights
+from rlhf_trl_ext.trainers.critic_files import PolicyHead, critic_folder
 from rlhf_trl_ext.trainers.generation_states import READ, GenerationStates
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
 from rlhf_trl_ext.trainers.prefix_values import GAINS, PrefixValues, tokens_with
 from rlhf_trl_ext.trainers.replay_records import token_mask
 from rlhf_trl_ext.trainers.value_fitting import FittingArguments, ValueFitting
+from rlhf_trl_ext.zero import whole_weights
 
 ADAPTED = ("none", "mixture", "lambda", "both")
 VALUE_MODELS = ("model", "head")
@@ -80,14 +81,13 @@ class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
         self.fitting = None
         if not (args.vi_coef and args.vi_sweeps):
             return
-        if is_deepspeed_zero3_enabled():
-            raise ValueError(
-                "ZeRO-3 is not supported by algorithm=grpo_vi, which fits whole weights: use ZeRO-2 or less."
-            )
+        if args.critic_shares_base and is_deepspeed_zero3_enabled():
+            raise ValueError("critic_shares_base=true: ZeRO-3 splits the base that both read; give deepspeed=zero2.")
         if args.vi_value_model == "head":
             critic = PolicyHead(self.model.config.get_text_config().hidden_size)
         else:
-            critic = load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")).train()
+            with whole_weights():  # no part of DeepSpeed's engine: it is fitted whole, by an optimizer of its own
+                critic = load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")).train()
             if args.gradient_checkpointing:
                 critic.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         disable_dropout_in_model(critic)

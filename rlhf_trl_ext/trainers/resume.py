@@ -9,20 +9,22 @@ logger = logging.getLogger(__name__)
 
 
 class ExactResume:
-    """A mixin for TRL's online trainers: a checkpoint also holds what they keep in memory between two samplings.
+    """A mixin for TRL's trainers: a checkpoint also holds what they keep in memory only.
 
-    TRL loses the sampled batch of which a part is still to be learnt from, counts its steps from 0 again, and forgets
-    metrics that are not logged yet; so its resumed runs are exact only between two samplings. Every process saves its
-    own share beside its random state. Subclasses and callbacks add to it by `resume_state` and `load_resume_state`.
+    TRL loses the sampled batch of which a part is still to be learnt from, counts steps and tokens from 0 again, and
+    forgets metrics that are not logged yet. Every process saves its own share beside its random state. Subclasses and
+    callbacks add to it by `resume_state` and `load_resume_state`.
     """
 
     def resume_state(self) -> dict:
         """What this process needs besides weights, optimizer and random state: tensors and plain data only."""
         return {
-            "step": self._step,
-            "buffer": self._buffered_inputs,
+            "step": getattr(self, "_step", None),
+            "buffer": getattr(self, "_buffered_inputs", None),
             "metrics": {name: list(values) for name, values in self._metrics["train"].items()},
+            "tokens": self._total_train_tokens,
             "loss": self._tr_loss,
+            "total_loss": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
             "callbacks": {type(c).__name__: c.resume_state() for c in self._resumable_callbacks()},
         }
@@ -30,14 +32,19 @@ class ExactResume:
     def load_resume_state(self, state: dict) -> None:
         """Take over what `resume_state` returned."""
         device = self.accelerator.device
-        self._step, self._buffered_inputs = (
-            state["step"],
-            [_to(batch, device) for batch in state["buffer"] or []] or None,
-        )
+        if state["step"] is not None:  # an online trainer
+            self._step = state["step"]
+            self._buffered_inputs = [_to(batch, device) for batch in state["buffer"] or []] or None
         self._metrics["train"].update(state["metrics"])
+        self._total_train_tokens, self._total_loss_scalar = state["tokens"], state["total_loss"]
         self._tr_loss, self._globalstep_last_logged = state["loss"].to(device), state["last_logged"]
         for callback in self._resumable_callbacks():
             callback.load_resume_state(state["callbacks"][type(callback).__name__])
+
+    def log(self, logs, start_time=None):
+        if "train_loss" in logs:  # TRL divides by the steps since the run was resumed
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 0.001)
+        super().log(logs, start_time)
 
     def _resumable_callbacks(self) -> list:
         return [c for c in self.callback_handler.callbacks if hasattr(c, "resume_state")]

@@ -2,12 +2,11 @@
 
 import contextlib
 
-import trl
-
+from rlhf_trl_ext.trainers.dpo import DPOTrainer
 from rlhf_trl_ext.trainers.soft_labels import COLUMN, SoftLabels, soft_term
 
 
-class SoftDPOTrainer(SoftLabels, trl.DPOTrainer):
+class SoftDPOTrainer(SoftLabels, DPOTrainer):
     """`trl.DPOTrainer` with only `(1 - p_chosen) b d` added to the loss of every row.
 
     d: difference of the log-ratios of chosen and rejected, b: `args.beta`. One p for all rows is conservative DPO

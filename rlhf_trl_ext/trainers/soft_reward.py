@@ -1,11 +1,10 @@
 """A reward model from soft labels, `-p logsigmoid(r_c - r_r) - (1 - p) logsigmoid(r_r - r_c)`."""
 
-import trl
-
+from rlhf_trl_ext.trainers.reward import RewardTrainer
 from rlhf_trl_ext.trainers.soft_labels import COLUMN, SoftLabels, soft_term
 
 
-class SoftRewardTrainer(SoftLabels, trl.RewardTrainer):
+class SoftRewardTrainer(SoftLabels, RewardTrainer):
     """`trl.RewardTrainer` with only `(1 - p_chosen) (r_chosen - r_rejected)` added to the loss of every row.
 
     The optimum is `r_chosen - r_rejected = logit(p_chosen)`. A column `margin` m is TRL's: the difference is less m

@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 from rlhf_trl_ext.callbacks.records import MetricsRecorder, generations, read_metrics
@@ -20,7 +21,8 @@ def test_generation_batches_by_hand():
 
 def test_a_resumed_run_continues_at_its_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 2, "seconds": 10.0, "sampled_tokens": 7}\n{"step": 3, "seconds": 15.0}\n{"torn')
+    first = {"step": 2, "seconds": 10.0, "sampled_tokens": 7, "completions/mean_length": 2.0}
+    path.write_text(f'{json.dumps(first)}\n{{"step": 3, "seconds": 15.0}}\n{{"torn')
     recorder = MetricsRecorder(tmp_path)
     state = SimpleNamespace(global_step=2, max_steps=4, is_world_process_zero=True)
     recorder.on_train_begin(args(), state, None)

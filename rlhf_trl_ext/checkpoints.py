@@ -1,0 +1,75 @@
+"""Checkpoints that are whole or not counted: marked once every process has written, checked before a run resumes."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+logger = logging.getLogger(__name__)
+MARK = "complete.json"
+
+
+class Checkpoints(TrainerCallback):
+    """Marks a checkpoint when all processes have written their share, and only then removes older ones.
+
+    TRL removes them as soon as the first process is done, when the newest one may still lack the files of the others.
+
+    limit: how many are kept; null: all. The newest and the best are never removed. `args.save_total_limit` must be
+    null, or TRL removes by itself.
+    """
+
+    def __init__(self, limit: int | None):
+        self.limit = limit
+
+    def on_save(self, args, state, control, **kwargs):
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            mark(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+            rotate_checkpoints(args.output_dir, self.limit, state.best_model_checkpoint)
+
+
+def mark(checkpoint: Path) -> None:
+    """Record what belongs to a whole checkpoint, in a file that is there wholly or not at all."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK)
+    partial = checkpoint / f"{MARK}.partial"
+    partial.write_text(json.dumps({str(path.relative_to(checkpoint)): _identity(path) for path in files}, indent=1))
+    os.replace(partial, checkpoint / MARK)
+
+
+def damage(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint: a file that is missing or changed, or a save that was cut off; "": nothing."""
+    if not (checkpoint / MARK).exists():
+        return "the run ended while it was written"
+    for name, known in json.loads((checkpoint / MARK).read_text()).items():
+        if not (checkpoint / name).exists():
+            return f"{name} is missing"
+        found = _identity(checkpoint / name)
+        if found != known:
+            return f"{name} is damaged: {found['bytes']} bytes of {known['bytes']}, or other contents"
+    return ""
+
+
+def last_whole(folder: Path) -> str | None:
+    """The newest whole checkpoint in a run's folder. Damaged ones are set aside, and a warning names them."""
+    found = [None]
+    if PartialState().is_main_process:
+        while (checkpoint := get_last_checkpoint(str(folder))) and (told := damage(Path(checkpoint))):
+            aside = Path(folder, f"broken-{Path(checkpoint).name}")
+            logger.warning("%s cannot be resumed from (%s): set aside as %s.", checkpoint, told, aside.name)
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(checkpoint, aside)
+        found = [checkpoint]
+    return broadcast_object_list(found)[0]
+
+
+def _identity(file: Path) -> dict:
+    """Size and, up to 64 MiB, contents: enough for a torn write, without reading terabytes."""
+    size = file.stat().st_size
+    return {"bytes": size} | ({"sha256": hashlib.sha256(file.read_bytes()).hexdigest()} if size <= 2**26 else {})

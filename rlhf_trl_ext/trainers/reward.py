@@ -1,0 +1,9 @@
+"""TRL's RewardTrainer with exact resume."""
+
+import trl
+
+from rlhf_trl_ext.trainers.resume import ExactResume
+
+
+class RewardTrainer(ExactResume, trl.RewardTrainer):
+    """`trl.RewardTrainer` with only its checkpoints completed."""

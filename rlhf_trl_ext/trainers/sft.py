@@ -1,0 +1,9 @@
+"""TRL's SFTTrainer with exact resume."""
+
+import trl
+
+from rlhf_trl_ext.trainers.resume import ExactResume
+
+
+class SFTTrainer(ExactResume, trl.SFTTrainer):
+    """`trl.SFTTrainer` with only its checkpoints completed."""

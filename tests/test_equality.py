@@ -1,0 +1,52 @@
+"""Every algorithm in two processes on CPU, under DDP and each DeepSpeed configuration, against one process."""
+
+import json
+
+import pytest
+import torch
+from conftest import ROOT
+from distributed import run
+from safetensors.torch import load_file
+
+ALGORITHMS = ("sft", "reward", "dpo", "ppo", "grpo", "grpo_offpolicy", "grpo_vi")
+WORKER = str(ROOT / "tests" / "every_algorithm.py")
+
+
+def trained(folder, deepspeed, how=None):
+    done = run([WORKER, str(folder), deepspeed, *ALGORITHMS], how)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("alone"), "none")
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [float(row["loss"]) for row in rows if "loss" in row]
+
+
+def weights(folder):
+    files = folder.rglob("*.safetensors")
+    return {f"{path.relative_to(folder)}:{k}": v for path in files for k, v in load_file(path).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deepspeed", ["none", "zero1", "zero2", "zero3", "zero3_offload"])
+def test_two_processes_equal_one(deepspeed, alone, tmp_path):
+    trained(tmp_path, deepspeed, ["--multi_gpu"])
+    for algorithm in ALGORITHMS:
+        one, two = alone / algorithm, tmp_path / algorithm
+        worlds = [json.loads((folder / "stage.json").read_text())["world_size"] for folder in (one, two)]
+        assert worlds == [1, 2]
+        difference = max(abs(ours - theirs) for ours, theirs in zip(losses(one), losses(two), strict=True))
+        before, ours, theirs = weights(next(alone.glob("models/*"))), weights(one), weights(two)
+        # DeepSpeed untangles tied weights when it saves
+        assert theirs.keys() - ours.keys() <= {"model.safetensors:lm_head.weight"} and ours.keys() <= theirs.keys()
+        apart = max((theirs[name] - value).abs().max().item() for name, value in ours.items())
+        moved = max((ours[name] - value).abs().max().item() for name, value in before.items() if name in ours)
+        print(f"{deepspeed} {algorithm}: losses {difference:.1e} and weights {apart:.1e} apart, moved by {moved:.1e}")
+        assert difference <= 1e-5 and apart <= 1e-5 and moved > 1e-4 and len(losses(one)) == 3
+        assert all(torch.isfinite(value).all() for value in theirs.values())
