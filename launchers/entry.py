@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 CONF = Path(__file__).resolve().parents[1] / "conf"
 # Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.
 OPEN = re.compile(
-    r"^((?:stages\.\w+\.)?(?:args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out|callbacks|monitor)\.[\w.]+=)"
+    r"^((?:stages\.\w+\.)?(?:args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out|callbacks|monitor|profile)\.[\w.]+=)"
 )
 
 

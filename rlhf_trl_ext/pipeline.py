@@ -13,7 +13,7 @@ from rlhf_trl_ext.execution import Execution, StageFailed
 from rlhf_trl_ext.stages import Stage
 
 SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "held_out", "model")
-SHARED += ("args", "callbacks", "monitor")
+SHARED += ("args", "callbacks", "monitor", "profile")
 SAMPLES, LABELS = "samples-", "labels"
 
 

@@ -84,7 +84,7 @@ def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> l
     asked = [] if config.get("step_timeout") is None else [Watchdog(config.step_timeout)]
     asked += [Budget(recorder, **config.budget)] if config.get("budget") else []
     asked += [held_out.HeldOutRewards()] if config.held_out else []
-    asked += [build(config.monitor, "monitor")] if config.get("monitor") else []
+    asked += [build(config[name], name) for name in ("monitor", "profile") if config.get(name)]
     return asked + [build(node, f"callbacks.{name}") for name, node in (config.get("callbacks") or {}).items()]
 
 
