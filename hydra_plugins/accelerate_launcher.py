@@ -111,7 +111,8 @@ class AccelerateLauncher(Launcher):
         os.replace(folder / "job.json.partial", known)
         return config, job
 
-    def _command(self) -> list[str]:
+    def _command(self, main: str | None = None) -> list[str]:
+        """accelerate launch of a module; None: of the one that runs now."""
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = str(free.getsockname()[1])
@@ -122,7 +123,7 @@ class AccelerateLauncher(Launcher):
             launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
             # On CPUs as well: with --cpu, accelerate would start one process.
             launch += ["--multi_gpu"] if self.num_processes > 1 else []
-        main = sys.modules["__main__"].__spec__.name
+        main = main or sys.modules["__main__"].__spec__.name
         return [sys.executable, "-m", *launch, "-m", main]
 
     def _execute(self, command: list[str], gpus: str | None, folder: Path) -> dict:

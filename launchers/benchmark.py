@@ -1,4 +1,4 @@
-"""Algorithms x data sets x seeds at equal budget: `python -m launchers.benchmark algorithms=[dpo,grpo] seeds=[0,1,2]`."""
+"""Algorithms x data sets x seeds at equal budget: `python -m launchers.benchmark algorithms=[dpo,grpo]`."""
 
 from launchers.entry import entry
 

@@ -37,9 +37,9 @@ def estimate(values: Sequence[np.ndarray], centre: float = 0.0) -> dict:
     """Mean over seeds of the means over prompts, its 95 % interval, and a two-sided p-value against `centre`.
 
     `mean +- t_{S-1} se` with `se^2 = max(S / (S - 1) (var(hierarchical_means) - v), v)`, v = the variance of the mean
-    from prompts alone. The bootstrap's variance for S seeds is `(S - 1) / S` of the one between their means (Hesterberg,
-    arXiv:1411.5279, 3.2), which holds v already, and v once more; both are put right, and v is the least it can be.
-    With one seed se^2 = v and t is normal: the interval is over prompts only and says nothing about other seeds.
+    from prompts alone. The bootstrap's variance for S seeds is `(S - 1) / S` of the one between their means
+    (Hesterberg, arXiv:1411.5279, 3.2), which holds v already, and v once more; both are put right, and v is the least
+    it can be. With one seed se^2 = v and t is normal: the interval is over prompts only, and does not speak of seeds.
     Returns mean, interval, p, spread (se), seeds. Raises ValueError for no seeds, or one without a number.
     """
     if not len(values) or any(np.isnan(own).all() for own in values):
@@ -68,8 +68,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare(values: dict[str, Sequence[np.ndarray]], pairs: Sequence[tuple[str, str]], metric: str) -> list[dict]:
     """For every pair of algorithms: difference, interval, p, p_holm, distinguishable, in_words.
 
-    values: algorithm -> one array for each seed, all algorithms on the same prompts of a seed in the same order, so that
-    differences are taken prompt by prompt. p_holm adjusts for the number of pairs given; a difference is
+    values: algorithm -> one array for each seed, all algorithms on the same prompts of a seed in the same order, so
+    that differences are taken prompt by prompt. p_holm adjusts for the number of pairs given; a difference is
     `distinguishable` when it is below 0.05. metric: the name that the words use.
     """
     found = []
