@@ -24,7 +24,7 @@ from evaluation.failures.diagnostics import diagnose, false_positive_rate
 from evaluation.judge import Judge
 from evaluation.length_control import read_anchor
 from evaluation.metrics import reward_quality, text_metrics
-from evaluation.report import markdown
+from evaluation.report.markdown import markdown
 from evaluation.results import PERPLEXITY, describe
 from evaluation.win_rate import check_pairs
 from rlhf_trl_ext.checks import build

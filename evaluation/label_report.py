@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from evaluation.bias import length_bias, order_flip_rate, position_bias
-from evaluation.report import rows
+from evaluation.report.markdown import rows
 from evaluation.statistics import cohen_kappa, wilson_interval
 from rlhf_trl_ext.feedback.labelling import IDENTICAL, LABEL, TIE, UNPARSABLE, Label
 from rlhf_trl_ext.feedback.prompt import as_text
