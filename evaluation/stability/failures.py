@@ -32,12 +32,13 @@ class LearningRate(Failure):
         self.factor, self.critic = factor, critic
 
     def plant(self, optimizer, lr_scheduler, **kwargs):
+        scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)
         critic = {id(parameter) for parameter in self.trainer.critic.parameters()} if self.critic else set()
         for place, group in enumerate(optimizer.param_groups):
             if self.critic and not any(id(parameter) in critic for parameter in group["params"]):
                 continue
             group["lr"] *= self.factor
-            lr_scheduler.scheduler.base_lrs[place] *= self.factor
+            scheduler.base_lrs[place] *= self.factor
 
 
 class WithoutKL(Failure):

@@ -1,0 +1,20 @@
+"""A local page with the curves, alerts and samples of runs as they come: `python -m launchers.dashboard`."""
+
+from launchers.entry import entry
+
+
+@entry("dashboard")
+def main(config):
+    from evaluation.dashboard.runs import Runs
+    from rlhf_trl_ext.checks import ConfigError, stated
+
+    try:
+        from evaluation.dashboard.app import serve
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install 'rlhf-trl-ext[dashboard]'.") from error
+    with stated():
+        serve(Runs(config.output_root), config.host, config.port)
+
+
+if __name__ == "__main__":
+    main()
