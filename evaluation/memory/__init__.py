@@ -1,0 +1,1 @@
+"""Memory: coefficients that are measured, predictions against measurements, ZeRO's share of a process."""

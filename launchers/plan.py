@@ -1,0 +1,26 @@
+"""What a run needs of memory: `python -m launchers.plan algorithm=ppo model=7b deepspeed=zero3 num_gpus=8`."""
+
+from launchers.entry import entry
+
+
+@entry("plan")
+def main(config):
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from rlhf_trl_ext.checks import stated
+    from rlhf_trl_ext.memory.plan import plan
+    from rlhf_trl_ext.memory.table import table
+
+    OmegaConf.set_struct(config, False)
+    with stated():
+        found, told, title = plan(config)
+    console = Console()
+    console.width = max(console.width, 100)  # a log file has no width of its own
+    console.print(table(found, title))
+    for sentence in told:
+        print(sentence)
+
+
+if __name__ == "__main__":
+    main()

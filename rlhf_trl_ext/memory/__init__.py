@@ -1,0 +1,1 @@
+"""What a run needs of memory, from its configuration alone: per role, kind and phase, on every GPU."""
