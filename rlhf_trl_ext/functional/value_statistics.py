@@ -11,6 +11,7 @@ from rlhf_trl_ext.functional.masking import last_token, masked_mean, same
 from rlhf_trl_ext.functional.value_iteration import correlation, soft_mean
 
 DECAY = 0.9  # of the running moments, per batch
+SCALE_DECAY = 0.99  # of the running scale of advantages
 
 
 class Reliability:
@@ -20,11 +21,15 @@ class Reliability:
     whole completion but its last token, be it noise or ignorance. `trust` is the squared correlation, within groups, of
     R and V(s_last): the share of the differences between completions of one prompt that the critic foresees. Both are 0
     before the first batch. Sums over batches decay by 0.9.
+
+    `scale` is the root mean square of the advantages over batches, which decay by 0.99, or that of the last one where
+    it is larger. Of the last one alone, what is left when a policy is done, the critic's error, would be blown up to 1.
     """
 
     def __init__(self):
         self.low, self.high = math.inf, -math.inf  # of the rewards so far
         self.moments = torch.zeros(5, dtype=torch.float64)
+        self.squares = torch.zeros(2, dtype=torch.float64)
 
     def observe(self, rewards: Tensor, last_values: Tensor, group_size: int) -> None:
         """rewards, last_values: `(B,)` of all processes, groups contiguous; NaN where a row has no reward."""
@@ -41,6 +46,11 @@ class Reliability:
         self.moments = DECAY * self.moments + torch.stack([part.nansum() for part in parts])
         self.low = min(self.low, rewards[scored].min().item())
         self.high = max(self.high, rewards[scored].max().item())
+
+    def scale(self, spread: Tensor) -> float:
+        """What a batch's advantages are divided by. spread: their root mean square, over all processes."""
+        self.squares = SCALE_DECAY * self.squares + torch.tensor([spread.item() ** 2, 1.0], dtype=torch.float64)
+        return max(spread.item(), math.sqrt(self.squares[0] / self.squares[1]))
 
     @property
     def noise(self) -> float:
@@ -64,11 +74,12 @@ class Reliability:
 
     def state(self) -> dict:
         """The evidence so far, for a checkpoint: plain numbers and a tensor."""
-        return {"low": self.low, "high": self.high, "moments": self.moments}
+        return {"low": self.low, "high": self.high, "moments": self.moments, "squares": self.squares}
 
     def load_state(self, state: dict) -> None:
         """Take over what `state` returned."""
-        self.low, self.high, self.moments = state["low"], state["high"], state["moments"]
+        self.low, self.high = state["low"], state["high"]
+        self.moments, self.squares = state["moments"], state["squares"]
 
 
 def group_statistics(rewards: Tensor, group_size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

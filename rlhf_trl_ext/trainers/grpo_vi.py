@@ -4,7 +4,7 @@ Name and definition are this project's own; no publication has them. For every b
 1. `delta_t = V(s_{t+1}) - V(s_t)`, at the last token `R - V(s_t)`, and `A^VI_t = sum_{l >= t} lambda^(l - t) delta_l`,
    by the critic as it is before it sees these rewards. Unlike GRPO's, it differs between the tokens of a completion
    and does not vanish where all rewards of a group are equal.
-2. `A_t = (1 - kappa) A^GRPO + kappa w A^VI_t / rms(A^VI)`, w the importance weight of a replayed row; TRL's loss.
+2. `A_t = (1 - kappa) A^GRPO + kappa w A^VI_t / rms(A^VI)`, rms a running one, w a replayed row's weight; TRL's loss.
 3. The critic makes `vi_sweeps` sweeps of `V <- eta log E exp(return / eta)` over this batch and the last `vi_buffer`
    ones, by LINEX regression on lambda-returns in the space of exp(. / eta) (`functional/value_iteration.py`). A finite
    eta values a prefix by what can be reached from it, not by what the policy makes of it: right without reward noise.
@@ -148,7 +148,7 @@ class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
         lam = length_adaptive_lambda(starts, low=0.8) if args.vi_lambda == "auto" else args.vi_lambda
         lam = 1 - (1 - lam) * trust if args.vi_adapt in ("lambda", "both") else lam
         advantages = value_advantages(rewards, values, starts, mask, lam)
-        scale = root_mean_square(advantages, mask, self.total)
+        scale = self.reliability.scale(root_mean_square(advantages, mask, self.total))
         advantages = advantages / (scale + 1e-4)
         of_grpo, weights = (batch[name].view(len(mask), -1) for name in ("advantages", "importance_weights"))
         shown = value_statistics(values, rewards, advantages, of_grpo, starts, means, equal, self.total)

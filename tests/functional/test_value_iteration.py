@@ -199,6 +199,17 @@ def test_reliability_tells_noise_and_ignorance_from_knowledge():
     assert flat.low == flat.high == 1
 
 
+def test_the_scale_of_advantages_follows_them_at_once_upwards_and_slowly_downwards():
+    found = Reliability()
+    assert found.scale(torch.tensor(2.0)) == pytest.approx(2.0)
+    # (.99 * 4 + 1 * 1) / (.99 + 1) = 4.96 / 1.99
+    assert found.scale(torch.tensor(1.0)) == pytest.approx(math.sqrt(4.96 / 1.99))
+    assert found.scale(torch.tensor(5.0)) == 5.0
+    again = Reliability()
+    again.load_state(found.state())
+    assert again.scale(torch.tensor(0.0)) == found.scale(torch.tensor(0.0)) > 2
+
+
 def test_statistics_by_hand():
     mask = torch.tensor([[1.0, 1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0, 0]])
     assert thirds(mask)[0, :6].tolist() == [0, 0, 1, 1, 2, 2] and thirds(mask)[1, :3].tolist() == [0, 1, 2]
