@@ -40,6 +40,7 @@ def summarise(config, records: dict[str, dict], judge: Judge | None = None, verd
     for name, row in policies.items():
         row.update(describe(samples[name]), **{key: records[name][key] for key in SPENT})
         row.update({key: records[f"samples-{name}"].get(key) for key in PERPLEXITY})
+        row["outcomes"] = [verdict.outcome for verdict in verdicts[name, config.baseline]]
         row["flags"] = [
             found["name"] for found in diagnose(samples[name], samples[config.baseline]) if found["flagged"]
         ]

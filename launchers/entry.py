@@ -20,8 +20,11 @@ OPEN = re.compile(
 )
 
 
-def entry(config_name: str):
-    """Decorate `main(config)`: returns a function without arguments for `__main__`."""
+def entry(config_name: str, positional: str | None = None):
+    """Decorate `main(config)`: returns a function without arguments for `__main__`.
+
+    positional: the key of a first argument that is written without one.
+    """
 
     def decorate(main):
         @functools.wraps(main)
@@ -35,6 +38,8 @@ def entry(config_name: str):
                     "error: --multirun inside accelerate launch would sweep once in every process: "
                     "run `python -m launchers.train -m hydra/launcher=accelerate hydra.launcher.num_processes=<n> ...`."
                 )
+            if positional and sys.argv[1:] and not re.match(r"-|[\w./@+~]+=", sys.argv[1]):
+                sys.argv[1] = f"{positional}={sys.argv[1]}"
             flags = {"--dry-run": "dry_run=true"}
             sys.argv[1:] = [flags.get(argument) or OPEN.sub(r"++\1", argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach `answered`

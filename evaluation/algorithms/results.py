@@ -141,5 +141,8 @@ def in_words(results: dict) -> list[str]:
             told.append(f"{prefix}A/A: {a} and {b}, the same algorithm with other seeds, are {verdict}.")
     lost = [cell for cell in results["cells"] if cell["status"] == "failed"]
     told += [f"{cell['algorithm']} on {cell['dataset']}, seed {cell['seed']}, failed." for cell in lost]
-    flagged = sorted({(cell["algorithm"], flag) for cell in results["cells"] for flag in cell.get("flags") or []})
-    return told + [f"{algorithm} is flagged for {flag} on at least one seed." for algorithm, flag in flagged]
+    flagged: dict[str, set] = {}
+    for cell in results["cells"]:
+        flagged.setdefault(cell["algorithm"], set()).update(cell.get("flags") or [])
+    told_flags = {name: ", ".join(sorted(flags)) for name, flags in flagged.items() if flags}
+    return told + [f"{name} is flagged on at least one seed: {flags}." for name, flags in told_flags.items()]

@@ -5,7 +5,7 @@ from rich.table import Table
 COLUMNS = (
     "algorithm",
     "win rate",
-    "length-controlled",
+    "len.-contr.",
     "reward",
     "gold",
     "KL",

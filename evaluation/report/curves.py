@@ -1,0 +1,130 @@
+"""Figures of what happened during training, and of what it cost in divergence."""
+
+import numpy as np
+
+from evaluation.algorithms.results import Found
+from evaluation.report.drawing import Palette, Picture, axes, legend
+from evaluation.runs import Runs
+from rlhf_trl_ext.callbacks.records import read_metrics
+
+POINTS = 60
+UNITS = {"reward": "learned reward (the reward model's units)", "gold_reward": "gold reward (0 to 1)"}
+
+
+def logged(run: Found, row: str, metric: str, held_out: bool = False) -> np.ndarray:
+    """Sampled tokens and a metric from an algorithm's training log, `(2, N)`; empty where there is none.
+
+    metric: `reward`, or the name of a reward function, which stands as `rewards/<name>/mean` in logs.
+    """
+    path = run.folder / row / "metrics.jsonl"
+    key = ("eval_" if held_out else "") + (metric if metric == "reward" else f"rewards/{metric}/mean")
+    rows = read_metrics(path) if path.exists() else []
+    found = [(line["sampled_tokens"], line[key]) for line in rows if "sampled_tokens" in line and key in line]
+    return np.array([pair for pair in found if isinstance(pair[1], int | float)], float).reshape(-1, 2).T
+
+
+def smooth(values: np.ndarray, share: float = 0.1) -> np.ndarray:
+    """Mean over the last tenth of a curve's points, fewer at its beginning."""
+    window = max(1, round(share * len(values)))
+    sums = np.cumsum(np.insert(values, 0, 0.0))
+    starts = np.maximum(np.arange(1, len(values) + 1) - window, 0)
+    return (sums[1:] - sums[starts]) / (np.arange(1, len(values) + 1) - starts)
+
+
+def learning(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """Training reward against sampled tokens: mean over seeds, band from the lowest to the highest seed."""
+    metrics = [m for m in UNITS if runs.shows(m) and any(_curves(runs, dataset, row, m) for row in runs.rows)]
+    if not metrics:
+        return None
+    figure, found = axes(len(metrics))
+    for one, metric in zip(found, metrics, strict=True):
+        for row in runs.rows:
+            curves = _curves(runs, dataset, row, metric)
+            if not curves:
+                continue
+            grid = np.linspace(max(c[0][0] for c in curves), min(c[0][-1] for c in curves), POINTS)
+            values = np.array([np.interp(grid, c[0], smooth(c[1])) for c in curves])
+            style = {"color": palette.colour(row), "alpha": 0.15, "linewidth": 0}
+            one.plot(grid / 1000, values.mean(axis=0), palette.line(row), label=row, color=style["color"])
+            if len(curves) > 1:
+                one.fill_between(grid / 1000, values.min(axis=0), values.max(axis=0), **style)
+        one.set(xlabel="sampled completion tokens (thousands)", ylabel=UNITS[metric])
+    legend(figure, found[0])
+    caption = (
+        "Mean reward of the completions sampled in training, over the last tenth of the run so far; a band goes from "
+        "the lowest to the highest seed. What learns from a file has no curve."
+    )
+    return Picture(f"{dataset}-learning-curves", "Learning curves", caption, figure)
+
+
+def _curves(runs: Runs, dataset: str, row: str, metric: str) -> list[np.ndarray]:
+    found = [logged(run, row, metric) for run in runs.of(dataset) if row in run.results["policies"]]
+    return [curve for curve in found if curve.shape[1] > 1]
+
+
+def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """Reward against divergence of the trained policies."""
+    metrics = [m for m in UNITS if runs.shows(m) and _known(runs, dataset, f"{m}_mean")]
+    if not metrics or not _known(runs, dataset, "kl_mean"):
+        return None
+    figure, found = axes(len(metrics))
+    for one, metric in zip(found, metrics, strict=True):
+        told = [run.results["baseline_result"] for run in runs.of(dataset)]
+        start = np.mean([row[f"{metric}_mean"] for row in told])
+        one.scatter(0, start, color="black", marker="x", label=runs.results["baseline"], zorder=3)
+        for row in runs.rows:
+            rows = [run.results["policies"][row] for run in runs.of(dataset) if row in run.results["policies"]]
+            points = np.array([(own["kl_mean"], own[f"{metric}_mean"]) for own in rows]).reshape(-1, 2)
+            hollow = {"facecolors": "none"} if palette.line(row) == "--" else {}
+            style = {"color": palette.colour(row), "marker": palette.marker(row)}
+            if len(points):
+                one.scatter(*points.T, s=16, alpha=0.45, linewidths=0.8, **style)
+                one.scatter(
+                    *points.mean(axis=0), s=60, edgecolors=style["color"], label=row, zorder=3, **style | hollow
+                )
+        one.set(xlabel="KL from the starting policy (nats per completion)", ylabel=UNITS[metric])
+    legend(figure, found[0])
+    caption = (
+        "Held-out prompts. Small marks are seeds, large ones their mean: the higher at a given divergence, the better."
+    )
+    return Picture(f"{dataset}-kl-reward", "Reward against divergence", caption, figure)
+
+
+def _known(runs: Runs, dataset: str, key: str) -> bool:
+    found = [row for run in runs.of(dataset) for row in run.results["policies"].values()]
+    return bool(found) and all(row.get(key) is not None for row in found)
+
+
+def overoptimisation(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """Gold against the learned reward, both on held-out prompts: training goes right, over-optimisation goes down."""
+    if not _known(runs, dataset, "gold_reward_mean") or not _known(runs, dataset, "reward_mean"):
+        return None
+    figure, (one,) = axes(width=5.8)
+    for run in runs.of(dataset):
+        own = run.samples[run.results["baseline"]]
+        centre, scale = (f([row["reward"] for row in own]) for f in (np.mean, np.std))
+        start = [0.0, np.mean([row["gold_reward"] for row in own])]
+        one.scatter(*start, color="black", marker="x", s=20, zorder=3, label=runs.results["baseline"])
+        for row in runs.rows:
+            if row not in run.results["policies"]:
+                continue
+            path = _path(run, row, centre, max(scale, 1e-9))
+            style = {"color": palette.colour(row)}
+            one.plot(*np.array([start, *path]).T, linewidth=0.9, alpha=0.7, linestyle=palette.line(row), **style)
+            one.scatter(*path[-1], s=28, marker=palette.marker(row), label=row, zorder=3, **style)
+    one.set(xlabel="learned reward (standard deviations of the starting policy's samples)", ylabel=UNITS["gold_reward"])
+    legend(figure, one)
+    caption = (
+        "A line for every run, from the starting policy (x) over evaluations during training, where there were any, to "
+        "the trained policy (mark). A line that bends down while it goes right has learnt to please the reward model "
+        "only."
+    )
+    return Picture(f"{dataset}-overoptimisation", "Proxy against gold", caption, figure)
+
+
+def _path(run: Found, row: str, centre: float, scale: float) -> list[list[float]]:
+    """Learned reward, standardised, and gold of held-out evaluations and, last, of the trained policy."""
+    proxy, gold = (logged(run, row, metric, held_out=True) for metric in ("reward", "gold_reward"))
+    between = [[(p - centre) / scale, g] for p, g in zip(proxy[1], gold[1], strict=False)] if gold.size else []
+    policy = run.results["policies"][row]
+    return [*between, [(policy["reward_mean"] - centre) / scale, policy["gold_reward_mean"]]]

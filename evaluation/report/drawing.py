@@ -1,0 +1,79 @@
+"""What all figures of a report share: size, colours that colour-blind readers tell apart, axes, files."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow, which is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
+MARKERS = "osD^vP*X"
+STYLE = {"svg.fonttype": "path", "svg.hashsalt": "report", "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8}
+DPI = 200
+
+
+@dataclass
+class Picture:
+    """name: of its file. title, caption: what stands above and below it."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    def data(self, form: str) -> str:
+        """The figure as a data URI, `svg` or `png`."""
+        kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
+        return f"data:{kind};base64,{base64.b64encode(self.file(form)).decode()}"
+
+    def file(self, form: str) -> bytes:
+        """The figure's file, the same bytes for the same numbers."""
+        held = io.BytesIO()
+        metadata = {"Date": None} if form == "svg" else {"Software": None}
+        with rc_context(STYLE):
+            self.figure.savefig(held, format=form, dpi=DPI, metadata=metadata)
+        return held.getvalue()
+
+
+class Palette:
+    """A colour and a marker for every algorithm, the same in all figures; the A/A row has those of what it repeats."""
+
+    def __init__(self, names: list[str], again: list[str] | None):
+        self.names, self.again = [name for name in names if not again or name != again[1]], again
+
+    def _place(self, name: str) -> int:
+        original = self.again[0] if self.again and name == self.again[1] else name
+        return self.names.index(original) if original in self.names else len(self.names)
+
+    def colour(self, name: str) -> str:
+        return COLOURS[self._place(name) % len(COLOURS)]
+
+    def marker(self, name: str) -> str:
+        return MARKERS[self._place(name) % len(MARKERS)]
+
+    def line(self, name: str) -> str:
+        """Solid; dashed for the A/A row."""
+        return "--" if self.again and name == self.again[1] else "-"
+
+
+def axes(columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side, in inches each."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(max(width * columns, 5.6), height), layout="constrained")
+        found = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    for one in found:
+        one.grid(alpha=0.25)
+        one.set_axisbelow(True)
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, found
+
+
+def legend(figure: Figure, one: Axes) -> None:
+    """One legend for the whole figure, to its right."""
+    handles, labels = one.get_legend_handles_labels()
+    known = dict(zip(labels, handles, strict=True))
+    if known:
+        figure.legend(known.values(), known.keys(), loc="outside right upper", frameon=False)

@@ -1,0 +1,140 @@
+"""Figures of results: who beats whom, how soon, at what cost, and what several objectives allow."""
+
+import numpy as np
+
+from evaluation.algorithms.differences import estimate
+from evaluation.report import curves
+from evaluation.report.drawing import Palette, Picture, axes, legend
+from evaluation.report.pareto import frontier, objective_means
+from evaluation.runs import Runs
+
+PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442", "#7F7F7F", "#BBBBBB")
+ENOUGH = 0.005  # share of a step below which a phase is not drawn
+
+
+def pictures(runs: Runs) -> dict[str, list[Picture]]:
+    """All figures that the results allow, by data set."""
+    palette = Palette(runs.rows, runs.results.get("again"))
+    drawn = {}
+    for dataset in runs.results["datasets"]:
+        made = [draw(runs, dataset, palette) for draw in DRAWN]
+        drawn[dataset] = [picture for picture in made if picture is not None]
+    return drawn
+
+
+def matrix(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """How often the row's algorithm beats the column's."""
+    found = runs.results["by_dataset"][dataset]["matrix"]
+    names = [n for n in found["names"] if n in runs.rows or n == runs.results["baseline"]]
+    rates = np.array([[(found["cells"][a][b] or {"mean": np.nan})["mean"] for b in names] for a in names])
+    if not runs.shows("win_rate") or np.isnan(rates).all():
+        return None
+    size = 1.6 + 0.95 * len(names)
+    figure, (one,) = axes(width=size + 0.6, height=size * 0.72)
+    image = one.imshow(rates, vmin=0, vmax=1, cmap="RdBu", aspect="auto")
+    one.grid(False)
+    for i, a in enumerate(names):
+        for j, b in enumerate(names):
+            told = found["cells"][a][b]
+            text = "" if told is None else f"{told['mean']:.2f}\n{told['interval'][0]:.2f} to {told['interval'][1]:.2f}"
+            dark = told is not None and abs(told["mean"] - 0.5) > 0.32
+            one.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    one.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    one.set_yticks(range(len(names)), names)
+    one.set(xlabel="loses", ylabel="wins")
+    figure.colorbar(image, label="win rate of the row (share of prompts)", shrink=0.9)
+    caption = (
+        f"Judged by {runs.results['judge']}; ties count one half. Below each rate its 95 % interval over seeds and "
+        "prompts: where it holds 0.5, the two are not distinguishable."
+    )
+    return Picture(f"{dataset}-win-rates", "Win rates", caption, figure)
+
+
+def efficiency(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """Sampled tokens until the target."""
+    found = runs.results["by_dataset"][dataset]["efficiency"]
+    rows = [row for row in runs.rows if row in (found or {"algorithms": {}})["algorithms"]]
+    if not rows:
+        return None
+    figure, (one,) = axes(width=6.2, height=1.2 + 0.38 * len(rows))
+    for place, row in enumerate(reversed(rows)):
+        told = found["algorithms"][row]
+        mean, interval = told["mean"] / 1000, np.array(told["interval"] or [told["mean"]] * 2) / 1000
+        one.barh(place, mean, color=palette.colour(row), alpha=0.55 if palette.line(row) == "--" else 0.85, height=0.6)
+        one.hlines(place, *interval, color="black", linewidth=1.2)
+        told_by = f"{told['reached_count']} of {len(told['reached'])} reached"
+        one.text(max(mean, interval[1]), place, f"  {told_by}", va="center", fontsize=7)
+    horizon = found["algorithms"][rows[0]]["horizon"] / 1000
+    one.axvline(horizon, color="black", linestyle=":", linewidth=1)
+    one.set_yticks(range(len(rows)), list(reversed(rows)))
+    one.set_xlim(0, horizon * 1.28)
+    one.set(xlabel="sampled completion tokens (thousands), up to the dotted line")
+    caption = (
+        f"Tokens until the training reward reaches {found['target']}: mean of what each run took up to the dotted "
+        "line, by the Kaplan-Meier curve, so that runs that did not reach it count; 95 % bootstrap interval over seeds."
+    )
+    return Picture(f"{dataset}-sample-efficiency", "Sample efficiency", caption, figure)
+
+
+def costs(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """Seconds by phase, and peak memory."""
+    cells = [c for c in runs.results["cells"] if c["dataset"] == dataset and c["status"] == "finished"]
+    rows = [row for row in runs.rows if any(cell["algorithm"] == row for cell in cells)]
+    if not rows:
+        return None
+    figure, (time, memory) = axes(2, width=4.4, height=1.5 + 0.34 * len(rows))
+    own = {row: [cell for cell in cells if cell["algorithm"] == row] for row in rows}
+    places = {row: len(rows) - 1 - place for place, row in enumerate(rows)}
+    phases = list(dict.fromkeys(phase for cell in cells for phase in cell["phases"] or {}))
+    for row, told in own.items():
+        seconds = np.mean([cell["train_seconds"] for cell in told])
+        shares = {p: np.mean([cell["phases"].get(p, 0) for cell in told if cell["phases"]]) for p in phases}
+        total, left = sum(shares.values()), 0.0
+        for number, phase in enumerate(phases if total else []):
+            width = seconds * shares[phase] / total
+            label = phase if row == rows[0] else None
+            time.barh(places[row], width, left=left, color=PHASE_COLOURS[number % 9], label=label, height=0.6)
+            left += width
+        if not total:
+            time.barh(places[row], seconds, color=palette.colour(row), height=0.6)
+        peak = np.mean([cell["peak_memory_mb"] for cell in told])
+        memory.barh(places[row], peak, color=palette.colour(row), alpha=0.85, height=0.6)
+    for one, label in ((time, "training (seconds a run)"), (memory, "peak memory (MiB)")):
+        one.set_yticks(list(places.values()), list(places))
+        one.set(xlabel=label)
+    legend(figure, time)
+    caption = "Means over seeds. Seconds are wall time, and compare only where nothing else ran; "
+    caption += (
+        "they are split by phase where stages ran with profile=on. Memory is that of the training process at most."
+    )
+    return Picture(f"{dataset}-time-and-memory", "Time and memory", caption, figure)
+
+
+def pareto(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """Mean of one objective against another's for every policy, and which none beats in both."""
+    means = objective_means(runs, dataset)
+    if means is None:
+        return None
+    (x, y), points = means
+    figure, (one,) = axes(width=5.8, height=3.8)
+    centres = {}
+    for name, (first, second) in points.items():
+        told = [estimate(values) for values in (first, second)]
+        centres[name] = tuple(own["mean"] for own in told)
+        errors = [[own["mean"] - own["interval"][0]] for own in told]
+        colour = palette.colour(name) if name in runs.rows else "black"
+        style = {"color": colour, "marker": palette.marker(name), "label": name, "markersize": 6, "linewidth": 1}
+        one.errorbar(*centres[name], xerr=errors[0], yerr=errors[1], capsize=2, **style)
+    best = sorted(frontier(centres), key=lambda name: centres[name])
+    one.plot(*np.array([centres[name] for name in best]).T, color="black", linestyle=":", linewidth=1, zorder=0)
+    one.set(xlabel=f"{x} (mean score)", ylabel=f"{y} (mean score)")
+    legend(figure, one)
+    caption = (
+        f"Held-out prompts, with 95 % intervals over seeds and prompts. On the Pareto frontier (dotted): "
+        f"{', '.join(best)}; every other policy is beaten by one of these in both objectives, or in one and equalled "
+        "in the other."
+    )
+    return Picture(f"{dataset}-pareto", "Pareto frontier", caption, figure)
+
+
+DRAWN = (matrix, curves.learning, curves.frontier, curves.overoptimisation, efficiency, costs, pareto)

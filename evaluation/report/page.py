@@ -1,0 +1,136 @@
+"""The report of runs: one HTML file that opens offline, the same as PDF, and a PNG of every figure."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+
+from evaluation.evaluate import write
+from evaluation.report import tabular
+from evaluation.report.drawing import Picture
+from evaluation.report.figures import pictures
+from evaluation.report.tabular import Table
+from evaluation.runs import Runs, read
+
+
+@dataclass
+class Folded:
+    """A long text that a reader opens."""
+
+    title: str
+    text: str
+
+
+@dataclass
+class Section:
+    """A part of the page, in the order of its fields."""
+
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    folded: list[Folded] = field(default_factory=list)
+
+
+def report(
+    folder: str,
+    compare: str | None = None,
+    algorithms: list[str] | None = None,
+    metrics: list[str] | None = None,
+    output: str | None = None,
+    pdf: bool | None = None,
+) -> dict[str, Path]:
+    """Write the report of a folder of results; returns the files: html, figures (a folder) and, if written, pdf.
+
+    compare: another folder of results, told against this one. algorithms, metrics: the only ones shown. pdf: whether
+    a PDF is written as well; None: where the extra `pdf` is installed. Raises ValueError for wrong names or folders,
+    and for pdf=true without the extra.
+    """
+    runs = read(folder, algorithms, metrics)
+    other = read(compare) if compare else None
+    path = Path(output or Path(folder) / "report.html")
+    drawn = pictures(runs)
+    sections = list(_sections(runs, other, drawn))
+    write(path, _html(runs, other, sections, form="svg"))
+    figures = path.parent / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for picture in (picture for made in drawn.values() for picture in made):
+        (figures / f"{picture.name}.png").write_bytes(picture.file("png"))
+    written = {"html": path, "figures": figures}
+    if pdf is not False and (pdf or _printable()):
+        written["pdf"] = _print(_html(runs, other, sections, form="png"), path.with_suffix(".pdf"))
+    return written
+
+
+def _sections(runs: Runs, other: Runs | None, drawn: dict[str, list[Picture]]) -> Iterator[Section]:
+    for dataset in runs.results["datasets"]:
+        if not runs.of(dataset):
+            continue
+        several = len(runs.results["datasets"]) > 1
+        tables = [tabular.means(runs, dataset), tabular.differences(runs, dataset)]
+        tables += [tabular.comparison(runs, other, dataset)] if other else []
+        title = f"Results on {dataset}" if several else "Results"
+        yield Section(title, [table for table in tables if table], drawn[dataset])
+        tables = [*tabular.flags(runs, dataset), tabular.alerts(runs, dataset)]
+        if any(tables):
+            yield Section(f"What went wrong{f' on {dataset}' if several else ''}", [table for table in tables if table])
+    if lost := tabular.failed(runs):
+        yield Section("Cells without a result", [lost])
+    yield Section("Configurations and versions", folded=list(_settings(runs)))
+
+
+def _settings(runs: Runs) -> Iterator[Folded]:
+    """Versions and the resolved configuration of every stage, those of the first seed of each data set."""
+    for dataset in runs.results["datasets"]:
+        for run in runs.of(dataset)[:1]:
+            for name in (run.results["baseline"], *runs.rows):
+                stage = run.folder / name
+                for file, kind in (("versions.json", "versions"), ("config.yaml", "configuration")):
+                    if (stage / file).exists() and (kind == "configuration" or name == run.results["baseline"]):
+                        title = f"{kind} of {name} on {dataset}, seed {run.seed}"
+                        yield Folded(title, (stage / file).read_text())
+
+
+def summary(runs: Runs) -> list[str]:
+    """The results in sentences, those on algorithms that are not shown left out."""
+    hidden = set(runs.results["algorithms"]) - set(runs.rows)
+    words = (sentence.replace(":", " ").replace(",", " ").split() for sentence in runs.results["in_words"])
+    return [
+        sentence
+        for sentence, said in zip(runs.results["in_words"], words, strict=True)
+        if not hidden & set(said) or sentence == runs.results["budget"]["in_words"]
+    ]
+
+
+def _html(runs: Runs, other: Runs | None, sections: list[Section], form: str) -> str:
+    results = runs.results
+    seeds = ", ".join(map(str, results["seeds"]))
+    subtitle = f"Data: {', '.join(results['datasets'])}. Seeds: {seeds}. Baseline: {results['baseline']}. "
+    subtitle += f"Judge: {results['judge']}."
+    page = Environment(loader=PackageLoader("evaluation.report", "."), autoescape=True, trim_blocks=True)
+    title = results["name"] + (f" against {other.results['name']}" if other else "")
+    told = {"title": title, "subtitle": subtitle, "summary": summary(runs), "sections": sections}
+    return page.get_template("page.html.j2").render(**told, form=form, open=False)
+
+
+def _printable() -> bool:
+    try:
+        import weasyprint  # noqa: F401 - also fails where its system libraries are absent
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _print(html: str, path: Path) -> Path:
+    """A PDF by WeasyPrint. Raises ValueError where it is not installed."""
+    if not _printable():
+        raise ValueError("pdf=true needs WeasyPrint and Pango: pip install '.[pdf]', apt install libpangoft2-1.0-0.")
+    from weasyprint import HTML
+
+    for name in ("weasyprint", "fontTools"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # every glyph that a font lacks, and every step
+    partial = path.with_name(path.name + ".partial")
+    HTML(string=html).write_pdf(partial)
+    partial.replace(path)
+    return path

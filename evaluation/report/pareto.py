@@ -1,0 +1,36 @@
+"""Policies under several objectives: their means, and which of them no other beats in all."""
+
+import numpy as np
+
+from evaluation.runs import Runs
+
+PREFIX = "rewards/"
+
+
+def frontier(points: dict[str, tuple[float, ...]]) -> list[str]:
+    """Names on the Pareto frontier: no other point is at least as high in every objective and higher in one."""
+
+    def beats(a, b):
+        return all(x >= y for x, y in zip(a, b, strict=True)) and a != b
+
+    return [name for name, own in points.items() if not any(beats(other, own) for other in points.values())]
+
+
+def objective_means(runs: Runs, dataset: str) -> tuple[list[str], dict[str, tuple[list, list]]] | None:
+    """The first two objectives, and each policy's scores of both: one array over prompts for each seed.
+
+    Only policies that all seeds have are told, the baseline first. None where samples have fewer than two objectives.
+    """
+    found = runs.of(dataset)
+    if not found:
+        return None
+    baseline = runs.results["baseline"]
+    keys = [key for key in found[0].samples[baseline][0] if key.startswith(PREFIX)]
+    if len(keys) < 2:
+        return None
+    names = [name for name in (baseline, *runs.rows) if all(name in run.samples for run in found)]
+    points = {
+        name: tuple([np.array([row[key] for row in run.samples[name]]) for run in found] for key in keys[:2])
+        for name in names
+    }
+    return [key.removeprefix(PREFIX) for key in keys[:2]], points

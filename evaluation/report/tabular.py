@@ -1,0 +1,182 @@
+"""Tables of a report: results, differences, failure flags with samples, alerts, failed cells, versions."""
+
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evaluation.algorithms.differences import compare
+from evaluation.algorithms.results import COMPARED
+from evaluation.failures.diagnostics import diagnose
+from evaluation.runs import Runs
+from rlhf_trl_ext.feedback.prompt import as_text
+
+METRICS = {**COMPARED, "length_controlled_win_rate": "length-controlled win rate"}
+LONGEST = 500  # characters of a text that are shown
+
+
+@dataclass
+class Cell:
+    """text: what stands there; interval: beside it, smaller; number: whether it is aligned as one."""
+
+    text: str
+    interval: str = ""
+    number: bool = False
+
+
+@dataclass
+class Table:
+    """header: names of the columns; rows: of cells. kind: a class for its style."""
+
+    title: str
+    header: list[str]
+    rows: list[list[Cell]]
+    note: str = ""
+    kind: str = field(default="")
+
+
+def number(told: dict | float | None, form: str = ".3f") -> Cell:
+    """A number, or a mean with its interval."""
+    if told is None:
+        return Cell("", number=True)
+    if not isinstance(told, dict):
+        return Cell(format(told, form), number=True)
+    low, high = (format(end, form) for end in told["interval"])
+    return Cell(format(told.get("mean", told.get("difference")), form), f"{low} to {high}", number=True)
+
+
+def means(runs: Runs, dataset: str) -> Table:
+    """Every algorithm's metrics and costs, means over seeds."""
+    found = runs.results["by_dataset"][dataset]
+    shown = [metric for metric in METRICS if runs.shows(metric)]
+    header = ["algorithm", *(METRICS[metric] for metric in shown), "sampled tokens", "steps", "flags"]
+    rows = []
+    for row in (row for row in runs.rows if row in found["means"]):
+        cells = [c for c in runs.results["cells"] if (c["dataset"], c["algorithm"]) == (dataset, row)]
+        told = [number(found["means"][row].get(metric)) for metric in shown]
+        spent = [number(float(np.mean([cell[key] for cell in cells])), ",.0f") for key in ("sampled_tokens", "steps")]
+        flags = ", ".join(sorted({flag for cell in cells for flag in cell["flags"]}))
+        rows.append([Cell(row), *told, *spent, Cell(flags)])
+    note = (
+        f"Win rates against {runs.results['baseline']}, judged by {runs.results['judge']}. Means over "
+        f"{len(runs.of(dataset))} seed(s) with 95 % intervals over seeds and prompts; KL in nats per completion."
+    )
+    return Table("Results", header, rows, note)
+
+
+def differences(runs: Runs, dataset: str) -> Table | None:
+    """Every two algorithms, metric by metric."""
+    found = runs.results["by_dataset"][dataset]
+    again = [{**row, "a": row["a"], "again": True} for row in found["again"]]
+    told = [row for row in [*found["differences"], *again] if runs.shows(row["key"])]
+    told = [row for row in told if row["a"] in runs.rows and row["b"] in runs.rows]
+    if not told:
+        return None
+    rows = [
+        [
+            Cell(f"{row['a']} - {row['b']}" + (" (A/A)" if row.get("again") else "")),
+            Cell(row["metric"]),
+            number(row, "+.3f"),
+            number(row["p_holm"], ".2g"),
+            Cell(_verdict(row)),
+        ]
+        for row in told
+    ]
+    note = "p is adjusted for all pairs of a metric (Holm), that of A/A is not; below 0.05 two are told apart."
+    return Table("Differences", ["pair", "metric", "difference", "p", "in words"], rows, note)
+
+
+def _verdict(row: dict) -> str:
+    if not row["distinguishable"]:
+        return "not distinguishable"
+    return f"{row['a']} is {'higher' if row['difference'] > 0 else 'lower'}"
+
+
+def comparison(runs: Runs, other: Runs, dataset: str) -> Table | None:
+    """The same algorithms in two runs: first minus second, metric by metric, on the seeds that both have."""
+    pairs = [(a, b) for a in runs.of(dataset) for b in other.of(dataset) if a.seed == b.seed]
+    rows = []
+    for name in runs.rows:
+        if not pairs or any(name not in run.results["policies"] for pair in pairs for run in pair):
+            continue
+        for metric in (metric for metric in METRICS if runs.shows(metric)):
+            keys = {"here": [a.per_prompt(name, metric) for a, _ in pairs]}
+            keys["there"] = [b.per_prompt(name, metric) for _, b in pairs]
+            if any(np.isnan(own).all() for told in keys.values() for own in told):
+                continue
+            sizes = [{len(a), len(b)} for a, b in zip(keys["here"], keys["there"], strict=True)]
+            if any(len(size) > 1 for size in sizes) or (metric == "length_controlled_win_rate" and len(pairs) < 2):
+                continue
+            (told,) = compare(keys, [("here", "there")], METRICS[metric])
+            verdict = {True: "distinguishable", False: "not distinguishable"}[told["distinguishable"]]
+            rows.append(
+                [Cell(name), Cell(METRICS[metric]), number(told, "+.3f"), number(told["p"], ".2g"), Cell(verdict)]
+            )
+    note = f"{runs.results['name']} minus {other.results['name']}, on {len(pairs)} common seed(s); p is not adjusted."
+    header = ["algorithm", "metric", "difference", "p", "in words"]
+    return Table(f"Against {other.results['name']}", header, rows, note) if rows else None
+
+
+def flags(runs: Runs, dataset: str) -> list[Table]:
+    """Failure diagnostics that are flagged, with the worst samples beside the baseline's on the same prompts."""
+    rows, shown = [], []
+    for run in runs.of(dataset):
+        baseline = run.samples[run.results["baseline"]]
+        for name in (name for name in runs.rows if name in run.results["policies"]):
+            for told in diagnose(run.samples[name], baseline):
+                if told["flagged"]:
+                    head = [Cell(name), number(run.seed, "d"), Cell(told["name"])]
+                    values = [number(told[key]) for key in ("value", "baseline")]
+                    rows.append([*head, *values, Cell(told["threshold"])])
+                    shown += _side_by_side(name, told, run.samples[name], baseline)
+    tables = []
+    header = ["algorithm", "seed", "diagnostic", "value", "baseline", "flagged when"]
+    if rows:
+        tables.append(Table("Failure flags", header, rows, "Against the baseline's samples on the same prompts."))
+        text = "The worst samples of each flag."
+        tables.append(Table("Samples side by side", ["prompt", "policy", "baseline"], shown, text, "samples"))
+    return tables
+
+
+def _side_by_side(name: str, told: dict, own: list[dict], baseline: list[dict]) -> list[list[Cell]]:
+    places = {row["completion"]: place for place, row in reversed(list(enumerate(own)))}
+    found = []
+    for text in told.get("worst") or []:
+        if text in places:
+            pair = (own[places[text]], baseline[places[text]])
+            says = [short(row["completion"]) + _scores(row) for row in pair]
+            label = f"{name}, {told['name']}: "
+            found.append([Cell(label + short(as_text(pair[0]["prompt"]))), *map(Cell, says)])
+    return found
+
+
+def _scores(row: dict) -> str:
+    told = [
+        f"{key.removesuffix('_reward')} {row[key]:.2f}" for key in ("reward", "gold_reward") if row.get(key) is not None
+    ]
+    return f" [{', '.join(told)}]" if told else ""
+
+
+def short(text: str) -> str:
+    """A text in one line, cut where it is long; what cannot be printed is shown as �."""
+    text = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
+
+
+def alerts(runs: Runs, dataset: str) -> Table | None:
+    """What the stability monitor said during training."""
+    rows = []
+    for run in runs.of(dataset):
+        for name in runs.rows:
+            path = run.folder / name / "alerts.jsonl"
+            for line in path.read_text().splitlines() if path.exists() else []:
+                told = json.loads(line)
+                rows.append([Cell(name), number(run.seed, "d"), number(told["step"], "d"), Cell(told["message"])])
+    return Table("Alerts during training", ["algorithm", "seed", "step", "alert"], rows) if rows else None
+
+
+def failed(runs: Runs) -> Table | None:
+    """Cells that failed, with the reason."""
+    lost = [cell for cell in runs.results["cells"] if cell["status"] == "failed"]
+    rows = [[Cell(c["dataset"]), number(c["seed"], "d"), Cell(c["algorithm"]), Cell(short(c["error"]))] for c in lost]
+    return Table("Failed cells", ["data set", "seed", "algorithm", "reason"], rows) if rows else None

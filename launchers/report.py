@@ -1,0 +1,20 @@
+"""Results as one HTML file, PDF and pictures: `python -m launchers.report outputs/benchmark`."""
+
+from launchers.entry import entry
+
+
+@entry("report", positional="folder")
+def main(config):
+    from omegaconf import OmegaConf
+
+    from evaluation.report.page import report
+    from rlhf_trl_ext.checks import stated
+
+    with stated():
+        written = report(**{key: OmegaConf.to_container(config)[key] for key in config})
+    for kind, path in written.items():
+        print(f"{kind}: {path}")
+
+
+if __name__ == "__main__":
+    main()
