@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 
 import torch
 from hydra.utils import instantiate
@@ -18,6 +19,7 @@ from rlhf_trl_ext.rewards.model import RewardModel
 from rlhf_trl_ext.stages import Stage, exclusive
 
 logger = logging.getLogger(__name__)
+OBJECTIVE = "rewards/"  # before the names of several rewards in a row of samples, as in TRL's logs
 
 
 def generate(config: DictConfig) -> dict:
@@ -43,7 +45,7 @@ def _generate(stage: Stage, model, dataset) -> dict:
     policy, reference = (
         AutoModelForCausalLM.from_pretrained(p, **load).eval() for p in (config.policy, config.reference)
     )
-    scores = {"reward": _reward(config, model.dtype, device)}
+    scores = _rewards(config, model.dtype, device)
     if gold := getattr(dataset, "gold", None):
         scores["gold_reward"] = gold
     options = {key: config.samples[key] for key in ("max_new_tokens", "temperature", "batch_size")}
@@ -54,6 +56,7 @@ def _generate(stage: Stage, model, dataset) -> dict:
     with partial.open("w") as file:
         for row in tqdm(rows, total=len(prompts), desc=stage.name, unit="sample"):
             told = known.get(as_text(row["prompt"]))
+            row.setdefault("reward", _mean([row[name] for name in scores if name.startswith(OBJECTIVE)]))
             file.write(json.dumps(row | ({"demonstration": told} if told else {})) + "\n")
     os.replace(partial, path)
     perplexities = perplexity(policy, tokenizer, demonstrations, config.samples.batch_size) if demonstrations else {}
@@ -69,7 +72,21 @@ def _demonstrations(dataset, tokenizer, count: int) -> list[dict]:
         return []
 
 
-def _reward(config: DictConfig, dtype: str, device: str):
-    """The first reward function of the configuration; a path or hub id becomes a reward model."""
-    function = instantiate(config.reward.functions, _convert_="all")[0]
-    return RewardModel(function, config.samples.batch_size, dtype, device) if isinstance(function, str) else function
+def _rewards(config: DictConfig, dtype: str, device: str) -> dict[str, Callable]:
+    """`reward`, or where there are several objectives `rewards/<name>` for each, by `reward.names`.
+
+    A path or hub id becomes a reward model.
+    """
+    functions = [
+        RewardModel(function, config.samples.batch_size, dtype, device) if isinstance(function, str) else function
+        for function in instantiate(config.reward.functions, _convert_="all")
+    ]
+    if len(functions) == 1:
+        return {"reward": functions[0]}
+    names = config.reward.get("names") or range(1, len(functions) + 1)
+    return {f"{OBJECTIVE}{name}": function for name, function in zip(names, functions, strict=True)}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Of several objectives: their mean; None where one gave none."""
+    return None if None in values or not values else sum(values) / len(values)

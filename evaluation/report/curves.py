@@ -75,13 +75,12 @@ def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
         for row in runs.rows:
             rows = [run.results["policies"][row] for run in runs.of(dataset) if row in run.results["policies"]]
             points = np.array([(own["kl_mean"], own[f"{metric}_mean"]) for own in rows]).reshape(-1, 2)
-            hollow = {"facecolors": "none"} if palette.line(row) == "--" else {}
             style = {"color": palette.colour(row), "marker": palette.marker(row)}
+            large = {"facecolors": "none", "edgecolors": style["color"], "marker": style["marker"]}
+            large = large if palette.line(row) == "--" else style
             if len(points):
                 one.scatter(*points.T, s=16, alpha=0.45, linewidths=0.8, **style)
-                one.scatter(
-                    *points.mean(axis=0), s=60, edgecolors=style["color"], label=row, zorder=3, **style | hollow
-                )
+                one.scatter(*points.mean(axis=0), s=60, label=row, zorder=3, **large)
         one.set(xlabel="KL from the starting policy (nats per completion)", ylabel=UNITS[metric])
     legend(figure, found[0])
     caption = (
@@ -111,7 +110,8 @@ def overoptimisation(runs: Runs, dataset: str, palette: Palette) -> Picture | No
             path = _path(run, row, centre, max(scale, 1e-9))
             style = {"color": palette.colour(row)}
             one.plot(*np.array([start, *path]).T, linewidth=0.9, alpha=0.7, linestyle=palette.line(row), **style)
-            one.scatter(*path[-1], s=28, marker=palette.marker(row), label=row, zorder=3, **style)
+            hollow = {"facecolors": "none", "edgecolors": style["color"]} if palette.line(row) == "--" else style
+            one.scatter(*path[-1], s=28, marker=palette.marker(row), label=row, zorder=3, **hollow)
     one.set(xlabel="learned reward (standard deviations of the starting policy's samples)", ylabel=UNITS["gold_reward"])
     legend(figure, one)
     caption = (

@@ -61,9 +61,8 @@ class Palette:
 
 def axes(columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side, in inches each."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(max(width * columns, 5.6), height), layout="constrained")
-        found = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    figure = Figure(figsize=(max(width * columns, 5.6), height), layout="constrained")
+    found = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
     for one in found:
         one.grid(alpha=0.25)
         one.set_axisbelow(True)

@@ -1,10 +1,11 @@
 """Figures of results: who beats whom, how soon, at what cost, and what several objectives allow."""
 
 import numpy as np
+from matplotlib import rc_context
 
 from evaluation.algorithms.differences import estimate
 from evaluation.report import curves
-from evaluation.report.drawing import Palette, Picture, axes, legend
+from evaluation.report.drawing import STYLE, Palette, Picture, axes, legend
 from evaluation.report.pareto import frontier, objective_means
 from evaluation.runs import Runs
 
@@ -17,7 +18,8 @@ def pictures(runs: Runs) -> dict[str, list[Picture]]:
     palette = Palette(runs.rows, runs.results.get("again"))
     drawn = {}
     for dataset in runs.results["datasets"]:
-        made = [draw(runs, dataset, palette) for draw in DRAWN]
+        with rc_context(STYLE):
+            made = [draw(runs, dataset, palette) for draw in DRAWN]
         drawn[dataset] = [picture for picture in made if picture is not None]
     return drawn
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 
+from evaluation.generation import OBJECTIVE
 from evaluation.runs import Runs
-
-PREFIX = "rewards/"
 
 
 def frontier(points: dict[str, tuple[float, ...]]) -> list[str]:
@@ -25,7 +24,7 @@ def objective_means(runs: Runs, dataset: str) -> tuple[list[str], dict[str, tupl
     if not found:
         return None
     baseline = runs.results["baseline"]
-    keys = [key for key in found[0].samples[baseline][0] if key.startswith(PREFIX)]
+    keys = [key for key in found[0].samples[baseline][0] if key.startswith(OBJECTIVE)]
     if len(keys) < 2:
         return None
     names = [name for name in (baseline, *runs.rows) if all(name in run.samples for run in found)]
@@ -33,4 +32,4 @@ def objective_means(runs: Runs, dataset: str) -> tuple[list[str], dict[str, tupl
         name: tuple([np.array([row[key] for row in run.samples[name]]) for run in found] for key in keys[:2])
         for name in names
     }
-    return [key.removeprefix(PREFIX) for key in keys[:2]], points
+    return [key.removeprefix(OBJECTIVE) for key in keys[:2]], points

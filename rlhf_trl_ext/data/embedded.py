@@ -91,6 +91,8 @@ class Embedded:
     demonstrations, preferences, prompts: rows of the three training views; evaluation: held-out prompts, rows.
     noise: temperature of the labels in gold units, P(a chosen) = sigmoid((gold_a - gold_b) / noise); 0 = no noise.
     max_samples: cap on the rows of each training view (a prefix of the uncapped rows), or None.
+    preferred_by: parts of gold (`gold.score_parts`) that pairs are judged by instead, by their mean, for a reward model
+    of one objective among several; repeated and misspelt words count against a reply as in gold.
     Raises ValueError if a count is not positive, if all together exceed the distinct reports, or if noise < 0.
     """
 
@@ -103,8 +105,12 @@ class Embedded:
         evaluation: int = 512,
         noise: float = 0.10,
         max_samples: int | None = None,
+        preferred_by: list[str] | None = None,
     ) -> None:
         self.seed, self.noise, self.max_samples = seed, noise, max_samples
+        self.preferred_by = preferred_by
+        if unknown := set(preferred_by or []) - set(gold.WEIGHTS):
+            raise ValueError(f"preferred_by={sorted(unknown)}: allowed are {', '.join(gold.WEIGHTS)}.")
         self.gold = gold.GoldReward()
         self.sizes = {
             "evaluation": evaluation,
@@ -172,13 +178,21 @@ class Embedded:
             row |= {"chosen": _reply(chosen), "rejected": _reply(rejected)}
         return row
 
+    def _worth(self, facts: gold.Facts, reply: str) -> float:
+        """What a pair is judged by: gold, or some of its parts."""
+        if not self.preferred_by:
+            return gold.score(facts, reply)
+        parts = gold.score_parts(facts, reply)
+        mean = sum(parts[name] for name in self.preferred_by) / len(self.preferred_by)
+        return mean * (1 - parts["repetition"]) * parts["wording"]
+
     def _pair(self, case: Visit, rng: random.Random, noise: float) -> tuple[str, str]:
-        """Two replies of different gold (equal gold has no order to learn), labelled by a noisy comparison."""
+        """Two replies of different worth (equal worth has no order to learn), labelled by a noisy comparison."""
         facts = gold.read_facts(case.prompt)
         first = second = demonstrate(case, rng)
-        while math.isclose(gold.score(facts, first), gold.score(facts, second)):
+        while math.isclose(self._worth(facts, first), self._worth(facts, second)):
             second = demonstrate(case, rng)
-        gap = gold.score(facts, first) - gold.score(facts, second)
+        gap = self._worth(facts, first) - self._worth(facts, second)
         prefer_first = gap > 0 if noise == 0 else rng.random() < 0.5 * (1 + math.tanh(gap / noise / 2))
         return (first, second) if prefer_first else (second, first)
 
