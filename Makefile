@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-all test-slow ops lint overhead ppo-parity trl-latest clean
+.PHONY: help setup demo smoke test test-all test-slow kills ops lint overhead ppo-parity trl-latest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,7 +17,7 @@ setup: .venv/.ready  ## create .venv (again only when the dependency files chang
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "setting up .venv (about two minutes, once)"
-	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard,benchmarks]'
+	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard,benchmarks,sweeps]'
 	@touch $@
 
 demo: setup  ## SFT, reward model, DPO, GRPO and PPO on the embedded task, compared (minutes on two cores)
@@ -34,6 +34,9 @@ test-all: ops  ## the slow tests as well (several processes, faults, real data)
 
 test-slow: ops  ## only the slow ones
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+kills: setup  ## 50 SIGKILLs at random moments over the algorithms; every resumed run must equal its twin (minutes)
+	$(BIN)/python -m evaluation.faults.sigkill --kills 50
 
 ops: setup  ## compile DeepSpeed's operators for CPUs and offload ahead (minutes, once)
 	$(BIN)/python -m rlhf_trl_ext.zero_ops

@@ -27,6 +27,21 @@ from omegaconf import OmegaConf
 ERROR = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit|Timeout)\b)")
 
 
+def end(process: subprocess.Popen) -> None:
+    """Kill a process and all that it started: accelerate gives its workers sessions of their own."""
+    import psutil
+
+    started = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid).children(recursive=True)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for child in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
+
+
 class AccelerateLauncher(Launcher):
     """Runs jobs as processes and keeps, for each, `<hydra.sweep.dir>/<fingerprint>/{job.json, log.txt}`.
 
@@ -97,7 +112,7 @@ class AccelerateLauncher(Launcher):
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         composed = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]))
         packages = {name: number for name, number in versions().items() if name != "git_commit"}
-        fingerprint = digest([composed, source("rlhf_trl_ext.training"), packages, self.num_processes])
+        fingerprint = digest([composed, source("rlhf_trl_ext.training"), packages, self._processes()])
         folder = Path(self.config.hydra.sweep.dir) / fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         known = folder / "job.json"
@@ -116,11 +131,12 @@ class AccelerateLauncher(Launcher):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = str(free.getsockname()[1])
-        launch = ["accelerate.commands.launch", "--num_processes", str(self.num_processes), "--main_process_port", port]
+        launch = ["accelerate.commands.launch", "--num_processes", str(self.num_processes)]
+        launch += ["--num_machines", "1", "--main_process_port", port]
         if self.config_file:
             launch += ["--config_file", self.config_file]
         else:
-            launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+            launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
             # On CPUs as well: with --cpu, accelerate would start one process.
             launch += ["--multi_gpu"] if self.num_processes > 1 else []
         main = main or sys.modules["__main__"].__spec__.name
@@ -135,27 +151,36 @@ class AccelerateLauncher(Launcher):
             "JOB_RECORD": str(record),
             **({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus}),
         }
-        with open(folder / "log.txt", "w") as log:
-            streams = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
-            process = subprocess.Popen(command, env=environment, **streams)
-            try:
-                code = process.wait(self.timeout)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:  # its processes end with it, also where this one was interrupted
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        try:
+            code = self._wait(command, environment, folder)
+            error = "" if code == 0 else self._error(code, folder)
+        except Exception as told:  # of what runs it: a scheduler that ended the job, say
+            code, error = 1, " ".join(f"{type(told).__name__}: {told}".split())[:300]
         found = json.loads(record.read_text()) if record.exists() else {}
-        error = "" if code == 0 else self._error(code, folder)
-        if code == 0 and found.get("world_size", self.num_processes) != self.num_processes:
-            error = f"{found['world_size']} process ran and num_processes={self.num_processes} were asked for"
+        if code == 0 and found.get("world_size", self._processes()) != self._processes():
+            error = f"{found['world_size']} process ran and num_processes={self._processes()} were asked for"
         return {
             "status": "failed" if error else "finished",
             "seconds": round(time.time() - begin, 1),
             "error": error,
             "record": found,
         }
+
+    def _wait(self, command: list[str], environment: dict[str, str], folder: Path) -> int | None:
+        """Run a command, what it prints going to `folder/log.txt`; returns its exit code, None after `timeout`."""
+        with open(folder / "log.txt", "w") as log:
+            streams = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
+            process = subprocess.Popen(command, env=environment, **streams)
+            try:
+                return process.wait(self.timeout)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:  # its processes end with it, also where this one was interrupted
+                end(process)
+
+    def _processes(self) -> int:
+        """Of a job, on all its machines."""
+        return self.num_processes
 
     def _error(self, code: int | None, folder: Path) -> str:
         if code is None:

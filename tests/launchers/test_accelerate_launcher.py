@@ -117,3 +117,36 @@ def test_a_sweep_inside_accelerate_launch_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "--multirun", "seed=1,2"])
     with pytest.raises(SystemExit, match=r"would sweep once in every process: run .* hydra/launcher=accelerate"):
         main()
+
+
+def test_every_node_of_a_slurm_job_gets_its_rank_and_one_address(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from hydra_plugins import slurm_launcher
+    from hydra_plugins.accelerate_launcher import AccelerateLauncher
+
+    slurm = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "gpu[07-08]"}
+    for name, value in {**slurm, "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    ran = []
+    finish = SimpleNamespace(returncode=3)
+    monkeypatch.setattr(slurm_launcher.subprocess, "run", lambda command, **more: (ran.append(command), finish)[1])
+    command = [*AccelerateLauncher(8)._command("launchers.train"), "seed=1"]
+    assert slurm_launcher.on_node(command, 8, {}, str(tmp_path)) == 3
+    told = {name: ran[0][ran[0].index(name) + 1] for name in ran[0] if name.startswith("--") and name != "--multi_gpu"}
+    assert (told["--num_machines"], told["--num_processes"], told["--machine_rank"]) == ("2", "16", "1")
+    assert (told["--main_process_ip"], told["--main_process_port"]) == ("gpu07", "20041")
+    assert ran[0].count("--multi_gpu") == 1 and ran[0][-3:] == ["-m", "launchers.train", "seed=1"]
+
+
+def test_slurm_settings_are_those_of_the_submitit_launcher():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra `sweeps`")
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        overrides = ["hydra/launcher=slurm", "hydra.launcher.queue.nodes=2", "hydra.launcher.queue.gpus_per_node=8"]
+        config = compose("train", overrides=overrides, return_hydra_config=True)
+    config.hydra.job.name = config.hydra.sweep.dir = "train"
+    launcher = instantiate(config.hydra.launcher)
+    assert launcher._processes() == 16 and launcher.queue.params["timeout_min"] == 1440

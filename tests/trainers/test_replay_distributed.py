@@ -1,45 +1,20 @@
 """Replay in two processes on CPU, DDP over gloo and ZeRO-2: equal batches, shards that share no group, exact resume."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import distributed
 import pytest
-from conftest import ROOT
 
-LAUNCH = {"ddp": ["--multi_gpu"], "zero2": ["--use_deepspeed", "--zero_stage", "2"]}
-SETTINGS = {
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "logging_steps": 1,
-    "save_strategy": "steps",
-    "save_steps": 1,
-    "steps_per_generation": 1,
-    "num_generations": 4,
-    "max_completion_length": 8,
-    "max_steps": 4,
-    "learning_rate": 1e-3,
-    "adam_epsilon": 1e-5,
-}
+LAUNCH = {how: distributed.LAUNCH[how] for how in ("ddp", "zero2")}
+SETTINGS = {**distributed.SETTINGS, "num_generations": 4}
 
 
 def run(policy, folder, how=None, **settings):
     """What every process wrote; a process samples one group at a time, one alone two."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", port, *LAUNCH.get(how, [])]
     settings = {**SETTINGS, "per_device_train_batch_size": 4 if how else 8, **settings}
     worker = str(Path(__file__).with_name("replay_worker.py"))
-    command = [sys.executable, *(launch if how else []), worker, policy, str(folder), json.dumps(settings)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRL_EXPERIMENTAL_SILENCE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = distributed.run([worker, policy, str(folder), json.dumps(settings)], LAUNCH.get(how))
     if done.returncode:
         return done.stderr
     return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("rank*.json"))]

@@ -1,0 +1,1 @@
+"""Faults on purpose: what survives a killed process."""

@@ -1,0 +1,110 @@
+"""Sweeps of real training: jobs that fail, several machines, Slurm by way of submitit's executor for one machine."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow
+SMALL = ["++model.build.hidden_size=32", "++model.build.layers=1", "++model.build.heads=2"]
+
+
+@pytest.fixture
+def sweep(tmp_path, few):
+    """`sweep(*overrides, **environment)`: what a sweep over algorithm=sft printed, its exit code and its jobs."""
+
+    def run(*overrides, **environment):
+        command = [sys.executable, "-m", "launchers.train", "-m", *SMALL, *few, f"output_root={tmp_path}", *overrides]
+        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "160", **environment}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        jobs = [json.loads(path.read_text()) for path in tmp_path.glob("multirun/*/job.json")]
+        return done.stdout + done.stderr, done.returncode, jobs
+
+    return run
+
+
+def test_twelve_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp_path):
+    overrides = ["hydra/launcher=accelerate", "hydra.launcher.jobs=2", "hydra.launcher.metric=train_seconds"]
+    overrides += ["seed=range(12)", "++callbacks.fault._target_=faults.Fault", "++callbacks.fault.seed=${seed}"]
+    printed, code, jobs = sweep(*overrides, "step_timeout=60")
+    assert code == 1 and printed.count(" finished ") == 9 and len(jobs) == 12
+    errors = {job["overrides"][-1]: job["error"] for job in jobs if job["status"] == "failed"}
+    assert len(errors) == 3
+    told = " ".join(errors.values())
+    for words in ("RuntimeError: a planted crash", "Timeout (0:01:00)!", "not enough memory: you tried to allocate"):
+        assert words in told
+        assert words[:40] in printed.replace("\n", " ")
+    assert all(job["record"]["steps"] == 4 for job in jobs if job["status"] == "finished")
+    left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert not left
+    first = {job["log"]: os.path.getmtime(job["log"]) for job in jobs if job["status"] == "finished"}
+
+    printed, code, jobs = sweep(*overrides, "step_timeout=60", FAULTS_MENDED="1")
+    assert code == 0 and printed.count(" reused ") == 9 and printed.count(" finished ") == 3
+    assert all(os.path.getmtime(log) == written for log, written in first.items())
+    assert [job["status"] for job in jobs] == ["finished"] * 12
+
+
+def test_a_hanging_job_of_two_processes_ends_with_all_its_processes(sweep, tmp_path):
+    overrides = ["hydra/launcher=accelerate", "hydra.launcher.num_processes=2", "hydra.launcher.timeout=90"]
+    overrides += ["seed=6", "++callbacks.fault._target_=faults.Fault", "++callbacks.fault.seed=${seed}"]
+    _, code, (job,) = sweep(*overrides)
+    assert code == 1 and job["error"] == "timeout: not finished after 90 s"
+    assert "loss" in Path(job["log"]).read_text()  # it had begun
+    left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert not left
+
+
+def test_optuna_searches_with_the_launcher(sweep, tmp_path):
+    overrides = ["hydra/launcher=accelerate", "hydra.launcher.metric=metrics.eval_loss", "evaluate=true"]
+    overrides += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
+    overrides += ["hydra.launcher.maximize=false", "hydra.sweeper.direction=minimize"]
+    printed, code, jobs = sweep(*overrides, "args.learning_rate=tag(log, interval(1e-5, 1e-2))")
+    assert code == 0, printed
+    losses = [job["record"]["metrics"]["eval_loss"] for job in jobs]
+    assert len(set(losses)) == 3
+    found = (tmp_path / "multirun" / "optimization_results.yaml").read_text()
+    assert f"best_value: {min(losses)}" in found
+
+
+def test_slurm_jobs_run_by_submitit(sweep):
+    overrides = [
+        "hydra/launcher=slurm",
+        "hydra/launcher@hydra.launcher.queue=submitit_local",
+        "hydra.launcher.num_processes=2",
+    ]
+    printed, code, (job,) = sweep(*overrides, "seed=1")
+    assert code == 0, printed
+    assert job["status"] == "finished" and job["record"]["world_size"] == 2
+
+
+def test_two_nodes_train_together(few, tmp_path):
+    """What submitit runs on each of two nodes, both on this machine: the environment is that of Slurm."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        job = free.getsockname()[1] - 20_000  # whose number gives the port
+    run = """
+import sys
+from hydra_plugins.accelerate_launcher import AccelerateLauncher
+from hydra_plugins.slurm_launcher import on_node
+launch = AccelerateLauncher(1)._command("launchers.train")
+sys.exit(on_node([*launch, *sys.argv[2:]], 1, {"JOB_RECORD": sys.argv[1] + "/record.json"}, sys.argv[1]))
+"""
+    settings = [str(tmp_path), "algorithm=sft", *SMALL, *few, f"output_root={tmp_path}"]
+    slurm = {"SLURM_JOB_ID": str(job), "SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_NUM_NODES": "2"}
+    slurm |= {"SLURM_NTASKS": "2", "SUBMITIT_EXECUTOR": "slurm", "PYTHONPATH": str(ROOT)}
+    nodes = []
+    for node in "01":
+        place = {"SLURM_NODEID": node, "SLURM_PROCID": node, "SLURM_LOCALID": "0"}
+        command = [sys.executable, "-c", run, *settings]
+        nodes.append(subprocess.Popen(command, cwd=ROOT, env={**os.environ, **slurm, **place}))
+    assert [node.wait(600) for node in nodes] == [0, 0], (tmp_path / "log.txt").read_text()[-3000:]
+    assert json.loads((tmp_path / "record.json").read_text())["world_size"] == 2
+    assert (tmp_path / "log-1.txt").exists()
