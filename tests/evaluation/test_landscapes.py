@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from evaluation.landscapes import rewards
 from evaluation.landscapes.benchmark import Benchmark
+from evaluation.landscapes.cell import train
 from evaluation.landscapes.summary import against, difference, final_rewards, interval, ratio, tokens_to
 from rlhf_trl_ext.checks import ConfigError
 
@@ -141,3 +142,8 @@ def test_a_cell_trains_and_is_reused_and_the_better_rate_is_chosen(benchmark, tm
     assert made.run()["dense"]["grpo"] == results
     other = benchmark("landscapes=[dense]", "algorithms=[grpo]", "args.entropy_coef=0", *SHORT)
     assert other.cell("dense", "grpo", 4e-3, 0).file != made.cell("dense", "grpo", 4e-3, 0).file
+
+
+def test_one_question_fills_a_batch_of_two_groups(benchmark):
+    made = benchmark("landscapes=[deceptive]", "algorithms=[grpo]", "iterations.deceptive=2")
+    assert len(train(made.cell("deceptive", "grpo", 1e-3, 0).settings)["rewards"]) == 2
