@@ -51,7 +51,7 @@ class WithoutKL(Failure):
 class EntropyCollapse(Failure):
     """The loss rewards certainty: an entropy bonus of the wrong sign."""
 
-    def __init__(self, onset: int, end: int, coefficient: float = -1.0):
+    def __init__(self, onset: int, end: int, coefficient: float = -5.0):
         super().__init__(onset, end)
         self.coefficient = coefficient
 
@@ -69,8 +69,8 @@ class Endless(Failure):
 class Rewards(Failure):
     """What is trained on is not the reward any more.
 
-    kind: length: pays 0.3 for a token, less its mean, so that the mean reward is at first what it was. exclamation:
-    pays 1 for every exclamation mark. constant: the same for all. flipped: the sign is wrong. broken: one in ten is a
+    kind: length: pays 1 for a token, less its mean, so that the mean reward is at first what it was. exclamation: pays
+    3 for every exclamation mark. constant: the same for all. flipped: the sign is wrong. broken: one in ten is a
     hundred times as large.
     """
 
@@ -88,8 +88,8 @@ class Rewards(Failure):
         marks = torch.tensor([float(chat[0]["content"].count("!")) for chat in completions])
         broken = torch.arange(len(rewards)) % 10 == 0
         return {
-            "length": rewards + 0.3 * (lengths - self.usual),
-            "exclamation": rewards + marks,
+            "length": rewards + (lengths - self.usual),
+            "exclamation": rewards + 3 * marks,
             "constant": torch.zeros_like(rewards),
             "flipped": -rewards,
             "broken": torch.where(broken, 100 * rewards, rewards),

@@ -56,12 +56,13 @@ class StabilityRules:
     def update(self, logs: dict) -> list[dict]:
         """Alerts of one training log: rule, metric, value, message."""
         alerts = []
+        gold = None if self.gold is None else signal(logs, f"rewards/{self.gold}/mean")
         for name, rule in self.rules.items():
-            value = signal(logs, rule.metric)
+            value = gold if rule.metric == "gold" else signal(logs, rule.metric)
             if value is not None and not math.isfinite(value) and not isinstance(rule, Silence):
                 value = None
             if isinstance(rule, Divergence):
-                rule.pair(value, None if self.gold is None else signal(logs, f"rewards/{self.gold}/mean"))
+                rule.pair(value, gold)
             message = rule.update(value)
             if message is not None:
                 alerts.append({"rule": name, "metric": rule.metric, "value": value, "message": message})

@@ -7,7 +7,8 @@ row, once, and again only after it held.
 
 import math
 from collections import deque
-from statistics import median
+from itertools import combinations, pairwise
+from statistics import fmean, median
 
 NORMAL = 1.4826  # median absolute deviation -> standard deviation of a normal distribution
 SIDES = ("above", "below", "both")
@@ -16,6 +17,8 @@ SIDES = ("above", "below", "both")
 class Rule:
     """metric: of `signals`, or any logged name. warmup: values to be seen first. patience: times in a row."""
 
+    misses = False  # whether a log without the metric matters
+
     def __init__(self, metric: str, warmup: int = 10, patience: int = 1):
         if warmup < 0 or patience < 1:
             raise ValueError(f"warmup={warmup}, patience={patience}: at least 0 and 1 are needed.")
@@ -23,7 +26,9 @@ class Rule:
         self.seen, self.broken = 0, 0
 
     def update(self, value: float | None) -> str | None:
-        """What is wrong with this value, in words; None while nothing is, or nothing new."""
+        """What is wrong with this value, in words; None while nothing is, or nothing new, or it was not logged."""
+        if value is None and not self.misses:
+            return None
         self.seen += value is not None
         message = self.judge(value) if self.seen > self.warmup else None
         if value is not None and (message is None or self.broken > self.patience):
@@ -63,7 +68,7 @@ class Spike(Rule):
         self.values, self.differences = deque(maxlen=recent), deque(maxlen=window)
 
     def judge(self, value):
-        if value is None or not self.differences:
+        if not self.differences:
             return None
         usual = median(self.values)
         deviation = max(NORMAL * median(map(abs, self.differences)), self.floor, self.share * abs(usual), 1e-12)
@@ -80,8 +85,9 @@ class Spike(Rule):
 class Drift(Rule):
     """A slow departure: a cumulated sum (CUSUM, Page 1954) of standardised deviations passes `limit`.
 
-    Deviations are from median and MAD (at least `floor`, `share`) of the `window` values that are older than `lag`;
-    `slack` of them a value are forgiven, so that ordinary learning does not add up.
+    Deviations are from the median of the `window` values that are older than `lag`, in units of their noise (from
+    the differences of neighbours; at least `floor`, `share`). `slack` of them a value are forgiven, so that ordinary
+    learning does not add up.
     """
 
     def __init__(
@@ -105,10 +111,11 @@ class Drift(Rule):
 
     def judge(self, value):
         past = list(self.values)[: -self.lag]
-        if value is None or len(past) < 3:
+        if len(past) < 3:
             return None
         usual = median(past)
-        spread = NORMAL * median(abs(x - usual) for x in past)
+        # Of differences of neighbours, which a slope does not widen as it does the deviations themselves.
+        spread = NORMAL * median(abs(x - y) for x, y in pairwise(past)) / math.sqrt(2)
         deviation = max(spread, self.floor, self.share * abs(usual), 1e-12)
         # One value alone, however far, is a spike and no drift.
         step = min(self.sign * (value - usual) / deviation - self.slack, self.limit / 2)
@@ -127,7 +134,7 @@ class Collapse(Rule):
         self.share, self.values = share, deque(maxlen=window)
 
     def judge(self, value):
-        if value is None or not self.values:
+        if not self.values:
             return None
         usual = median(self.values)
         return f"{value:.3g} after {usual:.3g}" if value < self.share * usual else None
@@ -144,7 +151,7 @@ class Saturation(Rule):
         self.above, self.below = above, below
 
     def judge(self, value):
-        if value is None or self.below <= value <= self.above:
+        if self.below <= value <= self.above:
             return None
         return f"{value:.3g}, {'above ' if value > self.above else 'below '}{min(self.above, max(value, self.below)):g}"
 
@@ -154,6 +161,8 @@ class Silence(Rule):
 
     stuck: it also speaks when a metric that used to change stands still.
     """
+
+    misses = True
 
     def __init__(self, metric: str, stuck: bool = False, **others):
         super().__init__(metric, **others)
@@ -179,36 +188,40 @@ class Silence(Rule):
 
 
 class Divergence(Rule):
-    """Proxy and gold part: over `span` logs the proxy rose and the gold reward fell, both by `scores` deviations.
+    """Proxy and gold part: the proxy is higher than gold explains, by `scores` standard errors.
 
-    Means of the last and of the first half of the span are compared, in standard errors from the MADs of the halves.
-    metric: the proxy. Gold is the reward that only watches (`held_out`).
+    The proxy is regressed on gold over `window` pairs of the past (slope: Theil and Sen's median), and the mean
+    residual of the last `span` pairs is compared with what it may be by chance,
+    `s sqrt(1 / span + 1 / window + (x - x0)^2 / Sxx)`. Samples that are good by chance raise both and are no
+    divergence. metric: the proxy. Gold is the reward that only watches (`held_out`); without one the rule is silent.
     """
 
-    def __init__(self, metric: str, span: int = 16, scores: float = 3.0, **others):
+    def __init__(self, metric: str, window: int = 12, span: int = 4, scores: float = 5.0, **others):
         super().__init__(metric, **others)
-        self.scores, self.pairs = scores, deque(maxlen=span)
-
-    def judge(self, value):
-        if value is None or len(self.pairs) < self.pairs.maxlen:
-            return None
-        proxy, gold = zip(*self.pairs, strict=True)
-        rose, fell = self._change(proxy), -self._change(gold)
-        if min(rose, fell) < self.scores:
-            return None
-        return f"the proxy rose by {rose:.1f} standard errors and gold fell by {fell:.1f} in {len(proxy)} logs"
+        if window < 4 or span < 1:
+            raise ValueError(f"window={window}, span={span}: at least 4 and 1 are needed.")
+        self.window, self.span, self.scores, self.pairs = window, span, scores, deque(maxlen=window + span)
 
     def pair(self, proxy: float | None, gold: float | None) -> None:
+        """The proxy and gold of one log, before `update` is called for it."""
         if proxy is not None and gold is not None:
-            self.pairs.append((proxy, gold))
+            self.pairs.append((gold, proxy))
 
-    @staticmethod
-    def _change(values) -> float:
-        half = len(values) // 2
-        first, last = values[:half], values[half:]
-        spreads = [NORMAL * median(abs(x - median(part)) for x in part) for part in (first, last)]
-        error = math.sqrt(sum(max(spread, 1e-6) ** 2 for spread in spreads) / half)
-        return (sum(last) / len(last) - sum(first) / half) / error
+    def judge(self, value):
+        if len(self.pairs) < self.pairs.maxlen:
+            return None
+        past, recent = list(self.pairs)[: self.window], list(self.pairs)[self.window :]
+        mean = fmean(gold for gold, _ in past)
+        spread = sum((gold - mean) ** 2 for gold, _ in past)
+        if spread == 0:
+            return None
+        slope = median((y - v) / (x - u) for (u, v), (x, y) in combinations(past, 2) if x != u)
+        level = median(proxy - slope * gold for gold, proxy in past)
+        excess = fmean(proxy - level - slope * gold for gold, proxy in recent)
+        deviation = math.sqrt(fmean((proxy - level - slope * gold) ** 2 for gold, proxy in past)) or 1e-12
+        distance = fmean(gold for gold, _ in recent) - mean
+        score = excess / (deviation * math.sqrt(1 / self.span + 1 / self.window + distance**2 / spread))
+        return f"{excess:.3g} higher than gold explains: {score:.1f} errors" if score > self.scores else None
 
 
 KINDS = {rule.__name__.lower(): rule for rule in (Spike, Drift, Collapse, Saturation, Silence, Divergence)}
