@@ -73,7 +73,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
             callback.attach(trainer)
     trainer.train(resume_from_checkpoint=last_whole(stage.folder))
     metrics = trainer.evaluate() if config.evaluate else {}
-    save(trainer, stage.folder)
+    save(trainer, stage.folder, model.merge_adapter)
     run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
     record = {**run, **recorder.summary(), **held_out.best(trainer.state)}
     return stage.finish(record) if state.is_main_process else record
@@ -88,10 +88,11 @@ def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> l
     return asked + [build(node, f"callbacks.{name}") for name, node in (config.get("callbacks") or {}).items()]
 
 
-def save(trainer, folder: Path) -> None:
+def save(trainer, folder: Path, merge: bool = True) -> None:
     """Save a model that loads without adapters: LoRA weights go to `folder/adapter` and, merged, to `folder`.
 
-    The base is loaded again unquantised for the merge, so a QLoRA run saves full-precision weights.
+    The base is loaded again unquantised for the merge, so a QLoRA run saves full-precision weights. merge: else there
+    are only the adapters.
     """
     if not getattr(trainer.model, "peft_config", None):
         trainer.save_model(str(folder))
@@ -99,10 +100,12 @@ def save(trainer, folder: Path) -> None:
         from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 
         trainer.save_model(str(folder / "adapter"))
-        if trainer.accelerator.is_main_process:
+        if merge and trainer.accelerator.is_main_process:
             classifies = str(trainer.model.peft_config["default"].task_type).endswith("SEQ_CLS")
             auto = AutoPeftModelForSequenceClassification if classifies else AutoPeftModelForCausalLM
             extra = {"num_labels": 1} if classifies else {}
-            auto.from_pretrained(folder / "adapter", dtype="auto", **extra).merge_and_unload().save_pretrained(folder)
+            with zero.whole_weights():  # the other processes do not load
+                loaded = auto.from_pretrained(folder / "adapter", dtype="auto", **extra)
+                loaded.merge_and_unload().save_pretrained(folder)
             trainer.processing_class.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()

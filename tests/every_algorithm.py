@@ -48,6 +48,8 @@ def overrides(algorithm: str, world: int) -> list[str]:
         settings += ["args.score_center=0", "args.score_scale=1", "args.num_iterations=2"]
     if algorithm == "grpo_offpolicy":  # all that is kept is drawn: the last batch, whose groups the processes share
         settings += [f"args.buffer_size={2 // world}", "args.replay_ratio=1", "args.max_staleness=1"]
+    if algorithm == "dpo_lora":
+        settings += ["model.use_peft=true", "model.lora_dropout=0"]
     if algorithm == "grpo_vi":
         settings += ["args.vi_adapt=none", "args.vi_temperature=auto", "args.vi_buffer=2"]
     return settings
@@ -62,7 +64,7 @@ def main(folder: str, deepspeed: str, *algorithms: str) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     for algorithm in algorithms:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            named = [f"algorithm={algorithm}", f"deepspeed={deepspeed}", f"output_root={folder}"]
+            named = [f"algorithm={algorithm.removesuffix('_lora')}", f"deepspeed={deepspeed}", f"output_root={folder}"]
             named += [f"output_dir={Path(folder, algorithm)}"]
             config = compose("train", [*named, *(f"++{setting}" for setting in overrides(algorithm, world))])
         OmegaConf.set_struct(config, False)

@@ -92,9 +92,16 @@ def test_an_interrupted_stage_resumes_to_the_same_weights_and_metrics(
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
-@pytest.mark.parametrize("algorithm, more", [("dpo", []), ("reward", []), ("grpo", ONLINE)])
+CRITIC = [*ONLINE, "reward.path=null"]
+SLOW = [("sft", []), ("kto", []), ("rloo", ONLINE), ("ppo", CRITIC), ("grpo_offpolicy", ONLINE), ("grpo_vi", CRITIC)]
+
+
+@pytest.mark.parametrize(
+    "algorithm, more",
+    [("dpo", []), ("reward", []), ("grpo", ONLINE), *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
+)
 def test_lora_trains_adapters_and_saves_a_merged_model(algorithm, more, composed, few, tmp_path):
-    run(composed, few, tmp_path, algorithm, "++model.use_peft=true", "++model.lora_r=4", *more)
+    run(composed, few, tmp_path, algorithm, "++model.use_peft=true", *more)
     folder = folder_of(tmp_path, algorithm)
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
     (built,) = tmp_path.glob("models/*")
@@ -104,6 +111,13 @@ def test_lora_trains_adapters_and_saves_a_merged_model(algorithm, more, composed
     loader = AutoModelForSequenceClassification if algorithm == "reward" else AutoModelForCausalLM
     _, told = loader.from_pretrained(folder, output_loading_info=True)
     assert not told["missing_keys"]
+
+
+def test_merging_is_an_option(composed, few, tmp_path):
+    run(composed, few, tmp_path, "dpo", "++model.use_peft=true", "++model.merge_adapter=false", "++args.max_steps=1")
+    folder = folder_of(tmp_path, "dpo")
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    assert not (folder / "model.safetensors").exists()
 
 
 def test_reporting_works_offline(composed, few, tmp_path, monkeypatch):

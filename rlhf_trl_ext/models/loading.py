@@ -13,11 +13,14 @@ TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
 @dataclass
 class ModelArguments(trl.ModelConfig):
-    """`trl.ModelConfig` with only two keys added."""
+    """`trl.ModelConfig` with only three keys added."""
 
     build: Any = field(default=None, metadata={"help": "Called with a folder to make the model when no path is given."})
     chat_template: str | None = field(
         default=None, metadata={"help": "For tokenizers without one: a name in rlhf_trl_ext/chat_templates, or a file."}
+    )
+    merge_adapter: bool = field(
+        default=True, metadata={"help": "With LoRA: save the merged model beside the adapter; a next stage needs it."}
     )
 
     def checkpoint(self, cache: Path) -> str:
