@@ -8,7 +8,7 @@ import inspect
 import pytest
 import torch
 from transformers import Trainer
-from trl import DPOTrainer, GRPOTrainer, RewardTrainer
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
 
 # owner, name, parameters, what relies on it
 OVERRIDDEN = [
@@ -33,22 +33,19 @@ OVERRIDDEN = [
     (Trainer, "_load_from_checkpoint", "resume_from_checkpoint model", "CriticMixin"),
     (Trainer, "_save_rng_state", "output_dir", "ExactResume, OffPolicyGRPOTrainer, GRPOVITrainer"),
     (Trainer, "_load_rng_state", "checkpoint", "ExactResume, OffPolicyGRPOTrainer, GRPOVITrainer"),
+    (Trainer, "log", "logs start_time", "ExactResume"),
     (DPOTrainer, "_set_signature_columns_if_needed", "", "SoftLabels"),
     (DPOTrainer, "compute_ref_log_probs", "model inputs", "SoftDPOTrainer"),
     (DPOTrainer, "_compute_loss", "model inputs return_outputs", "SoftDPOTrainer"),
     (RewardTrainer, "_set_signature_columns_if_needed", "", "SoftLabels"),
     (RewardTrainer, "compute_loss", "model inputs return_outputs num_items_in_batch", "SoftRewardTrainer"),
 ]
+TRAINERS = (SFTTrainer, RewardTrainer, DPOTrainer, KTOTrainer, GRPOTrainer, RLOOTrainer)
+METRICS = 'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}'
 # owner, method, text that it must contain, what relies on it
 READ = [
     (GRPOTrainer, "__init__", "self._step = 0", "ExactResume"),
     (GRPOTrainer, "__init__", "self._buffered_inputs = None", "ExactResume"),
-    (
-        GRPOTrainer,
-        "__init__",
-        'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}',
-        "all trainers",
-    ),
     (GRPOTrainer, "__init__", "self.beta = args.beta", "PPOTrainer, AdaptiveKL"),
     (GRPOTrainer, "__init__", "self.eos_token_ids = ", "PPOTrainer, read_past"),
     (GRPOTrainer, "__init__", "self.reward_weights = ", "RewardMixin"),
@@ -73,7 +70,13 @@ READ = [
     (GRPOTrainer, "_tokenize_prompts", "return prompt_ids, images, multimodal_fields", "read_past"),
     (Trainer, "_inner_training_loop", "self._tr_loss = ", "ExactResume"),
     (Trainer, "_inner_training_loop", "self._globalstep_last_logged = ", "ExactResume"),
+    (Trainer, "_inner_training_loop", "self._total_loss_scalar = 0.0", "ExactResume"),
+    (Trainer, "_finalize_training", "train_loss = self._total_loss_scalar / ", "ExactResume"),
     (Trainer, "_run_epoch", "self._load_rng_state(resume_from_checkpoint)", "ExactResume"),
+    *((owner, "__init__", "self._total_train_tokens = 0", "ExactResume") for owner in TRAINERS),
+    *((owner, "__init__", METRICS, "all trainers") for owner in TRAINERS),
+    (RLOOTrainer, "__init__", "self._step = 0", "ExactResume"),
+    (RLOOTrainer, "__init__", "self._buffered_inputs = None", "ExactResume"),
     (DPOTrainer, "_compute_loss", "-F.logsigmoid(self.beta * delta_score)", "SoftDPOTrainer: what the soft term joins"),
     (DPOTrainer, "_compute_loss", "outputs = model(**model_kwargs, labels=labels", "SoftDPOTrainer: the first call"),
     (DPOTrainer, "_compute_loss", "outputs.log_probs[:, -seq_len:]", "SoftDPOTrainer"),
@@ -103,3 +106,10 @@ def test_rows_are_shuffled_and_split_with_scalars_left_alone():
     halves = split_tensor_dict(batch, 2)
     assert sorted(torch.cat([half["values"] for half in halves])[:, 0].tolist()) == [0, 1, 2, 3]
     assert all(half["count"] == 7 for half in halves)
+
+
+def test_the_active_deepspeed_configuration_is_where_whole_weights_takes_it_from():
+    from transformers.integrations import deepspeed
+
+    for name in ("_hf_deepspeed_config_weak_ref", "unset_hf_deepspeed_config"):
+        assert hasattr(deepspeed, name), f"transformers.integrations.deepspeed.{name} is gone; zero.py needs it."
