@@ -85,10 +85,22 @@ def test_whole_weights_are_not_split():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero2", "zero3_offload"])
-def test_one_process_without_accelerate_uses_deepspeed(name, few, tmp_path):
+def test_one_process_without_accelerate_uses_deepspeed_and_resumes(name, few, tmp_path):
     command = [sys.executable, "-m", "launchers.train", "algorithm=dpo", f"deepspeed={name}", *few]
-    command += [f"output_root={tmp_path / 'out'}", "args.max_steps=2", "args.save_steps=2"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (state,) = tmp_path.glob("out/stages/dpo-*/checkpoint-2/global_step2/*optim_states.pt")
-    assert state.exists()
+    command += [f"output_dir={tmp_path / 'out'}", f"output_root={tmp_path}", "args.save_steps=2"]
+
+    def losses_and_weights():
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+        saved = (tmp_path / "out" / "model.safetensors").read_bytes()
+        return [row.get("loss", row.get("train_loss")) for row in rows], saved, done.stderr
+
+    whole = losses_and_weights()
+    assert len(whole[0]) == 5
+    (state,) = tmp_path.glob("out/checkpoint-4/global_step4/*optim_states.pt")
+    state.write_bytes(state.read_bytes()[:-1])
+    (tmp_path / "out" / "stage.json").unlink()
+    again = losses_and_weights()
+    assert f"{state.name} is damaged" in again[2] and "set aside as broken-checkpoint-4" in again[2]
+    assert again[:2] == whole[:2]

@@ -1,8 +1,9 @@
 """Kills training at random moments and resumes it: `python -m evaluation.faults.sigkill --kills 50` (minutes).
 
-Every run ends at a SIGKILL, drawn uniformly over the time that its uninterrupted twin took, and is started again by the
-same call. Then its logged metrics and saved weights must be the twin's, bit for bit, and no checkpoint that was whole
-before may be lost. Model and data are made from code; steps, saves and logs are out of step with each other on purpose.
+Every run ends at a SIGKILL, drawn uniformly over the processor time of its uninterrupted twin (which a busy machine does
+not stretch), and is started again by the same call. Then its logged metrics and saved weights must be the twin's, bit
+for bit, and no checkpoint that was whole before may be lost. Model and data are made from code; steps, saves and logs
+are out of step with each other on purpose.
 """
 
 import argparse
@@ -17,12 +18,14 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+import psutil
+
 ALGORITHMS = ("sft", "reward", "dpo", "kto", "grpo", "rloo", "ppo", "grpo_offpolicy", "grpo_vi")
 SAVE_STEPS = 3
 SETTINGS = [
     *("model.build.hidden_size=32", "model.build.layers=1", "model.build.heads=2", "evaluate=false"),
     *(f"dataset.{view}=48" for view in ("demonstrations", "preferences", "prompts", "evaluation")),
-    *("args.max_steps=12", f"args.save_steps={SAVE_STEPS}", "args.logging_steps=2", "args.learning_rate=1e-3"),
+    *("args.max_steps=24", f"args.save_steps={SAVE_STEPS}", "args.logging_steps=2", "args.learning_rate=1e-3"),
     *("args.per_device_train_batch_size=8", "args.disable_tqdm=true"),
 ]
 ONLINE = [
@@ -63,21 +66,25 @@ def preload(algorithms) -> None:
 
 
 def run(config, log: Path, kill_after: float | None = None) -> tuple[float, bool]:
-    """Train in a process of its own; returns its seconds and whether it was killed. RuntimeError if it fails."""
-    begin = time.monotonic()
+    """Train in a process of its own; returns its processor seconds and whether it was killed after `kill_after`.
+
+    Raises RuntimeError if training fails.
+    """
     child = os.fork()
     if child == 0:
         _train_and_exit(config, log)
-    ended = 0
+    process, ended = psutil.Process(child), 0
     while not ended:
-        if kill_after is not None and time.monotonic() - begin >= kill_after:
+        spent = process.cpu_times()
+        if kill_after is not None and spent.user + spent.system >= kill_after:
+            time.sleep(random.random() * 0.01)  # the kernel counts in hundredths of a second
             os.kill(child, signal.SIGKILL)
         time.sleep(0.002)
-        ended, status = os.waitpid(child, os.WNOHANG)
+        ended, status, used = os.wait4(child, os.WNOHANG)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     if status and not killed:
         raise RuntimeError(f"training {config.name} failed; the end of {log}:\n{log.read_text()[-3000:]}")
-    return time.monotonic() - begin, killed
+    return used.ru_utime + used.ru_stime, killed
 
 
 def _train_and_exit(config, log: Path) -> None:
@@ -118,15 +125,14 @@ def found(folder: Path) -> tuple[int, str, bool]:
     whole = max((step for path, step in steps.items() if not damage(path)), default=0)
     metrics = folder / "metrics.jsonl"
     logged = max((row["step"] for row in read_metrics(metrics)), default=0) if metrics.exists() else 0
-    moment = (
-        "in a save" if max(steps.values(), default=0) > whole else "in training" if whole else "before a checkpoint"
-    )
+    saving = max(steps.values(), default=0) > whole
+    moment = "in a save" if saving else "in training" if whole else "before a checkpoint"
     # The last step that was logged came after the save of every earlier one.
     return whole, moment, whole < (logged - 1) // SAVE_STEPS * SAVE_STEPS
 
 
 def trial(algorithm: str, folder: Path, twin: tuple, seconds: float) -> dict | None:
-    """Kill after `seconds`, resume, compare; None if the run had ended by then."""
+    """Kill after `seconds` of processor time, resume, compare; None if the run had ended by then."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config, log = configuration(algorithm, folder), folder / "log.txt"
