@@ -187,7 +187,8 @@ class AccelerateLauncher(Launcher):
             return f"timeout: not finished after {self.timeout} s"
         lines = (folder / "log.txt").read_text(errors="replace").splitlines()
         told = [line.strip() for line in lines if ERROR.match(re.sub(r"^\[rank\d+\]:\s*", "", line.strip()))]
-        own = [line for line in told if "ChildFailedError" not in line]
+        # What accelerate says of a process that failed is not why it did.
+        own = [line for line in told if "ChildFailedError" not in line and "CalledProcessError" not in line]
         return (own or told or [line for line in lines if line.strip()] or [""])[-1][:300] or f"exit code {code}"
 
     def _value(self, job: dict) -> float:

@@ -1,7 +1,7 @@
 """Kills training at random moments and resumes it: `python -m evaluation.faults.sigkill --kills 50` (minutes).
 
-Every run ends at a SIGKILL, drawn uniformly over the processor time of its uninterrupted twin (which a busy machine does
-not stretch), and is started again by the same call. Then its logged metrics and saved weights must be the twin's, bit
+Every run ends at a SIGKILL, drawn uniformly over the processor time of its uninterrupted twin (a busy machine does not
+stretch it), and is started again by the same call. Then its logged metrics and saved weights must be the twin's, bit
 for bit, and no checkpoint that was whole before may be lost. Model and data are made from code; steps, saves and logs
 are out of step with each other on purpose.
 """
