@@ -25,10 +25,11 @@ def tidy(folder: str | Path) -> pd.DataFrame:
     Columns: dataset, seed, algorithm, kind, metric, step, sampled_tokens, value. kind: `final` (of the samples that the
     trained policy draws, and what training cost), `training` (a training log) or `held_out` (an evaluation during
     training, without its `eval_`). step and sampled_tokens: optimizer steps and completion tokens by then; NaN for what
-    samples none. Raises ValueError for a folder without results.
+    samples none. A number that one step logs twice stands as it was logged first. Raises ValueError for a folder
+    without results.
     """
     rows = [row for run in read(folder).found for row in _final(run) + _logged(run)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(list(COLUMNS[:-1]), ignore_index=True)
 
 
 def samples(folder: str | Path) -> pd.DataFrame:

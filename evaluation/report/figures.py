@@ -10,7 +10,6 @@ from evaluation.report.pareto import frontier, objective_means
 from evaluation.runs import Runs
 
 PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442", "#7F7F7F", "#BBBBBB")
-ENOUGH = 0.005  # share of a step below which a phase is not drawn
 
 
 def pictures(runs: Runs) -> dict[str, list[Picture]]:
@@ -43,7 +42,7 @@ def matrix(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
             one.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     one.set_xticks(range(len(names)), names, rotation=20, ha="right")
     one.set_yticks(range(len(names)), names)
-    one.set(xlabel="loses", ylabel="wins")
+    one.set(xlabel="algorithm that loses", ylabel="algorithm that wins")
     figure.colorbar(image, label="win rate of the row (share of prompts)", shrink=0.9)
     caption = (
         f"Judged by {runs.results['judge']}; ties count one half. Below each rate its 95 % interval over seeds and "
@@ -70,7 +69,7 @@ def efficiency(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     one.axvline(horizon, color="black", linestyle=":", linewidth=1)
     one.set_yticks(range(len(rows)), list(reversed(rows)))
     one.set_xlim(0, horizon * 1.28)
-    one.set(xlabel="sampled completion tokens (thousands), up to the dotted line")
+    one.set(xlabel="sampled completion tokens (thousands), up to the dotted line", ylabel="algorithm")
     caption = (
         f"Tokens until the training reward reaches {found['target']}: mean of what each run took up to the dotted "
         "line, by the Kaplan-Meier curve, so that runs that did not reach it count; 95 % bootstrap interval over seeds."
@@ -90,12 +89,12 @@ def costs(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     phases = list(dict.fromkeys(phase for cell in cells for phase in cell["phases"] or {}))
     for row, told in own.items():
         seconds = np.mean([cell["train_seconds"] for cell in told])
-        shares = {p: np.mean([cell["phases"].get(p, 0) for cell in told if cell["phases"]]) for p in phases}
+        profiled = [cell["phases"] for cell in told if cell["phases"]]
+        shares = {phase: np.mean([taken.get(phase, 0) for taken in profiled]) for phase in phases if profiled}
         total, left = sum(shares.values()), 0.0
-        for number, phase in enumerate(phases if total else []):
+        for number, phase in enumerate(shares):
             width = seconds * shares[phase] / total
-            label = phase if row == rows[0] else None
-            time.barh(places[row], width, left=left, color=PHASE_COLOURS[number % 9], label=label, height=0.6)
+            time.barh(places[row], width, left=left, color=PHASE_COLOURS[number % 9], label=phase, height=0.6)
             left += width
         if not total:
             time.barh(places[row], seconds, color=palette.colour(row), height=0.6)
@@ -103,7 +102,7 @@ def costs(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
         memory.barh(places[row], peak, color=palette.colour(row), alpha=0.85, height=0.6)
     for one, label in ((time, "training (seconds a run)"), (memory, "peak memory (MiB)")):
         one.set_yticks(list(places.values()), list(places))
-        one.set(xlabel=label)
+        one.set(xlabel=label, ylabel="algorithm")
     legend(figure, time)
     caption = "Means over seeds. Seconds are wall time, and compare only where nothing else ran; "
     caption += (
