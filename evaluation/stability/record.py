@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--reward", default="outputs/demo/reward")
     parser.add_argument("--output", type=Path, default=Path("outputs/stability"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="of healthy runs")
-    parser.add_argument("--failure-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--failure-seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=ALGORITHMS)
     options = parser.parse_args()
     torch.set_num_threads(1)

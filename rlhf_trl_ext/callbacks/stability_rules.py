@@ -11,6 +11,7 @@ from itertools import combinations, pairwise
 from statistics import fmean, median
 
 NORMAL = 1.4826  # median absolute deviation -> standard deviation of a normal distribution
+TAIL, TAIL_SCORE = 0.9, 1.6449  # nine in ten absolute deviations of a normal distribution are below 1.6449
 SIDES = ("above", "below", "both")
 
 
@@ -46,8 +47,8 @@ class Rule:
 class Spike(Rule):
     """A jump: the value leaves the median of the last `recent` ones by more than `scores` deviations.
 
-    A deviation is `1.4826 MAD` of the same difference over the last `window` values, at least `floor` in the metric's
-    unit and `share` of the median. side: above, below, both.
+    A deviation is `1.4826 MAD` of the same difference over the last `window` values, or what their 90th percentile
+    makes of it, at least `floor` in the metric's unit and `share` of the median. side: above, below, both.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Spike(Rule):
         if not self.differences:
             return None
         usual = median(self.values)
-        deviation = max(NORMAL * median(map(abs, self.differences)), self.floor, self.share * abs(usual), 1e-12)
+        sizes = sorted(map(abs, self.differences))
+        tail = sizes[int(TAIL * (len(sizes) - 1))] / TAIL_SCORE  # noise with outliers is wider than its middle
+        deviation = max(NORMAL * median(sizes), tail, self.floor, self.share * abs(usual), 1e-12)
         score = (value - usual) / deviation
         beyond = {"above": score, "below": -score, "both": abs(score)}[self.side]
         return f"{value:.3g} after {usual:.3g}: {beyond:.1f} deviations" if beyond > self.scores else None

@@ -138,7 +138,7 @@ class Shake(TrainerCallback):
 
 
 def test_a_run_goes_back_to_the_checkpoint_before_the_trouble(composed, few, tmp_path):
-    rules = watched("ruined: {kind: spike, metric: loss, scores: 4, warmup: 2, share: 1.0, side: both}")
+    rules = watched("ruined: {kind: saturation, metric: loss, above: 5.8, warmup: 1}")  # 5.7, 5.3, and ruined 6.3
     more = ["++args.save_steps=1", "++args.save_total_limit=9", "++args.max_steps=5", rules]
     shake = ["++callbacks={shake: {_target_: callbacks.test_stability.Shake, step: 3}}", "++monitor.action=rollback"]
     run(composed, few, tmp_path, "sft", *more, *shake)
