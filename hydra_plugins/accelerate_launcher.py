@@ -7,6 +7,7 @@ Hydra finds launchers in modules of this name only. Only what Hydra itself impor
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -54,6 +55,7 @@ class AccelerateLauncher(Launcher):
     def __init__(self, num_processes=1, jobs=None, config_file=None, timeout=None, metric=None, maximize=True):
         self.num_processes, self.jobs, self.config_file = num_processes, jobs, config_file
         self.timeout, self.metric, self.maximize = timeout, metric, maximize
+        self.running: list[Callable[[], None]] = []  # what ends each job that runs
 
     def setup(self, *, hydra_context, task_function, config) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -81,7 +83,14 @@ class AccelerateLauncher(Launcher):
                     places.put(place)
                     progress.advance(bar)
 
-            jobs = list(pool.map(one, job_overrides))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated; the same command runs what is missing"))
+            try:
+                jobs = list(pool.map(one, job_overrides))
+            except BaseException:  # no further job begins, and those that run end
+                pool.shutdown(wait=False, cancel_futures=True)
+                for stop in list(self.running):
+                    stop()
+                raise
         self._show([job for _, job in jobs])
         return [
             self._told(overrides, config, job) for overrides, (config, job) in zip(job_overrides, jobs, strict=True)
@@ -171,12 +180,15 @@ class AccelerateLauncher(Launcher):
         with open(folder / "log.txt", "w") as log:
             streams = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
             process = subprocess.Popen(command, env=environment, **streams)
+            stop = functools.partial(end, process)
+            self.running.append(stop)
             try:
                 return process.wait(self.timeout)
             except subprocess.TimeoutExpired:
                 return None
-            finally:  # its processes end with it, also where this one was interrupted
-                end(process)
+            finally:
+                self.running.remove(stop)
+                stop()
 
     def _processes(self) -> int:
         """Of a job, on all its machines."""

@@ -42,7 +42,12 @@ class SlurmLauncher(AccelerateLauncher):
         plain = BaseQueueConf.__dataclass_fields__
         executor.update_parameters(**{key if key in plain else f"{cluster}_{key}": v for key, v in settings.items()})
         told = {"JOB_RECORD": environment["JOB_RECORD"]}
-        return executor.submit(on_node, command, self.num_processes, told, str(folder)).results()[0]
+        job = executor.submit(on_node, command, self.num_processes, told, str(folder))
+        self.running.append(job.cancel)
+        try:
+            return job.results()[0]
+        finally:
+            self.running.remove(job.cancel)
 
 
 def on_node(command: list[str], num_processes: int, environment: dict[str, str], folder: str) -> int:

@@ -1,9 +1,12 @@
 """Sweeps by `hydra/launcher=accelerate`, with a stand-in for accelerate that only runs the module it is given."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from conftest import ROOT
 
@@ -82,6 +85,20 @@ def test_failed_jobs_do_not_stop_the_others_and_finished_ones_are_not_repeated(s
     printed, code = sweep("kind=good,crash", "seed=1,2,3", *settings)
     assert runs(tmp_path) == ["crash1", "crash2", "crash3", "good3"]  # what failed, and what is new
     assert code == 1 and printed.count("reused") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_leaves_no_job_behind(sweep, tmp_path, how):
+    command = [sys.executable, "-m", "job", "-m", "hydra/launcher=accelerate", "kind=hang", "seed=1,2"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'stand_in'}:{ROOT}"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "runs.txt").exists():
+        time.sleep(0.05)
+    (job,) = psutil.Process(process.pid).children()
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    assert not job.is_running() and runs(tmp_path) == ["hang1"]
 
 
 def test_one_process_where_more_were_asked_for_is_a_failure(sweep, tmp_path):
