@@ -58,9 +58,6 @@ class GRPOVIConfig(FittingArguments, CriticArguments, OffPolicyGRPOConfig):
     vi_token_gains: bool = field(default=True, metadata={"help": "Values are also sums of learnt gains of tokens."})
 
     def __post_init__(self):
-        for name, allowed in (("vi_adapt", ADAPTED), ("vi_value_model", VALUE_MODELS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}.")
         if not (self.vi_lambda == "auto" or (not isinstance(self.vi_lambda, str) and 0 <= self.vi_lambda <= 1)):
             raise ValueError(f"vi_lambda={self.vi_lambda}: a number from 0 to 1, or auto, is allowed.")
         if not 0 <= self.vi_coef <= 1:
@@ -154,10 +151,11 @@ class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
         shown = value_statistics(values, rewards, advantages, of_grpo, starts, means, equal, self.total)
         share = args.vi_coef * (trust if args.vi_adapt in ("mixture", "both") else 1.0)
         distrusted = args.vi_min_ev is not None and shown["explained_variance"] < args.vi_min_ev
-        if share and not distrusted and self.vi_batches >= args.vi_warmup:
+        share = 0.0 if distrusted or self.vi_batches < max(args.vi_warmup, args.vi_pretrain) else share
+        if share:
             batch["advantages"] = ((1 - share) * of_grpo + share * weights * advantages) * mask
-        else:
-            share = 0.0
+        if self.vi_batches < args.vi_pretrain:
+            batch["advantages"] = torch.zeros_like(advantages)
         shown |= {**fit, "adv_rms": scale, "temperature": temperature, "trust": trust, "noise": self.reliability.noise}
         for name, value in {**shown, "mixture": share, "lambda": torch.as_tensor(lam).mean()}.items():
             self._metrics["train"][f"vi/{name}"].append(float(value))

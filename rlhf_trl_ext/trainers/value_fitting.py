@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +30,21 @@ class FittingArguments:
     vi_target_tau: float = field(default=1.0, metadata={"help": "Step of the target network; 1: there is none."})
     vi_linex_clip: float = field(default=5.0, metadata={"help": "Error / eta from which the loss is linear."})
     vi_warmup: int = field(default=0, metadata={"help": "Batches that the critic learns from before A^VI counts."})
+    vi_pretrain: int = field(
+        default=0, metadata={"help": "Batches that only the critic learns from, the policy's advantages being 0."}
+    )
     vi_state_stride: int = field(default=1, metadata={"help": "Tokens of a segment, which shares one advantage."})
 
     def __post_init__(self):
         if self.vi_temperature != "auto" and (isinstance(self.vi_temperature, str) or self.vi_temperature <= 0):
             raise ValueError(f"vi_temperature={self.vi_temperature}: a number above 0, inf, or auto is allowed.")
+        for entry in fields(self):
+            value, allowed = getattr(self, entry.name), entry.metadata.get("choices")
+            if entry.name.startswith("vi_") and allowed and value not in allowed:
+                raise ValueError(f"{entry.name}={value}: allowed are {', '.join(allowed)}.")
         ranges = {"vi_target_lambda": (0, 1), "vi_target_tau": (1e-4, 1), "vi_linex_clip": (1, 20)}
         ranges |= {"vi_sweeps": (0, None), "vi_buffer": (0, None), "vi_sweep_batches": (1, None)}
-        ranges |= {"vi_warmup": (0, None), "vi_state_stride": (1, None)}
+        ranges |= {"vi_warmup": (0, None), "vi_pretrain": (0, None), "vi_state_stride": (1, None)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= (math.inf if high is None else high):

@@ -68,6 +68,14 @@ def test_policy_and_critic_learn_and_metrics_are_finite(vi, weights, logged, set
     assert first["vi/mixture"] == 1 and first["vi/lambda"] == pytest.approx(0.8)
 
 
+def test_while_the_critic_is_pretrained_the_policy_stays(vi, weights):
+    trainer = vi(**ALWAYS, vi_pretrain=2, num_iterations=1, max_steps=4)  # two batches of two steps
+    before, values_before = weights(trainer.model), weights(trainer.prefix_values)
+    trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in weights(trainer.model).items())
+    assert any(not torch.equal(value, values_before[name]) for name, value in weights(trainer.prefix_values).items())
+
+
 def test_groups_of_equal_rewards_teach_only_through_value_iteration(vi, logged):
     def grows(completion_ids, trainer_state, **kwargs):
         """All equal in a batch, where GRPO has nothing to learn from; the batches differ."""
