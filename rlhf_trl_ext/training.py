@@ -14,6 +14,7 @@ from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.checkpoints import Checkpoints, last_whole
 from rlhf_trl_ext.checks import build, stated
+from rlhf_trl_ext.preflight import enough_rows, preflight
 from rlhf_trl_ext.stages import Stage, built_folder, exclusive
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def train(config: DictConfig) -> dict:
         logger.info("%s: finished already in %s", stage.name, stage.folder)
         return stage.result
     run_name = config.args.get("run_name") or stage.folder.name
+    preflight(config)
     zero.start(config.args)
     with stated():
         watching = held_out.arguments(config)
@@ -49,6 +51,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         checkpoint = model.checkpoint(built_folder(config))
         tokenizer = model.tokenizer(checkpoint)
         train_dataset = dataset.load(config.view, "train", tokenizer)
+        enough_rows(len(train_dataset), args)
         evaluates = config.evaluate or args.eval_strategy != "no"
         eval_dataset = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
     if config.held_out and evaluates:
