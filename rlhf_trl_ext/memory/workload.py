@@ -16,6 +16,7 @@ from rlhf_trl_ext.memory.phases import Workload
 from rlhf_trl_ext.memory.sharding import OPTIMIZERS, Role, Sharding
 from rlhf_trl_ext.models.loading import ModelArguments
 from rlhf_trl_ext.stages import built_folder
+from rlhf_trl_ext.trainers.logprobs import CompletionLogprobs
 from rlhf_trl_ext.trainers.shared_base import for_classification
 
 TRAINERS = {  # rows of a pass for each of a batch; whether the reference runs within the loss
@@ -72,7 +73,7 @@ class Reading:
             prompt=prompt,
             accumulates=args.gradient_accumulation_steps > 1,
             reference_in_loss=self.reference_in_loss and not getattr(args, "precompute_ref_log_probs", False),
-            dropout=bool(self.lora and self.lora.lora_dropout),
+            dropout=bool(self.lora and self.lora.lora_dropout) and not getattr(args, "disable_dropout", False),
             vllm=args.vllm_gpu_memory_utilization * card_bytes(self.plan.card) if colocated else 0.0,
             gathers_for_generation=getattr(args, "ds3_gather_for_generation", True),
         )
@@ -85,7 +86,9 @@ class Reading:
         half = half or bool(mixed and self.config.args.get("deepspeed"))
         mode = "bfloat16" if half else "autocast" if mixed else "float32"
         device = "cpu" if self.config.args.get("use_cpu") else "cuda"
-        whole = self.plan.logits == "whole"
+        # On a CPU this project's PPO builds the logits of its completions, and TRL's tiles cover the prompts as well.
+        own_head = device == "cpu" and issubclass(get_class(self.config.trainer._target_), CompletionLogprobs)
+        whole = self.plan.logits == "whole" or own_head
         return Arithmetic(mode, device, self.args.gradient_checkpointing, whole), 2 if half else 4
 
     def _lengths(self) -> tuple[int, int, int]:
