@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from evaluation.results import summarise
 
 ITEMS = ("umbrella", "scarf", "key", "lamp")
-SKILL = {"sft": 0.5, "dpo": 0.6, "grpo": 0.8, "grpo_again": 0.8}
+SKILL = {"sft": 0.5, "dpo": 0.55, "grpo": 0.85, "grpo_again": 0.85}
 PHASES = {"generate": 0.5, "score": 0.1, "forward": 0.2, "backward": 0.2}
 
 

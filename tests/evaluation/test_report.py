@@ -15,7 +15,6 @@ from evaluation.report.pareto import frontier
 from evaluation.runs import read
 from evaluation.tables import COLUMNS, samples, tidy
 
-NOTEBOOK = ("nbformat", "nbclient")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
@@ -129,13 +128,14 @@ def test_a_browser_opens_it_without_errors_and_without_the_network(results, page
     assert any("broken" in line for line in console) and asked == ["http://example.invalid/x.png"]
 
 
-@pytest.mark.slow
 def test_the_notebook_runs(results, monkeypatch):
-    nbformat, nbclient = (pytest.importorskip(name, reason="the extra dev is not installed") for name in NOTEBOOK)
     monkeypatch.setenv("RESULTS", str(results))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(ROOT / "evaluation" / "report" / "analysis.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert any("grpo_again" in output.get("data", {}).get("text/plain", "") for output in outputs)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = json.loads((ROOT / "evaluation" / "report" / "analysis.ipynb").read_text())
+    names: dict = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert set(names["final"]["algorithm"]) == {"sft", "dpo", "grpo", "grpo_again"}
+    assert len(names["axes"].lines) == 6 and names["axes"].get_xlabel()  # two algorithms sample, on three seeds
+    assert len(names["drawn"]) == 3 * 4 * 48
