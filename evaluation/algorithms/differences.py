@@ -77,10 +77,14 @@ def compare(values: dict[str, Sequence[np.ndarray]], pairs: Sequence[tuple[str, 
         gaps = [np.asarray(x, float) - np.asarray(y, float) for x, y in zip(values[a], values[b], strict=True)]
         told = estimate(gaps)
         found.append({"a": a, "b": b, "metric": metric, "difference": told.pop("mean"), **told})
-    for row, adjusted in zip(found, holm([row["p"] for row in found]), strict=True):
-        row |= {"p_holm": adjusted, "distinguishable": adjusted < ALPHA}
-        row["in_words"] = in_words(row, len(found))
-    return found
+    return settled(found)
+
+
+def settled(rows: list[dict]) -> list[dict]:
+    """Differences with p_holm, distinguishable and in_words, adjusted for as many comparisons as there are rows."""
+    adjusted = holm([row["p"] for row in rows])
+    rows = [{**row, "p_holm": p, "distinguishable": p < ALPHA} for row, p in zip(rows, adjusted, strict=True)]
+    return [{**row, "in_words": in_words(row, len(rows))} for row in rows]
 
 
 def in_words(row: dict, tests: int) -> str:

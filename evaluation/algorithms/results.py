@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.algorithms import efficiency
-from evaluation.algorithms.differences import compare, estimate
+from evaluation.algorithms.differences import compare, estimate, settled
 from evaluation.comparison import Samples, Verdicts
 from evaluation.ranking import every_pair
 from evaluation.speed.sample_efficiency import WINDOW, Curve, curve
@@ -78,7 +78,7 @@ def _of_dataset(header: dict, runs: list[Found], rows: list[str], threshold: str
     pair = header["again"] if header["again"] and set(header["again"]) <= set(whole) else None
     return {
         "differences": [told for metric in (*COMPARED, CONTROLLED) for told in _compared(runs, own, metric)],
-        "again": [told for metric in COMPARED for told in _compared(runs, pair or [], metric)],
+        "again": settled([told for metric in COMPARED for told in _compared(runs, pair or [], metric)]),
         "means": {row: _means(runs, row) for row in whole},
         "matrix": _matrix(runs, [header["baseline"], *own]),
         "efficiency": _efficiency(runs, whole, threshold),

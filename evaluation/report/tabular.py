@@ -82,7 +82,7 @@ def differences(runs: Runs, dataset: str) -> Table | None:
         ]
         for row in told
     ]
-    note = "p is adjusted for all pairs of a metric (Holm), that of A/A is not; below 0.05 two are told apart."
+    note = "p is adjusted for all pairs of a metric, that of A/A for all metrics (Holm); below 0.05 two are told apart."
     return Table("Differences", ["pair", "metric", "difference", "p", "in words"], rows, note)
 
 
