@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-all test-slow kills ops lint overhead ppo-parity trl-latest clean
+.PHONY: help setup demo smoke test test-all test-slow kills ops lint overhead gpu ppo-parity trl-latest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,10 @@ lint: setup  ## ruff
 
 overhead: setup  ## step time of this project against bare TRL (minutes)
 	$(BIN)/python -m evaluation.speed.overhead
+
+gpu: setup  ## on a CUDA machine: the tests that need it, and speed against bare TRL in bfloat16 (nothing is downloaded)
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m evaluation.speed.cuda
 
 ppo-parity: setup .venv-trl112/.ready  ## PPO against TRL 1.12's, the last TRL with one (own environment, two minutes)
 	$(BIN)/python -m evaluation.parity.ppo --reference .venv-trl112/bin/python

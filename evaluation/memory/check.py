@@ -15,7 +15,7 @@ from evaluation.memory.resident import in_own_process, reset_peak, status, with_
 MODELS = {
     "31M": dict(hidden=512, heads=8, kv_heads=8, head_dim=64, intermediate=1536, layers=8, vocabulary=8192),
     "51M": dict(hidden=768, heads=12, kv_heads=4, head_dim=64, intermediate=2048, layers=6, vocabulary=16384),
-    "20M, wide": dict(hidden=384, heads=6, kv_heads=2, head_dim=64, intermediate=1024, layers=4, vocabulary=36864),
+    "20M-wide": dict(hidden=384, heads=6, kv_heads=2, head_dim=64, intermediate=1024, layers=4, vocabulary=36864),
 }
 LORA = ("++model.use_peft=true", "++model.lora_target_modules=[all-linear]", "++model.lora_r=16")
 CHECKPOINTED = ("++args.gradient_checkpointing=true",)
@@ -26,16 +26,16 @@ RUNS = [
     ("31M", "sft", 8, 0, 256, CHECKPOINTED),
     ("51M", "sft", 2, 0, 512, ("++args.gradient_accumulation_steps=2",)),
     ("51M", "sft", 4, 0, 256, LORA),
-    ("20M, wide", "sft", 8, 0, 192, ()),
+    ("20M-wide", "sft", 8, 0, 192, ()),
     ("31M", "sft", 4, 0, 256, ("++args.bf16=true",)),
     ("31M", "reward", 2, 0, 256, ()),
     ("51M", "reward", 3, 0, 192, LORA),
     ("31M", "dpo", 2, 0, 256, ()),
     ("51M", "dpo", 2, 0, 256, LORA),
-    ("20M, wide", "dpo", 4, 0, 128, CHECKPOINTED),
+    ("20M-wide", "dpo", 4, 0, 128, CHECKPOINTED),
     ("31M", "grpo", 8, 64, 112, ()),
     ("51M", "grpo", 8, 96, 128, (*LORA, *PLAIN)),
-    ("20M, wide", "grpo", 16, 64, 96, (*PLAIN, "++args.beta=0.0")),
+    ("20M-wide", "grpo", 16, 64, 96, (*PLAIN, "++args.beta=0.0")),
     ("31M", "ppo", 8, 64, 96, ()),
     ("51M", "ppo", 4, 96, 128, LORA),
 ]
@@ -102,24 +102,29 @@ def texts(tokenizer, view: str, prompt: int, length: int):
     return Dataset.from_list([row(index) for index in range(96)])
 
 
-def measure(folder: Path, run: tuple) -> float:
-    """MiB of a run's peak above what is resident before its model is loaded."""
+def trainer_of(folder: Path, run: tuple):
+    """The trainer of a run, made as `launchers.train` makes it, with rows of the run's lengths."""
     from rlhf_trl_ext.checks import build
 
     config = compose_run(folder, run)
-    warm_up()
-    before = status("VmRSS")
     model = build(config.model, "model")
     tokenizer = model.tokenizer(str(folder / run[0]))
     args = build(config.args, "args", output_dir=str(folder / "run"))
     args.model_init_kwargs = model.load_arguments()
-    trainer = build(config.trainer, "trainer")(
+    return build(config.trainer, "trainer")(
         model=str(folder / run[0]),
         args=args,
         train_dataset=texts(tokenizer, config.view, run[3], run[4]),
         processing_class=tokenizer,
         **model.trainer_arguments(),
     )
+
+
+def measure(folder: Path, run: tuple) -> float:
+    """MiB of a run's peak above what is resident before its model is loaded."""
+    warm_up()
+    before = status("VmRSS")
+    trainer = trainer_of(folder, run)
     reset_peak()
     trainer.train()
     if trainer.state.global_step != 2:

@@ -59,9 +59,10 @@ def ours(config: DictConfig, folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
 
 
-def bare(config: DictConfig, folder: Path) -> list[float]:
+def bare(config: DictConfig, folder: Path, peft_config=None) -> list[float]:
     """Losses of the script that one would write with TRL alone."""
     trainer_class, args_class, view = BARE[config.name]
+    dtype = config.model.get("dtype", "float32")
     args = OmegaConf.to_container(config.args, resolve=True)
     args.pop("_target_")
     checkpoint = config.model.model_name_or_path
@@ -71,9 +72,10 @@ def bare(config: DictConfig, folder: Path) -> list[float]:
     rewards = {"reward_funcs": [dataset.gold]} if view == "prompts" else {}
     trainer = trainer_class(
         model=checkpoint,
-        args=args_class(output_dir=str(folder), model_init_kwargs={"dtype": "float32"}, **args),
+        args=args_class(output_dir=str(folder), model_init_kwargs={"dtype": dtype}, **args),
         train_dataset=dataset.load(view),
         processing_class=AutoTokenizer.from_pretrained(checkpoint),
+        peft_config=peft_config,
         **rewards,
     )
     trainer.train()
