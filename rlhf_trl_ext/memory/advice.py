@@ -77,9 +77,10 @@ def milder(load: Workload) -> list[tuple[str, Workload]]:
     count = load.sharding.processes
     for stage in (1, 2, 3):
         if stage > load.sharding.stage and count > 1:
-            bucket = 1_000_000_000 if stage < 3 else 2 * load.roles[0].architecture.hidden ** 2
-            sharding = Sharding(count, stage, True, bucket=bucket)
+            bucket = 500_000_000 if stage < 3 else load.roles[0].architecture.hidden ** 2  # of deepspeed_configs
+            sharding = Sharding(count, stage, True, bucket=bucket, buckets=2, lazily=load.sharding.lazily)
             found.append((f"deepspeed=zero{stage}", replace(load, sharding=sharding, arithmetic=mixed, roles=roles)))
-    sharding = Sharding(count, 3, True, True, True, bucket=2 * load.roles[0].architecture.hidden ** 2)
+    bucket = load.roles[0].architecture.hidden ** 2
+    sharding = Sharding(count, 3, True, True, True, bucket=bucket, buckets=2, lazily=load.sharding.lazily)
     found.append(("deepspeed=zero3_offload", replace(load, sharding=sharding, arithmetic=mixed, roles=roles)))
     return found

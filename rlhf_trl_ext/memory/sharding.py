@@ -18,7 +18,8 @@ QUANTISED = {"4bit": 0.5 + 4 / 64, "4bit_nested": 0.5 + 1 / 64 + 4 / (64 * 256),
 class Sharding:
     """How weights and states are spread over `processes`; ZeRO's stage and options as its JSON says.
 
-    bucket, live: elements of a gradient bucket (two of them with overlap) and of gathered weights at most.
+    bucket, live: elements of a gradient bucket and of gathered weights at most. buckets: two with overlap. lazily:
+    memory that is allocated counts only once it is written, as on a CPU.
     """
 
     processes: int = 1
@@ -27,10 +28,12 @@ class Sharding:
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int = 0
+    buckets: int = 1
     live: int = 10**9
+    lazily: bool = False
 
     @classmethod
-    def read(cls, given: str | Path | Mapping | None, processes: int, hidden: int) -> "Sharding":
+    def read(cls, given: str | Path | Mapping | None, processes: int, hidden: int, lazily: bool = False) -> "Sharding":
         """From a DeepSpeed configuration or the file of one; null: DDP, or nothing for one process."""
         if given is None:
             return cls(processes)
@@ -43,8 +46,10 @@ class Sharding:
             zero.get("stage", 0),
             True,
             *offloaded,
-            bucket=(hidden**2 if bucket == "auto" else int(bucket)) * (2 if zero.get("overlap_comm") else 1),
+            bucket=hidden**2 if bucket == "auto" else int(bucket),
+            buckets=2 if zero.get("overlap_comm") else 1,
             live=int(zero.get("stage3_max_live_parameters", 10**9)),
+            lazily=lazily,
         )
 
 
@@ -80,15 +85,17 @@ def held(role: Role, sharding: Sharding) -> dict[str, float]:
 
     With N processes and P trainable parameters of b bytes: alone P (b + b + 2b); DDP has its gradient buckets besides.
     ZeRO (arXiv:1910.02054) splits the optimizer's 12 P bytes, float32 weights and two moments, by N from stage 1,
-    gradients from stage 2 and weights, frozen ones as well, from stage 3.
+    gradients from stage 2 (but for those of one bucket, which wait there whole) and weights, frozen ones as well, from
+    stage 3.
     """
     count, stage, trained = sharding.processes, sharding.stage, role.trainable
     size = 4 if role.lora and role.quantised is None and stage < 3 else role.weight_bytes  # PEFT's adapters
     weights = (role.weights + (trained * size if role.lora else 0.0)) / (count if stage == 3 else 1)
-    gradients = trained * size / (count if stage >= 2 else 1)
+    bucket = min(sharding.bucket, trained) if sharding.lazily else sharding.bucket
+    gradients = max(trained / count, min(bucket, trained)) * size if stage >= 2 else trained * size
     if sharding.deepspeed:
         optimizer = trained * 12 / (count if stage else 1)
-        buckets = min(sharding.bucket, trained) * size if trained and stage else 0
+        buckets = sharding.buckets * bucket * size if trained and stage else 0
     else:
         optimizer = trained * (2 * size if role.moment_bytes is None else role.moment_bytes)
         buckets = trained * size if count > 1 else 0

@@ -60,7 +60,8 @@ class Reading:
     def workload(self) -> Workload:
         args, gpus = self.args, self.config.num_gpus
         policy = self._architecture(self.model.checkpoint(built_folder(self.config)), self.lora, self.classifies)
-        sharding = Sharding.read(self.config.args.get("deepspeed"), gpus, policy.hidden)
+        lazily = self.arithmetic.device == "cpu"
+        sharding = Sharding.read(self.config.args.get("deepspeed"), gpus, policy.hidden, lazily)
         prompt, length, scored = self._lengths()
         replayed = 1 + getattr(args, "replay_ratio", 0)
         colocated = getattr(args, "use_vllm", False) and args.vllm_mode == "colocate"
