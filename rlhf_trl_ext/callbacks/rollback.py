@@ -21,7 +21,8 @@ def roll_back(trainer, checkpoint: str, factor: float) -> None:
     trainer.lr_scheduler.load_state_dict(schedule)
     scheduler = getattr(trainer.lr_scheduler, "scheduler", trainer.lr_scheduler)
     scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+    scheduler._last_lr = [rate * factor for rate in scheduler.get_last_lr()]  # which is what is logged
     for group, rate in zip(trainer.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
-        group["lr"] = rate * factor
+        group["lr"] = rate
     if getattr(trainer, "_buffered_inputs", None) is not None:
         trainer._buffered_inputs = None

@@ -162,8 +162,9 @@ class StabilityMonitor(TrainerCallback):
         return rows if len(rows) <= self.samples else rows[:half] + rows[half - self.samples :]
 
     def _act(self, args, state, control) -> None:
-        longest = max(rule.patience for rule in self.rules.rules.values()) * max(1, int(state.logging_steps))
-        checkpoint = last_before(args.output_dir, state.global_step - longest)
+        # The last step of which the log before the first broken one tells that its weights were well.
+        logs = 1 + max(rule.patience for rule in self.rules.rules.values())
+        checkpoint = last_before(args.output_dir, state.global_step - logs * max(1, int(state.logging_steps)))
         if self.action == "rollback" and self.rollbacks_left and checkpoint is not None:
             roll_back(self.trainer, checkpoint, self.rollback_factor)
             self.rollbacks_left -= 1

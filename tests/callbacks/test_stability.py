@@ -1,5 +1,7 @@
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,7 +149,7 @@ def test_a_run_goes_back_to_the_checkpoint_before_the_trouble(composed, few, tmp
     assert alert["step"] == 4  # the first loss with the ruined weights
     ruined, after = weights(folder / "checkpoint-3"), weights(folder / "checkpoint-4")
     assert max(float(tensor.abs().max()) for tensor in ruined.values()) == 10.0
-    # Step 4 ended ruined; back at the checkpoint of step 3 - patience, which is that of step 2, and saved as step 4.
+    # Step 4 showed what step 3 had left: back at the checkpoint before it, which is then saved as that of step 4.
     before = weights(folder / "checkpoint-2")
     assert all(torch.equal(after[name], before[name]) for name in before)
     rates = [row["learning_rate"] for row in read_metrics(folder / "metrics.jsonl") if "learning_rate" in row]
@@ -169,6 +171,16 @@ def test_a_resumed_run_remembers_and_tells_nothing_twice(composed, few, tmp_path
     monkeypatch.setattr(training, "MetricsRecorder", recorder)
     run(composed, few, tmp_path, "grpo", *ONLINE, *more)
     assert [row["step"] for row in read_metrics(folder_of(tmp_path, "grpo") / "alerts.jsonl")] == [2]
+
+
+def test_alerts_reach_trackio(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(alert=lambda title, text: told.append((title, text))))
+    args = SimpleNamespace(output_dir=str(tmp_path), report_to=["trackio"], run_name="grpo-1")
+    alert = {"step": 7, "rule": "kl_spike", "metric": "kl", "value": 9.0, "message": "9 after 1"}
+    StabilityMonitor({})._tell(args, alert)
+    assert told == [("kl_spike at step 7", "grpo-1: kl is 9 after 1")]
+    assert read_metrics(tmp_path / "alerts.jsonl") == [alert] and not read_metrics(tmp_path / "alert_samples.jsonl")
 
 
 def test_watching_does_not_make_another_run(composed):
