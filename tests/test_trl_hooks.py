@@ -9,11 +9,17 @@ import pytest
 import torch
 from transformers import Trainer
 from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
+from trl.extras.profiling import ProfilingContext
 
 # owner, name, parameters, what relies on it
 OVERRIDDEN = [
     (GRPOTrainer, "_generate_and_score_completions", "inputs", "all of this project"),
-    (GRPOTrainer, "_calculate_rewards", "inputs prompts completions completion_ids_list", "RewardMixin"),
+    (
+        GRPOTrainer,
+        "_calculate_rewards",
+        "inputs prompts completions completion_ids_list",
+        "RewardMixin, HeldOutRewards, Profiler",
+    ),
     (
         GRPOTrainer,
         "_generate_single_turn",
@@ -29,6 +35,15 @@ OVERRIDDEN = [
     ),
     (GRPOTrainer, "log", "logs start_time", "PPOTrainer, ReplayRecords"),
     (Trainer, "create_optimizer", "model", "CriticMixin"),
+    (Trainer, "_load_best_model", "", "CriticMixin"),
+    (Trainer, "_load_optimizer_and_scheduler", "checkpoint", "roll_back"),
+    (GRPOTrainer, "_generate", "prompts", "Profiler"),
+    (RLOOTrainer, "_generate", "prompts", "Profiler"),
+    (Trainer, "get_batch_samples", "epoch_iterator num_batches device", "Profiler"),
+    (Trainer, "_clip_grad_norm", "model", "Profiler"),
+    (Trainer, "_save_checkpoint", "model trial", "Profiler"),
+    (ProfilingContext, "__enter__", "", "Profiler"),
+    (ProfilingContext, "__exit__", "exc_type exc_val exc_tb", "Profiler"),
     (Trainer, "_save", "output_dir state_dict", "CriticMixin, GRPOVITrainer"),
     (Trainer, "_load_from_checkpoint", "resume_from_checkpoint model", "CriticMixin"),
     (Trainer, "_save_rng_state", "output_dir", "ExactResume, OffPolicyGRPOTrainer, GRPOVITrainer"),
@@ -46,6 +61,9 @@ METRICS = 'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list
 READ = [
     (GRPOTrainer, "__init__", "self._step = 0", "ExactResume"),
     (GRPOTrainer, "__init__", "self._buffered_inputs = None", "ExactResume"),
+    (GRPOTrainer, "log", "logs.update(metrics)", "held_out: evaluate returns the dictionary that log completes"),
+    (Trainer, "evaluate", "self.log(output.metrics)", "held_out: evaluate returns the dictionary that log completes"),
+    (GRPOTrainer, "__init__", "self._logs = ", "StabilityMonitor: samples of the latest batch"),
     (GRPOTrainer, "__init__", "self.beta = args.beta", "PPOTrainer, AdaptiveKL"),
     (GRPOTrainer, "__init__", "self.eos_token_ids = ", "PPOTrainer, read_past"),
     (GRPOTrainer, "__init__", "self.reward_weights = ", "RewardMixin"),
