@@ -3,8 +3,8 @@
 First two published runs (huggingface/trl#3456: GRPO on an 80 GiB A100, batch 4, 2,048 + 1,024 tokens, from nvidia-smi,
 TRL of May 2025). The report states no more; assumed are float32 weights under bfloat16 autocast, no gradient
 checkpointing, a reference model, and logits built whole in float32. Then full fine-tuning by GRPO of models up to 70 B
-parameters on up to 512 GPUs, in bfloat16 with gradient checkpointing, one row of 512 + 512 tokens. Where all weights are
-gathered to generate, ZeRO-3 does not fall below them.
+parameters on up to 512 GPUs, in bfloat16 with gradient checkpointing, one row of 512 + 512 tokens. As all weights are
+gathered to generate, ZeRO-3 does not fall below their size.
 """
 
 import argparse
