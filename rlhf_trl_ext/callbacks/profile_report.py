@@ -1,6 +1,7 @@
 """What a profile says, in numbers, words and pictures."""
 
 import json
+from html import escape
 from pathlib import Path
 
 from rlhf_trl_ext.callbacks.phases import OTHER, OUTSIDE, PHASES, PhaseTimer
@@ -70,29 +71,27 @@ def told(found: dict) -> str:
     return "\n".join(lines + found["suggestions"])
 
 
-def flame_graph(stacks: dict[tuple, float], steps: int, path: Path) -> None:
-    """An icicle: the width of a frame is its time in a mean step, what it calls is below it."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
+def flame_graph(stacks: dict[tuple, float], steps: int, path: Path, width: float = 1200.0, row: float = 22.0) -> None:
+    """An icicle as SVG: the width of a frame is its time in a mean step, what it calls is below it."""
     total = {}
     for stack, seconds in stacks.items():
         for depth in range(1, len(stack) + 1):
-            total[stack[:depth]] = total.get(stack[:depth], 0.0) + 1000 * seconds / steps
-    depth = max(map(len, total))
-    figure = Figure(figsize=(12, 0.6 + 0.45 * depth), layout="constrained")
-    axes, ends, whole = figure.subplots(), {(): 0.0}, total[("step",)]
+            total[stack[:depth]] = total.get(stack[:depth], 0.0) + 1000 * seconds / steps  # milliseconds
+    ends, whole, parts = {(): 0.0}, total[("step",)], []
     for stack in sorted(total, key=lambda stack: (len(stack), -total[stack])):
-        left, width = ends[stack[:-1]], total[stack]
-        ends[stack[:-1]], ends[stack] = left + width, left
-        if width < whole / 500:
+        left, size = ends[stack[:-1]], total[stack] / whole * width
+        ends[stack[:-1]], ends[stack] = left + size, left
+        if size < 1:
             continue
-        colour = colormaps["tab20"](hash_of(stack[-1]) % 20)
-        axes.barh(-len(stack), width, left=left, height=0.95, color=colour, edgecolor="white")
-        if width > whole * 0.008 * len(stack[-1]):
-            axes.text(left + width / 2, -len(stack), stack[-1], ha="center", va="center", fontsize=8, clip_on=True)
-    axes.set(xlabel="milliseconds of a mean step", yticks=[], xlim=(0, whole))
-    figure.savefig(path)
+        name, top = escape(stack[-1]), (len(stack) - 1) * row
+        told = f"{name}: {total[stack]:.1f} ms of {whole:.1f} ms a step, {total[stack] / whole:.1%}"
+        colour = f"hsl({hash_of(stack[-1]) * 47 % 360},55%,75%)"
+        box = f'<rect x="{left:.1f}" y="{top}" width="{size:.1f}" height="{row - 1}" fill="{colour}"/>'
+        label = f'<text x="{left + 4:.1f}" y="{top + 15}">{name}</text>' if size > 7.5 * len(name) + 8 else ""
+        parts.append(f"<g><title>{told}</title>{box}{label}</g>")
+    height = max(map(len, total)) * row
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" font-family="sans-serif"'
+    path.write_text(f'{head} font-size="12">\n' + "\n".join(parts) + "\n</svg>\n")
 
 
 def hash_of(name: str) -> int:
