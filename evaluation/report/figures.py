@@ -128,7 +128,7 @@ def pareto(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
         one.errorbar(*centres[name], xerr=errors[0], yerr=errors[1], capsize=2, **style)
     best = sorted(frontier(centres), key=lambda name: centres[name])
     one.plot(*np.array([centres[name] for name in best]).T, color="black", linestyle=":", linewidth=1, zorder=0)
-    one.set(xlabel=f"{x} (mean score)", ylabel=f"{y} (mean score)")
+    one.set(xlabel=f"{x} (mean, its reward's units)", ylabel=f"{y} (mean, its reward's units)")
     legend(figure, one)
     caption = (
         f"Held-out prompts, with 95 % intervals over seeds and prompts. On the Pareto frontier (dotted): "

@@ -42,7 +42,8 @@ def number(told: dict | float | None, form: str = ".3f") -> Cell:
     if not isinstance(told, dict):
         return Cell(format(told, form), number=True)
     low, high = (format(end, form) for end in told["interval"])
-    return Cell(format(told.get("mean", told.get("difference")), form), f"{low} to {high}", number=True)
+    spread = "" if low == high else f"{low} to {high}"  # one number of one seed has no spread
+    return Cell(format(told.get("mean", told.get("difference")), form), spread, number=True)
 
 
 def means(runs: Runs, dataset: str) -> Table:
