@@ -27,6 +27,9 @@ from omegaconf import OmegaConf
 
 ERROR = re.compile(r"^(error: |[\w.]*(Error|Exception|Interrupt|Exit|Timeout)\b)")
 
+# What a line of a log may begin with: a rank, or a progress bar that it was written behind.
+BEFORE = re.compile(r"^(\[rank\d+\]:|.*\d%\|.*?(it/s|s/it|\?)\])\s*")
+
 
 def end(process: subprocess.Popen) -> None:
     """Kill a process and all that it started: accelerate gives its workers sessions of their own."""
@@ -198,7 +201,8 @@ class AccelerateLauncher(Launcher):
         if code is None:
             return f"timeout: not finished after {self.timeout} s"
         lines = (folder / "log.txt").read_text(errors="replace").splitlines()
-        told = [line.strip() for line in lines if ERROR.match(re.sub(r"^\[rank\d+\]:\s*", "", line.strip()))]
+        bare = [BEFORE.sub("", line.strip()) for line in lines]
+        told = [line for line in bare if ERROR.match(line)]
         # What accelerate says of a process that failed is not why it did.
         own = [line for line in told if "ChildFailedError" not in line and "CalledProcessError" not in line]
         return (own or told or [line for line in lines if line.strip()] or [""])[-1][:300] or f"exit code {code}"

@@ -127,6 +127,23 @@ def test_jobs_get_gpus_of_their_own(monkeypatch):
     assert "--multi_gpu" not in AccelerateLauncher(num_processes=2, config_file="fsdp.yaml")._command()
 
 
+@pytest.mark.parametrize(
+    "log, told",
+    [
+        (" 25%|##  | 1/4 [00:00<00:01,  1.59it/s]Timeout (0:01:00)!\nThread 0x1:", "Timeout (0:01:00)!"),
+        ("[rank1]: ValueError: broken\nChildFailedError: \n", "ValueError: broken"),
+        ("KeyError: 'a'\nsubprocess.CalledProcessError: Command", "KeyError: 'a'"),
+        ("starting\nSegmentation fault\n\n", "Segmentation fault"),
+        ("", "exit code -11"),
+    ],
+)
+def test_the_last_error_of_a_log_is_told(log, told, tmp_path):
+    from hydra_plugins.accelerate_launcher import AccelerateLauncher
+
+    (tmp_path / "log.txt").write_text(log)
+    assert AccelerateLauncher()._error(-11, tmp_path) == told
+
+
 def test_a_sweep_inside_accelerate_launch_is_refused(monkeypatch):
     from launchers.train import main
 
