@@ -40,8 +40,12 @@ class AdaptiveWeights(TrainerCallback):
         weights = self.trainer.reward_weights
         gains = (means - self.start[0]) / self.start[1]
         weights[self.adapted] = rebalanced(weights[self.adapted], gains, self.rate, self.least)
-        for name, weight in zip(names, weights[self.adapted].tolist(), strict=True):
-            self.trainer._metrics["train"][f"reward_weights/{name}"].append(weight)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        # TRL forgets its metrics once they are logged, so they are added before.
+        for place in self.adapted:
+            name = f"reward_weights/{self.trainer.reward_func_names[place]}"
+            self.trainer._metrics["train"][name].append(self.trainer.reward_weights[place].item())
 
     def resume_state(self) -> dict:
         return {"start": self.start, "weights": self.trainer.reward_weights.clone()}
