@@ -16,7 +16,7 @@ SETTINGS = [
     *("model.build.hidden_size=32", "model.build.layers=1", "model.build.heads=2"),
     *(f"dataset.{view}=32" for view in ("demonstrations", "preferences", "prompts", "evaluation")),
     *("args.max_steps=3", "args.logging_steps=1", "args.learning_rate=1e-3", "args.adam_epsilon=1e-5"),
-    "args.save_strategy=no",
+    "args.save_steps=3",
 ]
 ONLINE = [
     "reward.path=null",

@@ -8,6 +8,8 @@ from conftest import ROOT
 from distributed import run
 from safetensors.torch import load_file
 
+from rlhf_trl_ext.checkpoints import MARK, damage
+
 ALGORITHMS = ("sft", "reward", "dpo", "dpo_lora", "ppo", "grpo", "grpo_offpolicy", "grpo_vi")
 WORKER = str(ROOT / "tests" / "every_algorithm.py")
 
@@ -29,7 +31,7 @@ def losses(folder):
 
 
 def weights(folder):
-    files = folder.rglob("*.safetensors")
+    files = [path for path in folder.rglob("*.safetensors") if "checkpoint-3" not in path.parts]
     return {f"{path.relative_to(folder)}:{k}": v for path in files for k, v in load_file(path).items()}
 
 
@@ -41,6 +43,8 @@ def test_two_processes_equal_one(deepspeed, alone, tmp_path):
         one, two = alone / algorithm, tmp_path / algorithm
         worlds = [json.loads((folder / "stage.json").read_text())["world_size"] for folder in (one, two)]
         assert worlds == [1, 2]
+        saved = json.loads((two / "checkpoint-3" / MARK).read_text())  # waits for both processes
+        assert not damage(two / "checkpoint-3") and {"rng_state_1.pth", "resume_1.pt"} <= saved.keys()
         difference = max(abs(ours - theirs) for ours, theirs in zip(losses(one), losses(two), strict=True))
         before, ours, theirs = weights(next(alone.glob("models/*"))), weights(one), weights(two)
         # DeepSpeed untangles tied weights when it saves
