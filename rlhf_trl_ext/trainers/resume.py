@@ -16,6 +16,8 @@ class ExactResume:
     callbacks add to it by `resume_state` and `load_resume_state`.
     """
 
+    _resumed_from: str | None = None
+
     def resume_state(self) -> dict:
         """What this process needs besides weights, optimizer and random state: tensors and plain data only."""
         return {
@@ -56,8 +58,23 @@ class ExactResume:
         super()._save_rng_state(output_dir)
         torch.save(self.resume_state(), self._resume_file(output_dir))
 
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)
+        self._resumed_from = checkpoint
+
+    def _run_epoch(self, *args, **kwargs):
+        if self.state.global_step < self.state.max_steps:
+            return super()._run_epoch(*args, **kwargs)
+        self.control.should_training_stop = True  # resumed at the last step: transformers would run one more
+
+    def _finalize_training(self, *args, **kwargs):
+        if self._resumed_from is not None:  # resumed at the last step: no step has asked for the random state
+            self._load_rng_state(self._resumed_from)
+        return super()._finalize_training(*args, **kwargs)
+
     def _load_rng_state(self, checkpoint):
         super()._load_rng_state(checkpoint)
+        self._resumed_from = None
         if checkpoint is None:
             return
         if self._resume_file(checkpoint).exists():

@@ -20,6 +20,9 @@ def test_resume_in_the_middle_of_a_sampled_batch_and_the_adapted_beta(policy, ma
     assert logged(resumed, "train_loss") == logged(whole, "train_loss")
     assert all(torch.equal(value, weights(whole.model)[name]) for name, value in weights(resumed.model).items())
     assert resumed.beta == whole.beta != 0.1
+    # killed after its last checkpoint: no step is left to be run, and the summary of the run is the same
+    ended = run("ended", str(tmp_path / "whole" / "checkpoint-6"))
+    assert logged(ended)[-1] == logged(whole)[-1] and "train_loss" in logged(ended)[-1]
 
 
 def test_it_is_trls_bit_for_bit(policy, make_trainer, tmp_path, weights, logged):
