@@ -93,7 +93,7 @@ def test_an_interrupted_sweep_leaves_no_job_behind(sweep, tmp_path, how):
     command = [sys.executable, "-m", "job", "-m", "hydra/launcher=accelerate", "kind=hang", "seed=1,2"]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'stand_in'}:{ROOT}"}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "runs.txt").exists():
+    while not (tmp_path / "runs.txt").exists() or runs(tmp_path) != ["hang1"]:
         time.sleep(0.05)
     (job,) = psutil.Process(process.pid).children()
     process.send_signal(how)
