@@ -50,7 +50,7 @@ def run(composed, few, folder, algorithm, *more):
     "algorithm, more",
     [
         ("grpo", ["++args.beta=0.0"]),
-        ("ppo", CRITIC),
+        pytest.param("ppo", CRITIC, marks=pytest.mark.slow),
         pytest.param("rloo", ["++args.beta=0.0"], marks=pytest.mark.slow),
         pytest.param("grpo_offpolicy", ["++args.beta=0.0"], marks=pytest.mark.slow),
         pytest.param("grpo_vi", ["++args.critic_path=null", "++args.beta=0.0"], marks=pytest.mark.slow),

@@ -124,6 +124,7 @@ def test_every_row_is_accepted_and_mistakes_are_told(benchmark):
             benchmark(*mistakes).check()
 
 
+@pytest.mark.slow  # six runs
 def test_a_cell_trains_and_is_reused_and_the_better_rate_is_chosen(benchmark, tmp_path):
     made = benchmark("landscapes=[dense]", "algorithms=[grpo]", *SHORT)
     made._train = lambda cells, folder: [cell.run(str(folder)) for cell in cells]  # in this process
