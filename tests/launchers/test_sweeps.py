@@ -20,7 +20,9 @@ def sweep(tmp_path, few):
     """`sweep(*overrides, **environment)`: what a sweep over algorithm=sft printed, its exit code and its jobs."""
 
     def run(*overrides, **environment):
-        command = [sys.executable, "-m", "launchers.train", "-m", *SMALL, *few, f"output_root={tmp_path}", *overrides]
+        searched = {override.split("=")[0] for override in overrides}
+        fixed = [setting for setting in few if setting.split("=")[0].lstrip("+") not in searched]
+        command = [sys.executable, "-m", "launchers.train", "-m", *SMALL, *fixed, f"output_root={tmp_path}", *overrides]
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "160", **environment}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
