@@ -122,7 +122,9 @@ class AccelerateLauncher(Launcher):
         from rlhf_trl_ext.stages import digest, source, versions
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        composed = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]))
+        # Without output_root, a folder that jobs write to: its contents are no part of what a job is.
+        decides = [key for key in config if key not in ("hydra", "output_root")]
+        composed = OmegaConf.to_container(OmegaConf.masked_copy(config, decides))
         packages = {name: number for name, number in versions().items() if name != "git_commit"}
         fingerprint = digest([composed, source("rlhf_trl_ext.training"), packages, self._processes()])
         folder = Path(self.config.hydra.sweep.dir) / fingerprint
