@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, no network, a tiny model on disk, and the real data where it is at hand."""
 
+import contextlib
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,11 +10,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+
+from rlhf_trl_ext.composing import compose_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared"))
+# Arguments of short runs on a CPU, without anything beside them.
+ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "logging_steps": 1}
 
 
 @pytest.fixture(scope="session")
@@ -29,14 +32,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def composed():
     """`composed("train", "algorithm=dpo", ...)`: a configuration as a launcher gets it."""
-
-    def make(name, *overrides):
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = compose(name, overrides=list(overrides))
-        OmegaConf.set_struct(config, False)
-        return config
-
-    return make
+    return lambda name, *overrides: compose_config(name, overrides)
 
 
 @pytest.fixture
@@ -45,6 +41,25 @@ def few():
     sizes = ("demonstrations=64", "preferences=64", "prompts=64", "evaluation=16")
     args = ("max_steps=4", "learning_rate=1e-3", "per_device_train_batch_size=8", "logging_steps=1")
     return [f"++dataset.{size}" for size in sizes] + [f"++args.{value}" for value in args]
+
+
+@pytest.fixture
+def cut_off(monkeypatch):
+    """`with cut_off(3): train(...)`: the run is interrupted when its third step is done."""
+    from rlhf_trl_ext import training
+
+    @contextlib.contextmanager
+    def until(step):
+        class Recorder(training.MetricsRecorder):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == step:
+                    raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(training, "MetricsRecorder", Recorder)
+            yield
+
+    return until
 
 
 @pytest.fixture

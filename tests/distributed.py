@@ -5,14 +5,10 @@ import socket
 import subprocess
 import sys
 
-from conftest import ROOT
+from conftest import ON_CPU, ROOT
 
 SETTINGS = {
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "logging_steps": 1,
+    **ON_CPU,
     "save_strategy": "steps",
     "save_steps": 1,
     "steps_per_generation": 1,

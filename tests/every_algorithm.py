@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import ROOT
 
 ROWS = 8  # in a step, over all processes
 LENGTHS = (3, 6, 4, 7)  # of every four completions, so that all processes have as many tokens
@@ -56,19 +55,14 @@ def overrides(algorithm: str, world: int) -> list[str]:
 
 
 def main(folder: str, deepspeed: str, *algorithms: str) -> None:
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
+    from rlhf_trl_ext.composing import compose_config
     from rlhf_trl_ext.training import train
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     for algorithm in algorithms:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            named = [f"algorithm={algorithm.removesuffix('_lora')}", f"deepspeed={deepspeed}", f"output_root={folder}"]
-            named += [f"output_dir={Path(folder, algorithm)}"]
-            config = compose("train", [*named, *(f"++{setting}" for setting in overrides(algorithm, world))])
-        OmegaConf.set_struct(config, False)
-        train(config)
+        named = [f"algorithm={algorithm.removesuffix('_lora')}", f"deepspeed={deepspeed}", f"output_root={folder}"]
+        named += [f"output_dir={Path(folder, algorithm)}"]
+        train(compose_config("train", [*named, *(f"++{setting}" for setting in overrides(algorithm, world))]))
 
 
 if __name__ == "__main__":

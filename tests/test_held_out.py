@@ -7,9 +7,9 @@ import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from test_training import Stop, folder_of, weights
+from test_training import folder_of, weights
 
-from rlhf_trl_ext import held_out, training
+from rlhf_trl_ext import held_out
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.checks import ConfigError, build, check
 from rlhf_trl_ext.training import train
@@ -76,19 +76,11 @@ def test_the_best_checkpoint_is_kept_and_watching_leaves_no_trace(algorithm, mor
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_after_its_best_checkpoint_ends_alike(composed, few, tmp_path, monkeypatch):
+def test_a_run_cut_off_after_its_best_checkpoint_ends_alike(composed, few, tmp_path, cut_off):
     """Exact between two samplings also without this project's GRPOTrainer: here each step samples."""
     run(composed, few, tmp_path / "whole", "grpo", *WATCHED, "++args.beta=0.0")
-    recorder = training.MetricsRecorder
-
-    class Interrupted(recorder):
-        def on_step_end(self, args, state, control, **kwargs):
-            Stop(4).on_step_end(args, state, control)
-
-    monkeypatch.setattr(training, "MetricsRecorder", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off(4):
         run(composed, few, tmp_path / "cut", "grpo", *WATCHED, "++args.beta=0.0")
-    monkeypatch.setattr(training, "MetricsRecorder", recorder)
     record = run(composed, few, tmp_path / "cut", "grpo", *WATCHED, "++args.beta=0.0")
     assert record["best_step"] == 2
     whole, cut = folder_of(tmp_path / "whole", "grpo"), folder_of(tmp_path / "cut", "grpo")

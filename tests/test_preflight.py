@@ -56,11 +56,15 @@ ALGORITHMS = ("sft", "reward", "dpo", "kto", "grpo", "rloo", "ppo", "grpo_offpol
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_the_project_offers_passes(algorithm, composed):
-    preflight(composed("train", f"algorithm={algorithm}", "deepspeed=zero3"))
+    config = composed("train", f"algorithm={algorithm}", "deepspeed=zero3")
+    preflight(config)
+    assert [find(module.Run(config)) for find in module.CHECKS] == [None] * len(module.CHECKS)
 
 
 def test_a_controller_with_a_reference_passes(composed):
-    preflight(composed("train", "algorithm=ppo", "++args.kl_target=5.0"))
+    run = module.Run(composed("train", "algorithm=ppo", "++args.kl_target=5.0"))
+    assert run.argument("kl_target") == 5.0
+    assert module.controller_without_reference(run) is None
 
 
 def test_vllm_outside_the_range_of_trl(composed, monkeypatch):

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf_trl_ext import training
 from rlhf_trl_ext.callbacks.records import read_metrics
@@ -57,33 +57,14 @@ def test_a_finished_stage_is_reused(composed, few, tmp_path, monkeypatch):
     assert run(composed, few, tmp_path, "sft") == first
 
 
-class Stop(TrainerCallback):
-    """Interrupts the run when this step is done."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("algorithm, more", [("sft", []), ("dpo", []), ("grpo", ONLINE)])
 def test_an_interrupted_stage_resumes_to_the_same_weights_and_metrics(
-    algorithm, more, composed, few, tmp_path, monkeypatch
+    algorithm, more, composed, few, tmp_path, cut_off
 ):
     saving = [*more, "++args.save_steps=2"]
     run(composed, few, tmp_path / "whole", algorithm, *saving)
-    recorder = training.MetricsRecorder
-    monkeypatch.setattr(training, "MetricsRecorder", lambda folder: Interrupted(folder))
-
-    class Interrupted(recorder):
-        def on_step_end(self, args, state, control, **kwargs):
-            Stop(3).on_step_end(args, state, control)
-
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off(3):
         run(composed, few, tmp_path / "cut", algorithm, *saving)
-    monkeypatch.setattr(training, "MetricsRecorder", recorder)
     run(composed, few, tmp_path / "cut", algorithm, *saving)
     whole, cut = folder_of(tmp_path / "whole", algorithm), folder_of(tmp_path / "cut", algorithm)
     ours, theirs = weights(cut), weights(whole)

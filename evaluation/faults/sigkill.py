@@ -43,15 +43,11 @@ def characters(completions, **kwargs) -> list[float]:
 
 def configuration(algorithm: str, folder: Path):
     """The run of an algorithm, as `launchers.train` would get it."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from rlhf_trl_ext.composing import compose_config
 
     settings = SETTINGS + (ONLINE if algorithm in ALGORITHMS[4:] else [])
     named = [f"algorithm={algorithm}", f"output_dir={folder}", f"output_root={folder.parent}"]
-    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
-        config = compose("train", [*named, *(f"++{setting}" for setting in settings)])
-    OmegaConf.set_struct(config, False)
-    return config
+    return compose_config("train", [*named, *(f"++{setting}" for setting in settings)])
 
 
 def preload(algorithms) -> None:

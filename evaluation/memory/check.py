@@ -53,10 +53,7 @@ class Characters:
 
 def compose_run(folder: Path, run: tuple):
     """The configuration of a run, as `launchers.plan` and `launchers.train` get it."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from launchers.entry import CONF
+    from rlhf_trl_ext.composing import compose_config
 
     model, algorithm, rows, prompt, length, further = run
     settings = {"max_steps": 2, "per_device_train_batch_size": rows, "learning_rate": 1e-5, "save_strategy": "no"}
@@ -72,10 +69,7 @@ def compose_run(folder: Path, run: tuple):
         settings["max_length"] = length
     overrides = [f"algorithm={algorithm}", f"++model.model_name_or_path={folder / model}"]
     overrides += [f"reward.path={folder / (model + '-reward')}", f"++plan.prompt_length={prompt}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("plan", [*overrides, *(f"++args.{key}={value}" for key, value in settings.items()), *further])
-    OmegaConf.set_struct(config, False)
-    return config
+    return compose_config("plan", [*overrides, *(f"++args.{key}={value}" for key, value in settings.items()), *further])
 
 
 def texts(tokenizer, view: str, prompt: int, length: int):

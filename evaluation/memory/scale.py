@@ -10,10 +10,9 @@ gathered to generate, ZeRO-3 does not fall below their size.
 import argparse
 import os
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from launchers.entry import CONF
+from rlhf_trl_ext.composing import compose_config
 from rlhf_trl_ext.memory.cards import GIB
 from rlhf_trl_ext.memory.plan import plan
 
@@ -31,10 +30,7 @@ SHARDINGS = ("zero2", "zero3", "zero3_offload")
 def configuration(model: str, *overrides: str) -> DictConfig:
     """GRPO with a reward that is no model."""
     chosen = ["algorithm=grpo", "model=0.5b", "reward=gold", f"model.model_name_or_path={model}", *overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("plan", chosen)
-    OmegaConf.set_struct(config, False)
-    return config
+    return compose_config("plan", chosen)
 
 
 def main() -> None:

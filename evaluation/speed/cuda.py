@@ -14,13 +14,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from evaluation.memory.shapes import build_shape
 from evaluation.speed.overhead import BARE, bare, ours, timed
-from launchers.entry import CONF
 from rlhf_trl_ext.checks import build
+from rlhf_trl_ext.composing import compose_config
 
 HALF_A_BILLION = {"hidden": 896, "heads": 14, "kv_heads": 2, "head_dim": 64, "intermediate": 4864, "layers": 24}
 HALF_A_BILLION |= {"vocabulary": 151936}
@@ -37,9 +36,7 @@ def configuration(algorithm: str, lora: bool, model: Path, steps: int, rows: int
         settings["max_completion_length"] = 16 if on_cpu else 128
     overrides = [f"algorithm={algorithm}", "reward=gold", f"++model.model_name_or_path={model}"]
     overrides += [f"++model.dtype={'float32' if on_cpu else 'bfloat16'}", *(LORA if lora else [])]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", [*overrides, *(f"++args.{key}={value}" for key, value in settings.items())])
-    OmegaConf.set_struct(config, False)
+    config = compose_config("train", [*overrides, *(f"++args.{key}={value}" for key, value in settings.items())])
     config.evaluate = False
     return config
 

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import torch
 import trl
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoTokenizer, Trainer
 
-from launchers.entry import CONF
 from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.composing import compose_config
 from rlhf_trl_ext.data.embedded import Embedded
 from rlhf_trl_ext.models.tiny import build_tiny
 from rlhf_trl_ext.training import train
@@ -87,9 +86,7 @@ def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:
     """Median over pairs of the ratio ours / bare, after one pair that is not counted."""
     overrides = [f"algorithm={algorithm}", "reward=gold", f"++model.model_name_or_path={folder / 'model'}"]
     settings = {"max_steps": steps, "learning_rate": 1e-4, "logging_steps": 1, "save_strategy": "no"}
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", [*overrides, *(f"++args.{key}={value}" for key, value in settings.items())])
-    OmegaConf.set_struct(config, False)
+    config = compose_config("train", [*overrides, *(f"++args.{key}={value}" for key, value in settings.items())])
     config.evaluate = False
     if algorithm == "grpo":
         config.args.max_completion_length = 32

@@ -14,12 +14,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from evaluation.speed.overhead import ours, timed
-from launchers.entry import CONF
 from rlhf_trl_ext.callbacks.phases import OTHER
+from rlhf_trl_ext.composing import compose_config
 from rlhf_trl_ext.models.tiny import build_tiny
 
 ALGORITHMS = ("grpo", "ppo", "dpo", "sft")
@@ -32,10 +31,7 @@ def configured(algorithm: str, steps: int, folder: Path, profile: bool) -> DictC
     settings |= {"max_completion_length": 32} if algorithm in ("grpo", "ppo") else {}
     said += [f"++args.{key}={value}" for key, value in settings.items()] + (["profile=on"] if profile else [])
     said += ["++args.critic_path=null"] if algorithm == "ppo" else []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", said)
-    OmegaConf.set_struct(config, False)
-    return config
+    return compose_config("train", said)
 
 
 def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:

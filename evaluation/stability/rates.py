@@ -9,14 +9,13 @@ import argparse
 import json
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from evaluation.stability.record import ALGORITHMS, FAILURES, onset_of
 from evaluation.statistics import wilson_interval
-from launchers.entry import CONF
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.callbacks.stability import StabilityRules
+from rlhf_trl_ext.composing import compose_config
 
 GOLD = "gold_reward"
 
@@ -72,8 +71,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--failure-seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        rules = OmegaConf.to_container(compose("train", [f"monitor={options.rules}"]).monitor.rules)
+    rules = OmegaConf.to_container(compose_config("train", [f"monitor={options.rules}"]).monitor.rules)
     found = measure(options.runs, rules, options.seeds, options.failure_seeds)
     (options.runs / "rates.json").write_text(json.dumps(found, indent=1))
     print(told(found))

@@ -10,10 +10,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from launchers.entry import CONF
+from rlhf_trl_ext.composing import compose_config
 from rlhf_trl_ext.training import train
 
 ALGORITHMS = ("grpo", "ppo", "grpo_offpolicy", "grpo_vi")
@@ -51,9 +50,7 @@ def configuration(algorithm: str, seed: int, folder: Path, sft: str, reward: str
     said += [f"++model.model_name_or_path={sft}", f"reward.path={reward}", f"output_dir={folder}"]
     said += ["reward.functions=[{_target_: rlhf_trl_ext.rewards.model.RewardModel, path: ${reward.path}}]"]
     said += ["++held_out.args.eval_strategy=no", "++held_out.args.load_best_model_at_end=false"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", [*said, *more])
-    OmegaConf.set_struct(config, False)
+    config = compose_config("train", [*said, *more])
     config = OmegaConf.merge(config, config.stages[algorithm])
     steps = {"logging_steps": 1, "save_steps": onset_of(config.args.max_steps)[0], "save_total_limit": 5}
     return OmegaConf.merge(config, {"args": {**steps, "save_only_model": False, "disable_tqdm": True}})

@@ -7,10 +7,9 @@ import pytest
 import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
-from test_training import ONLINE, Stop, folder_of, run, weights
+from test_training import ONLINE, folder_of, run, weights
 from transformers import TrainerCallback
 
-from rlhf_trl_ext import training
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.callbacks.stability import StabilityMonitor, StabilityRules, signal
 from rlhf_trl_ext.callbacks.stability_rules import Collapse, Divergence, Drift, Saturation, Silence, Spike
@@ -157,18 +156,10 @@ def test_a_run_goes_back_to_the_checkpoint_before_the_trouble(composed, few, tmp
 
 
 @pytest.mark.slow
-def test_a_resumed_run_remembers_and_tells_nothing_twice(composed, few, tmp_path, monkeypatch):
+def test_a_resumed_run_remembers_and_tells_nothing_twice(composed, few, tmp_path, cut_off):
     more = [*ALWAYS, "++args.save_steps=2"]
-    recorder = training.MetricsRecorder
-
-    class Interrupted(recorder):
-        def on_step_end(self, args, state, control, **kwargs):
-            Stop(3).on_step_end(args, state, control)
-
-    monkeypatch.setattr(training, "MetricsRecorder", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with cut_off(3):
         run(composed, few, tmp_path, "grpo", *ONLINE, *more)
-    monkeypatch.setattr(training, "MetricsRecorder", recorder)
     run(composed, few, tmp_path, "grpo", *ONLINE, *more)
     assert [row["step"] for row in read_metrics(folder_of(tmp_path, "grpo") / "alerts.jsonl")] == [2]
 

@@ -2,14 +2,11 @@
 
 import pytest
 import torch
+from conftest import ON_CPU
 from datasets import Dataset
 
 SETTINGS = {
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "logging_steps": 1,
+    **ON_CPU,
     "save_strategy": "no",
     "disable_tqdm": True,
     "per_device_train_batch_size": 4,
