@@ -27,7 +27,7 @@ smoke: setup  ## the demo in under a minute: every stage, a few steps each
 	$(BIN)/python -m launchers.pipeline experiment=smoke
 
 test: setup  ## the quick tests (at most 5 minutes on two cores, offline)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 test-all: ops  ## the slow tests as well (several processes, faults, real data)
 	$(BIN)/python -m pytest -m "not gpu"

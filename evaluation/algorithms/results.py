@@ -133,7 +133,9 @@ def in_words(results: dict) -> list[str]:
     told = [results["budget"]["in_words"]]
     for dataset, found in results["by_dataset"].items():
         prefix = f"{dataset}: " if len(results["by_dataset"]) > 1 else ""
-        told += [prefix + row["in_words"] for row in found["differences"] if row["key"] == "win_rate"]
+        judged = [row for row in found["differences"] if row["key"] == "win_rate"]
+        told += [prefix + line for line in _best(found["means"], judged, results["baseline"])]
+        told += [prefix + row["in_words"] for row in judged]
         if found["again"]:
             a, b = results["again"]
             names = [row["metric"] for row in found["again"] if row["distinguishable"]]
@@ -146,3 +148,17 @@ def in_words(results: dict) -> list[str]:
         flagged.setdefault(cell["algorithm"], set()).update(cell.get("flags") or [])
     told_flags = {name: ", ".join(sorted(flags)) for name, flags in flagged.items() if flags}
     return told + [f"{name} is flagged on at least one seed: {flags}." for name, flags in told_flags.items()]
+
+
+def _best(means: dict[str, dict], differences: list[dict], baseline: str) -> list[str]:
+    """Who has the highest win rate, and whom that can be said of."""
+    known = {row: told["win_rate"] for row, told in means.items() if "win_rate" in told}
+    if len(known) < 2 or not differences:
+        return []
+    best = max(known, key=lambda row: known[row]["mean"])
+    low, high = known[best]["interval"]
+    pairs = [(row["a"], row["b"]) for row in differences if row["distinguishable"] and best in (row["a"], row["b"])]
+    apart = [b if a == best else a for a, b in pairs]
+    verdict = f"is better than {', '.join(apart)}" if apart else "is told apart from no other algorithm"
+    rate = f"{known[best]['mean']:.3f} ({low:.3f} to {high:.3f})"
+    return [f"{best} has the highest win rate against {baseline}, {rate}, and {verdict}."]

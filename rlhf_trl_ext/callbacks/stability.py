@@ -52,10 +52,16 @@ class StabilityRules:
                 told = f"kind: allowed are {', '.join(KINDS)}." if kind is None else f"{stated}: {error}"
                 raise ValueError(f"monitor.rules.{name}.{told}") from error
         self.gold = gold
+        # Logs of one sampled batch so far, and the most of any; a trainer that samples logs `reward` with its first.
+        self.online, self.logs_of_batch, self.most_logs = False, 0, 1
 
     def update(self, logs: dict) -> list[dict]:
         """Alerts of one training log: rule, metric, value, message."""
         alerts = []
+        self.online = self.online or "reward" in logs
+        fresh = "reward" in logs or not self.online
+        self.logs_of_batch = 1 if fresh else self.logs_of_batch + 1
+        self.most_logs = max(self.most_logs, self.logs_of_batch)
         gold = None if self.gold is None else signal(logs, f"rewards/{self.gold}/mean")
         for name, rule in self.rules.items():
             value = gold if rule.metric == "gold" else signal(logs, rule.metric)
@@ -63,7 +69,7 @@ class StabilityRules:
                 value = None
             if isinstance(rule, Divergence):
                 rule.pair(value, gold)
-            message = rule.update(value)
+            message = rule.update(value, fresh)
             if message is not None:
                 alerts.append({"rule": name, "metric": rule.metric, "value": value, "message": message})
         return alerts
@@ -163,7 +169,7 @@ class StabilityMonitor(TrainerCallback):
 
     def _act(self, args, state, control) -> None:
         # The last step of which the log before the first broken one tells that its weights were well.
-        logs = 1 + max(rule.patience for rule in self.rules.rules.values())
+        logs = 1 + self.rules.most_logs * max(rule.patience for rule in self.rules.rules.values())
         checkpoint = last_before(args.output_dir, state.global_step - logs * max(1, int(state.logging_steps)))
         if self.action == "rollback" and self.rollbacks_left and checkpoint is not None:
             roll_back(self.trainer, checkpoint, self.rollback_factor)

@@ -2,7 +2,7 @@
 
 Every rule compares with the run's own recent past by medians and median absolute deviations, which a few outliers do
 not move, and stays silent until it has seen `warmup` values. It speaks when it has been broken `patience` times in a
-row, once, and again only after it held.
+row, once, and again only after it held. Steps that learn from one sampled batch count as one: its outlier is in all.
 """
 
 import math
@@ -26,16 +26,20 @@ class Rule:
         self.metric, self.warmup, self.patience = metric, warmup, patience
         self.seen, self.broken = 0, 0
 
-    def update(self, value: float | None) -> str | None:
-        """What is wrong with this value, in words; None while nothing is, or nothing new, or it was not logged."""
+    def update(self, value: float | None, fresh: bool = True) -> str | None:
+        """What is wrong with this value, in words; None while nothing is, or nothing new, or it was not logged.
+
+        fresh: whether its step is the first to learn from its batch.
+        """
         if value is None and not self.misses:
             return None
         self.seen += value is not None
         message = self.judge(value) if self.seen > self.warmup else None
         if value is not None and (message is None or self.broken > self.patience):
             self.learn(value)  # what is wrong is not taken for the past to compare with, unless it lasts
-        self.broken = 0 if message is None else self.broken + 1
-        return message if self.broken == self.patience else None
+        counts = message is not None and (fresh or self.broken == 0)
+        self.broken = 0 if message is None else self.broken + counts
+        return message if counts and self.broken == self.patience else None
 
     def judge(self, value: float | None) -> str | None:
         raise NotImplementedError
@@ -171,9 +175,9 @@ class Silence(Rule):
         super().__init__(metric, **others)
         self.stuck, self.last, self.changes, self.gap, self.longest = stuck, None, 0, 0, 0
 
-    def update(self, value):
+    def update(self, value, fresh=True):
         self.gap = self.gap + 1 if value is None else 0
-        message = super().update(value)
+        message = super().update(value, fresh)
         if self.seen <= self.warmup:
             self.longest = max(self.longest, self.gap if self.seen else 0)
         return message

@@ -54,6 +54,20 @@ def tapered(weights: Tensor, advantages: Tensor) -> Tensor:
     return torch.where(good, 1.0, weights.clamp(max=1.0))
 
 
+def weighted_reference(reference_logprobs: Tensor, logprobs: Tensor, behaviour_logprobs: Tensor) -> Tensor:
+    """Reference log-probs with which the KL term of a token that mu, the behaviour policy, sampled is weighted.
+
+    GRPO's term is `k3(d) = e^d - d - 1` with `d = log ref(y_t) - log pi(y_t)`. Where pi has come to avoid what mu
+    sampled, `e^d` has no bound, and one token outweighs the batch. Its estimate under mu is `w k3(d)` with
+    `w = pi / mu`, here at most 1, which is bounded: `w e^d = ref / mu`. Of what is returned, `log pi + d'` with
+    `e^d' = 1 + w (e^d - 1)`, `k3(d')` has the gradient `w (1 - e^d)` in `log pi`, and it is `log ref` where `w = 1`.
+    All of one shape, nats.
+    """
+    shift = reference_logprobs - logprobs
+    weight = (logprobs - behaviour_logprobs).clamp(max=0)  # its logarithm
+    return logprobs + torch.log1p((shift + weight).clamp(max=LARGEST).exp() - weight.exp())
+
+
 def effective_share(ratios: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
     """Effective sample size as a share of the samples, `(sum w)^2 / (n sum w^2)` (Kish); 1 where nothing counts.
 

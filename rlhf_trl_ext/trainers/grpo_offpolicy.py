@@ -5,6 +5,8 @@
 2. Clipping is decoupled (Hilton et al., arXiv:2110.00641; AReaL, 2505.24298): with prox, the policy when the batch is
    put together, a drawn token's loss is `prox / mu * min(pi / prox A, clip(pi / prox) A)`. The first factor, bounded,
    is multiplied into the advantage, which is exact because it is not negative.
+3. The KL penalty of a drawn token is weighted by `min(prox / mu, 1)`, without which a token that the policy has come to
+   avoid outweighs the batch.
 Sampling, rewards, loss types, reference, PEFT, vLLM and DeepSpeed are TRL's.
 """
 
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.importance import bounded, effective_share, importance_ratios, tapered
+from rlhf_trl_ext.functional.importance import bounded, effective_share, importance_ratios, tapered, weighted_reference
 from rlhf_trl_ext.replay import Group, ReplayBuffer
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
 from rlhf_trl_ext.trainers.past_completions import past_groups, read_past
@@ -146,6 +148,10 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
         weights = bounded(ratios, args.is_mode, args.is_cap, args.is_floor)
         if args.topr_positives:
             weights = tapered(weights, advantages)
+        if "ref_per_token_logps" in batch:
+            reference = batch["ref_per_token_logps"]
+            weighted = weighted_reference(reference, logprobs, batch["sampling_per_token_logps"])
+            batch["ref_per_token_logps"] = torch.where(replayed[:, None], weighted, reference)
         if not args.decoupled:
             batch["old_per_token_logps"] = torch.where(replayed[:, None], batch["sampling_per_token_logps"], logprobs)
             weights = torch.ones_like(weights)

@@ -36,6 +36,20 @@ def test_patience_counts_values_that_were_logged_and_speaks_once():
     assert spoken(rule, [*STEADY, 3.0, None, 3.0, 3.0, 1.0, 3.0, 1.0]) == [14]
 
 
+def test_the_steps_of_one_batch_count_once():
+    rules = StabilityRules({"high": {"kind": "saturation", "metric": "kl", "above": 1, "warmup": 0, "patience": 2}})
+
+    def told(*logs):
+        return [bool(rules.update(log)) for log in logs]
+
+    bad, sampled = {"kl": 9.0}, {"kl": 9.0, "reward": 0.0}
+    assert told(sampled, bad, bad, {"kl": 0.0, "reward": 0.0}) == [False] * 4  # an outlier of one batch
+    assert told({"kl": 0.0, "reward": 0.0}, bad, bad, sampled, bad, bad) == [False, False, False, True, False, False]
+    assert rules.most_logs == 3
+    offline = StabilityRules({"high": {"kind": "saturation", "metric": "kl", "above": 1, "warmup": 0, "patience": 2}})
+    assert [bool(offline.update(bad)) for _ in range(3)] == [False, True, False]
+
+
 def test_nothing_is_said_before_the_warmup():
     assert spoken(Saturation("x", above=1.0, warmup=3), [5.0, 5.0, 5.0, 5.0]) == [3]
 

@@ -6,7 +6,13 @@ import math
 import pytest
 import torch
 
-from rlhf_trl_ext.functional.importance import bounded, effective_share, importance_ratios, tapered
+from rlhf_trl_ext.functional.importance import (
+    bounded,
+    effective_share,
+    importance_ratios,
+    tapered,
+    weighted_reference,
+)
 
 VOCABULARY, HORIZON = 3, 4
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1], [0, 0, 0]])
@@ -115,3 +121,23 @@ def test_a_weight_in_the_advantage_is_a_weight_on_the_loss():
     outside = weight * torch.minimum(ratio * advantage, clipped * advantage)
     inside = torch.minimum(ratio * (weight * advantage), clipped * (weight * advantage))
     torch.testing.assert_close(inside, outside, rtol=0, atol=1e-15)
+
+
+def test_the_gradient_of_a_weighted_kl_term_is_the_weight_times_its_own():
+    behaviour = torch.tensor([0.5, 0.5, 0.5, 0.1, 0.9]).double().log()
+    logprobs = torch.tensor([0.5, 0.25, 1e-3, 0.4, 0.3]).double().log()
+    reference = torch.tensor([0.2, 0.6, 0.4, 0.3, 0.3]).double().log()
+    shifted = weighted_reference(reference, logprobs, behaviour)
+    free = logprobs.clone().requires_grad_()
+    difference = shifted - free
+    (difference.exp() - difference - 1).sum().backward()  # TRL's k3
+    weight = torch.tensor([1.0, 0.5, 2e-3, 1.0, 1 / 3]).double()
+    torch.testing.assert_close(free.grad, weight * (1 - (reference - logprobs).exp()), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(shifted[[0, 3]], reference[[0, 3]], rtol=1e-12, atol=0)  # no more likely under mu
+
+
+def test_a_token_that_the_policy_avoids_has_a_bounded_kl_term():
+    behaviour, reference = torch.tensor([0.5]).log(), torch.tensor([0.25]).log()
+    for avoided in (-10.0, -100.0, -1e4):
+        shift = weighted_reference(reference, torch.tensor([avoided]), behaviour) - avoided
+        assert 0 < shift.item() < math.log(1 + 0.25 / 0.5) + 1e-4  # ref / mu, where k3 is e^10 and more without it

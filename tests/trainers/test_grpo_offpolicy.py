@@ -105,6 +105,10 @@ def test_the_groups_of_the_batch_before_are_replayed_with_their_values_untouched
                 advantage = advantage[:width] if level == "token" else advantage
                 torch.testing.assert_close(advantage, stored["advantages"][line] * weight)
                 far = max(far, drift.abs().max().item())
+                reference = stored["ref_per_token_logps"][line][:width]
+                shift = (batch["ref_per_token_logps"][row] - batch["old_per_token_logps"][row])[:width]
+                pulled = drift.clamp(max=0).exp() * ((reference - drift - logps).exp() - 1)
+                torch.testing.assert_close(shift.exp() - 1, pulled, rtol=1e-3, atol=1e-5)
     assert far > 1e-3  # the policy has moved, so that the weights say something
 
 
