@@ -52,6 +52,7 @@ def cut_off(monkeypatch):
     def until(step):
         class Recorder(training.MetricsRecorder):
             def on_step_end(self, args, state, control, **kwargs):
+                super().on_step_end(args, state, control, **kwargs)
                 if state.global_step == step:
                     raise KeyboardInterrupt
 

@@ -49,3 +49,21 @@ def test_preferences_of_every_source_train(algorithm, dataset, shared, tmp_path)
     (folder,) = tmp_path.glob(f"stages/{algorithm}-*")
     losses = [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").open()) if "loss" in row]
     assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)
+
+
+def test_the_benchmark_compares_on_two_data_sets(shared, tmp_path):
+    hh = f"dataset:{{path:{shared / 'data' / 'hh_rlhf'},max_samples:64,max_tokens:480,max_prompt_tokens:300}}"
+    hh += f",model:{{model_name_or_path:{shared / 'models' / 'stories260K'},chat_template:plain}}"
+    command = [sys.executable, "-m", "launchers.benchmark", "experiment=smoke", f"output_root={tmp_path}"]
+    command += ["datasets=[embedded,hh]", "algorithms=[dpo,grpo]", "seeds=[0]", "again=null"]
+    command += ["budget.sampled_tokens=null", "budget.gradient_steps=3"]
+    command += [f"+settings.hh={{{hh},samples:{{max_new_tokens:24,max_prompts:16}}}}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
+    assert results["judge"] == "gold_reward (embedded), reward (hh)"
+    assert {(cell["dataset"], cell["algorithm"], cell["status"]) for cell in results["cells"]} == {
+        (dataset, algorithm, "finished") for dataset in ("embedded", "hh") for algorithm in ("dpo", "grpo")
+    }
+    assert all((cell["sampled_tokens"] > 0) == (cell["algorithm"] == "grpo") for cell in results["cells"])

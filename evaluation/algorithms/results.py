@@ -63,7 +63,9 @@ class Found:
 def benchmark_results(header: dict, found: list[Found], rows: list[str], threshold: str | float | None) -> dict:
     """benchmark.json: header, cells, and by data set differences, A/A, win-rate matrix and sample efficiency."""
     results = {**header, "cells": [run.cell(row) for run in found for row in rows], "by_dataset": {}}
-    results["judge"] = next((run.results["judge"] for run in found if run.results), None)
+    judges = {run.dataset: run.results["judge"] for run in found if run.results}
+    told = [f"{judge} ({dataset})" for dataset, judge in judges.items()]  # a data set without gold has another
+    results["judge"] = ", ".join(told if len(set(judges.values())) > 1 else set(judges.values())) or None
     for dataset in header["datasets"]:
         runs = [run for run in found if run.dataset == dataset and run.results]
         results["by_dataset"][dataset] = _of_dataset(header, runs, rows, threshold)

@@ -37,6 +37,10 @@ class MetricsRecorder(TrainerCallback):
         self.last_step = max((row["step"] for row in rows if "completions/mean_length" in row), default=0)
         self.begin = time.perf_counter() - self.seconds
 
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps or control.should_training_stop:
+            control.should_log = True  # the steps since the last log, whatever logging_steps is
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not hasattr(self, "begin"):
             return

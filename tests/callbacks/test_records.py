@@ -1,6 +1,8 @@
 import json
 from types import SimpleNamespace
 
+import pytest
+
 from rlhf_trl_ext.callbacks.records import MetricsRecorder, generations, read_metrics
 from rlhf_trl_ext.rewards.gold import GoldReward
 from rlhf_trl_ext.training import train
@@ -33,15 +35,19 @@ def test_a_resumed_run_continues_at_its_checkpoint(tmp_path):
     assert rows[1]["sampled_tokens"] == 7 + 2 * 8 and 10 <= rows[1]["seconds"] < 11
 
 
-def test_sampled_tokens_are_the_completion_tokens_that_trl_scored(composed, few, tmp_path, monkeypatch):
+WATCHED = ["held_out=gold", "held_out.prompts=8", "held_out.args.per_device_eval_batch_size=8"]
+
+
+@pytest.mark.parametrize("more", [[], [*WATCHED, "held_out.functions=[{_target_: conftest.DistinctCharacters}]"]])
+def test_sampled_tokens_are_the_completion_tokens_that_trl_scored(more, composed, few, tmp_path, monkeypatch):
     seen = []
 
     def counting(self, prompts, completions, completion_ids, **kwargs):
-        seen.extend(len(ids) for ids in completion_ids)
+        seen.extend(len(ids) for ids in completion_ids if len(prompts) == 16)  # evaluations have 8
         return [float(len(ids)) for ids in completion_ids]
 
     monkeypatch.setattr(GoldReward, "__call__", counting)
     online = ["++args.num_generations=4", "++args.max_completion_length=8", "++args.steps_per_generation=2"]
-    few = [*few, *online, "reward=gold", "++args.logging_steps=3", "++args.max_steps=7"]
+    few = [*few, *online, "reward=gold", "++args.logging_steps=3", "++args.max_steps=7", *more]
     record = train(composed("train", "algorithm=grpo", f"output_root={tmp_path}", *few))
     assert record["sampled_tokens"] == sum(seen)
