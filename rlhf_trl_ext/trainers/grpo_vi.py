@@ -3,7 +3,7 @@
 Name and definition are this project's own; no publication has them. For every batch of groups, with critic V:
 1. `delta_t = V(s_{t+1}) - V(s_t)`, at the last token `R - V(s_t)`, and `A^VI_t = sum_{l >= t} lambda^(l - t) delta_l`,
    by the critic as it is before it sees these rewards. Unlike GRPO's, it differs between the tokens of a completion
-   and does not vanish where all rewards of a group are equal.
+   and does not vanish where all rewards of a group are equal (there it counts `vi_equal_groups`).
 2. `A_t = (1 - kappa) A^GRPO + kappa w A^VI_t / rms(A^VI)`, rms a running one, w a replayed row's weight; TRL's loss.
 3. The critic makes `vi_sweeps` sweeps of `V <- eta log E exp(return / eta)` over this batch and the last `vi_buffer`
    ones, by LINEX regression on lambda-returns in the space of exp(. / eta) (`functional/value_iteration.py`). A finite
@@ -145,6 +145,7 @@ class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
         lam = length_adaptive_lambda(starts, low=0.8) if args.vi_lambda == "auto" else args.vi_lambda
         lam = 1 - (1 - lam) * trust if args.vi_adapt in ("lambda", "both") else lam
         advantages = value_advantages(rewards, values, starts, mask, lam)
+        advantages *= torch.where(equal, args.vi_equal_groups, 1.0)[:, None]
         scale = self.reliability.scale(root_mean_square(advantages, mask, self.total))
         advantages = advantages / (scale + 1e-4)
         of_grpo, weights = (batch[name].view(len(mask), -1) for name in ("advantages", "importance_weights"))

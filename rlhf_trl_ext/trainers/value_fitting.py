@@ -33,6 +33,9 @@ class FittingArguments:
     vi_pretrain: int = field(
         default=0, metadata={"help": "Batches that only the critic learns from, the policy's advantages being 0."}
     )
+    vi_equal_groups: float = field(
+        default=1.0, metadata={"help": "Share of A^VI where a group's rewards are all equal: the critic's word alone."}
+    )
     vi_state_stride: int = field(default=1, metadata={"help": "Tokens of a segment, which shares one advantage."})
 
     def __post_init__(self):
@@ -43,7 +46,12 @@ class FittingArguments:
             if entry.name.startswith("vi_") and allowed and value not in allowed:
                 raise ValueError(f"{entry.name}={value}: allowed are {', '.join(allowed)}.")
         ranges = {"vi_target_lambda": (0, 1), "vi_target_tau": (1e-4, 1), "vi_linex_clip": (1, 20)}
-        ranges |= {"vi_sweeps": (0, None), "vi_buffer": (0, None), "vi_sweep_batches": (1, None)}
+        ranges |= {
+            "vi_equal_groups": (0, 1),
+            "vi_sweeps": (0, None),
+            "vi_buffer": (0, None),
+            "vi_sweep_batches": (1, None),
+        }
         ranges |= {"vi_warmup": (0, None), "vi_pretrain": (0, None), "vi_state_stride": (1, None)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)

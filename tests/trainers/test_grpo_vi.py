@@ -81,7 +81,7 @@ def test_groups_of_equal_rewards_teach_only_through_value_iteration(vi, logged):
         """All equal in a batch, where GRPO has nothing to learn from; the batches differ."""
         return [1.0 + trainer_state.global_step for _ in completion_ids]
 
-    for settings, share in (({"vi_coef": 0.0}, None), (ALWAYS, 1.0)):
+    for settings, share in (({"vi_coef": 0.0}, None), ({**ALWAYS, "vi_equal_groups": 0.0}, None), (ALWAYS, 1.0)):
         trainer = vi(reward_funcs=grows, num_iterations=1, **settings)
         trainer.train()
         rows = logged(trainer)[:-1]
@@ -230,6 +230,7 @@ def test_warm_up_and_explained_variance_decide_whether_it_counts(vi, logged):
         ({"vi_adapt": "all"}, "vi_adapt=all: allowed are none, mixture, lambda, both"),
         ({"vi_target_tau": 0.0}, "vi_target_tau=0.0: 0.0001 to 1"),
         ({"vi_sweeps": -1}, "vi_sweeps=-1: 0 or more"),
+        ({"vi_equal_groups": 2.0}, "vi_equal_groups=2.0: 0 to 1"),
         ({"vi_value_model": "head", "critic_path": "x"}, "vi_value_model=head loads no model"),
     ],
 )
