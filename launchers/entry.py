@@ -12,9 +12,8 @@ from rlhf_trl_ext.composing import CONF
 from rlhf_trl_ext.mistakes import answered
 
 # Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.
-OPEN = re.compile(
-    r"^((?:stages\.\w+\.)?(?:args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out|callbacks|monitor|profile)\.[\w.]+=)"
-)
+GROUPS = "args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out"
+OPEN = re.compile(rf"^((?:stages\.\w+\.)?(?:(?:{GROUPS}|callbacks|monitor|profile)\.[\w.]+=|args=(?={{)))")
 
 
 def entry(config_name: str, positional: str | None = None):

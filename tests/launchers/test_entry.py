@@ -3,6 +3,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from conftest import ROOT
 
 
@@ -22,6 +23,14 @@ def test_questions_are_answered_without_torch(launcher, question):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and time.time() - begin < 20, done.stderr
     assert "output_root" in done.stdout
+
+
+def test_arguments_may_be_given_together_and_leave_the_others():
+    done = launch(
+        "launchers.pipeline", "experiment=demo", "stages.grpo.args={max_steps: 3, loss_type: dapo}", "--cfg=job"
+    )
+    config = yaml.safe_load(done.stdout)
+    assert config["stages"]["grpo"]["args"]["max_steps"] == 3 and config["stages"]["grpo"]["args"]["beta"] == 0.3
 
 
 @pytest.mark.parametrize(
