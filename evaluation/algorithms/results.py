@@ -154,8 +154,9 @@ def in_words(results: dict) -> list[str]:
 
 def _best(means: dict[str, dict], differences: list[dict], baseline: str) -> list[str]:
     """Who has the highest win rate, and whom that can be said of."""
-    known = {row: told["win_rate"] for row, told in means.items() if "win_rate" in told}
-    if len(known) < 2 or not differences:
+    compared = {row[side] for row in differences for side in ("a", "b")}
+    known = {row: told["win_rate"] for row, told in means.items() if row in compared}
+    if not known:
         return []
     best = max(known, key=lambda row: known[row]["mean"])
     low, high = known[best]["interval"]
