@@ -39,7 +39,7 @@ def page(results):
 
 def test_one_file_says_what_was_found(page):
     assert "dpo has a lower win rate than grpo" in page
-    assert "grpo has the highest win rate against sft, 0." in page and ", and is better than dpo." in page
+    assert "grpo_again has the highest win rate against sft, 1.000 (1.000 to 1.000), and is better than dpo." in page
     assert "grpo and grpo_again are not distinguishable in win rate" in page
     assert "kl is 9" in page and "configuration of grpo on embedded, seed 0" in page and "git_commit" in page
     assert "On the Pareto frontier (dotted): " in page and "&lt;0&gt;" not in page.split("</style>")[0]
