@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evaluation.landscapes.cell import QUIET, Cell
-from evaluation.landscapes.summary import summarise, worth
+from evaluation.landscapes.summary import mean_reward, summarise
 from rlhf_trl_ext.checks import ConfigError, build, check
 
 EXTENSIONS = 2  # learning rates tried beyond either end of the grid
@@ -84,8 +84,7 @@ class Benchmark:
                 (*row, rate, seed) for row, rates in waiting.items() for rate in rates for seed in seeds
             )
             for row, rates in waiting.items():
-                told = {rate: [found[*row, rate, seed] for seed in seeds] for rate in rates}
-                tried[row] |= {rate: worth(runs, self.config.chosen_by[row[0]]) for rate, runs in told.items()}
+                tried[row] |= {rate: mean_reward([found[*row, rate, seed] for seed in seeds]) for rate in rates}
             waiting = {row: [rate] for row in waiting if (rate := self._beyond(tried[row]))}
         chosen = {row: max(scores, key=scores.get) for row, scores in tried.items()}
         found = self._results((*row, chosen[row], seed) for row in rows for seed in self.config.seeds)
