@@ -13,7 +13,8 @@ from rlhf_trl_ext.mistakes import answered
 
 # Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.
 GROUPS = "args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out"
-OPEN = re.compile(rf"^((?:stages\.\w+\.)?(?:(?:{GROUPS}|callbacks|monitor|profile)\.[\w.]+=|args=(?={{)))")
+GROUPS += "|callbacks|monitor|profile"
+OPEN = re.compile(rf"^((?:stages\.\w+\.)?(?:(?:{GROUPS})\.[\w.]+=|args=(?={{)))")
 
 
 def entry(config_name: str, positional: str | None = None):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from evaluation.stability.record import ALGORITHMS, FAILURES, onset_of
+from evaluation.stability.record import ALGORITHMS, FAILURE_SEEDS, FAILURES, SEEDS, onset_of
 from evaluation.statistics import wilson_interval
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.callbacks.stability import StabilityRules
@@ -68,8 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("outputs/stability"))
     parser.add_argument("--rules", default="standard", help="of conf/monitor")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9, 12, 13])
-    parser.add_argument("--failure-seeds", type=int, nargs="+", default=[7])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--failure-seeds", type=int, nargs="+", default=FAILURE_SEEDS)
     options = parser.parse_args()
     rules = OmegaConf.to_container(compose_config("train", [f"monitor={options.rules}"]).monitor.rules)
     found = measure(options.runs, rules, options.seeds, options.failure_seeds)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlhf_trl_ext.composing import compose_config
 from rlhf_trl_ext.training import train
 
+SEEDS, FAILURE_SEEDS = [7, 8, 9, 12, 13], [7]  # no rule was chosen on these
 ALGORITHMS = ("grpo", "ppo", "grpo_offpolicy", "grpo_vi")
 OWN = "evaluation.stability.failures"
 # name -> algorithm, callback
@@ -82,8 +83,8 @@ def main() -> None:
     parser.add_argument("--sft", default="outputs/demo/sft")
     parser.add_argument("--reward", default="outputs/demo/reward")
     parser.add_argument("--output", type=Path, default=Path("outputs/stability"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9, 12, 13], help="of healthy runs")
-    parser.add_argument("--failure-seeds", type=int, nargs="*", default=[7])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of healthy runs")
+    parser.add_argument("--failure-seeds", type=int, nargs="*", default=FAILURE_SEEDS)
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=ALGORITHMS)
     options = parser.parse_args()
     torch.set_num_threads(1)
