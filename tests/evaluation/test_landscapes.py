@@ -146,5 +146,5 @@ def test_a_cell_trains_and_is_reused_and_the_better_rate_is_chosen(benchmark, tm
 
 
 def test_one_question_fills_a_batch_of_two_groups(benchmark):
-    made = benchmark("landscapes=[deceptive]", "algorithms=[grpo]", "iterations.deceptive=2")
+    made = benchmark("landscapes=[deceptive]", "algorithms=[grpo]", "iterations.deceptive=2", "+tasks.deceptive.questions=1")
     assert len(train(made.cell("deceptive", "grpo", 1e-3, 0).settings)["rewards"]) == 2
