@@ -58,9 +58,10 @@ class Benchmark:
     def cell(self, landscape: str, algorithm: str, rate: float, seed: int) -> Cell:
         """One training run, by everything that decides its result."""
         chosen, completions = self.algorithms[algorithm], self.config.completions[landscape]
-        shape = {"per_device_train_batch_size": self.config.groups * completions, "num_generations": completions}
+        task = OmegaConf.to_container(OmegaConf.merge(self.config.task, self.config.tasks[landscape]))
+        shape = {"per_device_train_batch_size": task["questions"] * completions, "num_generations": completions}
         settings = {
-            "task": OmegaConf.to_container(OmegaConf.merge(self.config.task, self.config.tasks[landscape])),
+            "task": task,
             "policy": OmegaConf.to_container(self.config.policy),
             "iterations": self.config.iterations[landscape],
             "trainer": chosen["trainer"],
