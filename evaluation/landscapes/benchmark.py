@@ -37,7 +37,13 @@ class Benchmark:
         """Trainer and args of a row: the algorithm's own configuration, what all share, what the row sets."""
         own = OmegaConf.to_container(self.config.settings.get(name) or OmegaConf.create({}))
         base = OmegaConf.to_container(algorithm(own.get("algorithm", name)))
-        shape = {"steps_per_generation": 1, "max_completion_length": self.config.task.length}
+        batch = self.config.batch
+        shape = {
+            "per_device_train_batch_size": batch.questions * batch.completions,
+            "num_generations": batch.completions,
+            "steps_per_generation": 1,
+            "max_completion_length": self.config.task.length,
+        }
         blank = {"seed": None, "reward": {"path": None, "functions": None, "stage": None}}
         args = {"args": {**OmegaConf.to_container(self.config.args), **shape}}
         whole = OmegaConf.merge(blank, base, args, {"args": own.get("args", {})})
@@ -57,15 +63,13 @@ class Benchmark:
 
     def cell(self, landscape: str, algorithm: str, rate: float, seed: int) -> Cell:
         """One training run, by everything that decides its result."""
-        chosen, completions = self.algorithms[algorithm], self.config.completions[landscape]
-        task = OmegaConf.to_container(OmegaConf.merge(self.config.task, self.config.tasks[landscape]))
-        shape = {"per_device_train_batch_size": task["questions"] * completions, "num_generations": completions}
+        chosen = self.algorithms[algorithm]
         settings = {
-            "task": task,
+            "task": OmegaConf.to_container(OmegaConf.merge(self.config.task, self.config.tasks[landscape])),
             "policy": OmegaConf.to_container(self.config.policy),
             "iterations": self.config.iterations[landscape],
             "trainer": chosen["trainer"],
-            "args": {**chosen["args"], **shape, "learning_rate": rate, "seed": seed},
+            "args": {**chosen["args"], "learning_rate": rate, "seed": seed},
         }
         return Cell((landscape, algorithm, rate, seed), settings)
 

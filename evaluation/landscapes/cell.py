@@ -81,8 +81,11 @@ def train(settings: dict) -> dict:
         args = build(OmegaConf.create({**settings["args"], **QUIET}), "args", output_dir=scratch)
         steps = args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
         args.max_steps = settings["iterations"] * steps
-        questions = [{"prompt": " ".join([str(number)] * PROMPT_LENGTH)} for number in range(task["questions"])]
-        given = {"model": policy, "reward_funcs": reward, "args": args, "train_dataset": Dataset.from_list(questions)}
+        asked = max(task["questions"], args.generation_batch_size // args.num_generations)
+        dataset = Dataset.from_list(
+            [{"prompt": " ".join([str(row % task["questions"])] * PROMPT_LENGTH)} for row in range(asked)]
+        )
+        given = {"model": policy, "reward_funcs": reward, "args": args, "train_dataset": dataset}
         trainer = instantiate(settings["trainer"], _convert_="all")(processing_class=tokenizer, **given)
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()

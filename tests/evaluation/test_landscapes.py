@@ -145,8 +145,6 @@ def test_a_cell_trains_and_is_reused_and_the_better_rate_is_chosen(benchmark, tm
     assert other.cell("dense", "grpo", 4e-3, 0).file != made.cell("dense", "grpo", 4e-3, 0).file
 
 
-def test_a_batch_asks_every_question(benchmark):
-    made = benchmark("landscapes=[deceptive]", "algorithms=[grpo]", "iterations.deceptive=2", "task.questions=3")
-    settings = made.cell("deceptive", "grpo", 1e-3, 0).settings
-    assert settings["args"]["per_device_train_batch_size"] == 3 * settings["args"]["num_generations"] == 3 * 32
-    assert len(train(settings)["rewards"]) == 2
+def test_one_question_fills_a_batch_of_two_groups(benchmark):
+    made = benchmark("landscapes=[deceptive]", "algorithms=[grpo]", "iterations.deceptive=2")
+    assert len(train(made.cell("deceptive", "grpo", 1e-3, 0).settings)["rewards"]) == 2
