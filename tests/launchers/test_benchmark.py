@@ -28,7 +28,7 @@ def test_cells_share_what_comes_before_them_and_differ_in_what_they_compare(comp
     plan = benchmark.plans["embedded-seed1"]
     assert plan.sampled == ["sft", "dpo", "grpo", "grpo_again"] and {"sft", "reward"} < set(plan.configs)
     grpo, again, dpo = (OmegaConf.to_container(plan.configs[n], resolve=True) for n in ("grpo", "grpo_again", "dpo"))
-    assert grpo["budget"] == again["budget"] == {"sampled_tokens": 12000} and not dpo.get("budget")
+    assert grpo["budget"] == again["budget"] == {"sampled_tokens": 24000} and not dpo.get("budget")
     assert (grpo["args"]["seed"], again["args"]["seed"]) == (1, 1001) and grpo["dataset"] == again["dataset"]
     assert grpo["dataset"]["seed"] == 1 and dpo["args"]["max_steps"] == 60
     # Watched by gold, but the last policy is the one compared.
