@@ -12,8 +12,10 @@ from rlhf_trl_ext.composing import CONF
 from rlhf_trl_ext.mistakes import answered
 
 # Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.
-GROUPS = "args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out"
-GROUPS += "|callbacks|monitor|profile"
+GROUPS = (
+    "args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out|"
+    "callbacks|monitor|profile"
+)
 OPEN = re.compile(rf"^((?:stages\.\w+\.)?(?:(?:{GROUPS})\.[\w.]+=|args=(?={{)))")
 
 
