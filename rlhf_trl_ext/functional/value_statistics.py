@@ -47,6 +47,11 @@ class Reliability:
         self.low = min(self.low, rewards[scored].min().item())
         self.high = max(self.high, rewards[scored].max().item())
 
+    def bounds(self, rewards: Tensor) -> tuple[float, float]:
+        """Smallest and largest of all rewards up to these: every soft value lies between. rewards: `(B,)`, as above."""
+        known = rewards[~rewards.isnan()].tolist() + ([self.low, self.high] if self.low <= self.high else [])
+        return (min(known), max(known)) if known else (-math.inf, math.inf)
+
     def scale(self, spread: Tensor) -> float:
         """What a batch's advantages are divided by. spread: their root mean square, over all processes."""
         self.squares = SCALE_DECAY * self.squares + torch.tensor([spread.item() ** 2, 1.0], dtype=torch.float64)

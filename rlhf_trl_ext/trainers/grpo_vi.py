@@ -35,7 +35,6 @@ from rlhf_trl_ext.trainers.value_fitting import FittingArguments, ValueFitting
 from rlhf_trl_ext.zero import whole_weights
 
 ADAPTED = ("none", "mixture", "lambda", "both")
-VALUE_MODELS = ("model", "head")
 FITTING = "value_fitting.pt"
 
 
@@ -53,7 +52,7 @@ class GRPOVIConfig(FittingArguments, CriticArguments, OffPolicyGRPOConfig):
         default=None, metadata={"help": "Text in a token that ends a segment, a newline say; replaces the stride."}
     )
     vi_value_model: str = field(
-        default="model", metadata={"choices": VALUE_MODELS, "help": "head: linear, on the policy's detached states."}
+        default="model", metadata={"choices": ("model", "head"), "help": "head: linear, on detached policy states."}
     )
     vi_token_gains: bool = field(default=True, metadata={"help": "Values are also sums of learnt gains of tokens."})
 
@@ -107,10 +106,11 @@ class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
         batch = super()._generate_and_score_completions(inputs)
         if self.fitting is None or not self.model.training:
             return batch
-        auto = self.args.vi_temperature == "auto"
-        temperature = self.reliability.temperature() if auto else float(self.args.vi_temperature)
+        eta = self.args.vi_temperature
+        temperature = self.reliability.temperature() if eta == "auto" else float(eta)
         read = self._valued(batch)
-        values, fit = self.fitting.sweep(read, temperature, ~batch["is_replay"])
+        bounds = self.reliability.bounds(self.accelerator.gather(batch["rewards"]))
+        values, fit = self.fitting.sweep(read, temperature, bounds, ~batch["is_replay"])
         self._mix(batch, values * read["value_mask"], read["value_mask"], temperature, fit)
         self.vi_batches += 1
         return batch

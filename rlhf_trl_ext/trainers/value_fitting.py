@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 from rlhf_trl_ext.functional.value_iteration import linex_loss, soft_returns
 
+UNBOUNDED = (-math.inf, math.inf)
+
 
 @dataclass
 class FittingArguments:
     """Arguments of value iteration itself; mixed into a subclass of `trl.GRPOConfig`."""
 
     critic_learning_rate: float | None = field(default=None, metadata={"help": "null: five times the policy's."})
+    critic_max_grad_norm: float = field(
+        default=1.0, metadata={"help": "0: no clipping. Values stay low where rare rewards at a small eta exceed it."}
+    )
     vi_temperature: float | str = field(
         default="auto",
         metadata={"help": "eta, in reward units; inf: policy evaluation; auto: from the rewards' range and noise."},
@@ -51,6 +56,7 @@ class FittingArguments:
             "vi_sweeps": (0, None),
             "vi_buffer": (0, None),
             "vi_sweep_batches": (1, None),
+            "critic_max_grad_norm": (0, None),
         }
         ranges |= {"vi_warmup": (0, None), "vi_pretrain": (0, None), "vi_state_stride": (1, None)}
         for name, (low, high) in ranges.items():
@@ -91,13 +97,15 @@ class ValueFitting:
         self.buffer = deque(maxlen=args.vi_buffer)
         self.generator = torch.Generator().manual_seed(args.seed)  # the same in all processes
 
-    def sweep(self, batch: dict, temperature: float, keep: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def sweep(
+        self, batch: dict, temperature: float, bounds: tuple = UNBOUNDED, keep: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Fit to a new batch and the buffer; returns the new batch's values `(B, T)` as they were before, and metrics.
 
         The values come from the first step's forward pass: a critic that had already seen the rewards of these rows
         would take them for their own baseline. keep: `(B,)` bool, rows that go to the buffer; None: all.
         """
-        values, metrics = self.step(batch, temperature)
+        values, metrics = self.step(batch, temperature, bounds)
         batches = [batch, *self.buffer]
         for sweep in range(self.args.vi_sweeps):
             order = torch.randperm(len(batches), generator=self.generator).tolist()
@@ -107,13 +115,17 @@ class ValueFitting:
                 # Every n-th row: the same ones, however many processes the rows are spread over.
                 every = max(1, round(1 / left))
                 first = int(torch.randint(every, (), generator=self.generator)) if every > 1 else 0
-                self.step({name: rows[first::every] for name, rows in batches[place].items()}, temperature)
+                self.step({name: rows[first::every] for name, rows in batches[place].items()}, temperature, bounds)
                 left -= 1
         self.buffer.append(batch if keep is None else {name: rows[keep] for name, rows in batch.items()})
         return values, metrics
 
-    def step(self, batch: dict, temperature: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """One optimizer step on all rows of `batch`; returns their values before it, and metrics of the fit."""
+    def step(self, batch: dict, temperature: float, bounds: tuple = UNBOUNDED) -> tuple[Tensor, dict[str, Tensor]]:
+        """One optimizer step on all rows of `batch`; returns their values before it, and metrics of the fit.
+
+        bounds: smallest and largest reward, between which soft values lie. Estimates that returns are made from are
+        kept there: LINEX pulls up by exp(. / eta) and down by eta at most, and would follow its own excess upwards.
+        """
         args, before, sums = self.args, [], torch.zeros(3, device=batch["rewards"].device)
         states = self.total(batch["value_mask"].sum().float()).clamp(min=1)
         for start in range(0, len(batch["rewards"]), self.rows):
@@ -121,7 +133,7 @@ class ValueFitting:
             mask = part["value_mask"].float()
             bootstrap = None if self.target is None else self._target_values(part)
             values = self.values(part)
-            bootstrap = values.detach() if bootstrap is None else bootstrap
+            bootstrap = (values.detach() if bootstrap is None else bootstrap).clamp(*bounds)
             returns = soft_returns(part["rewards"], bootstrap, mask, temperature, args.vi_target_lambda)
             losses, clipped = linex_loss(returns - values, temperature, args.vi_linex_clip)
             ((losses * mask).sum() / states).backward()
@@ -136,8 +148,8 @@ class ValueFitting:
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad = self.total(parameter.grad)
-        if self.args.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.args.max_grad_norm)
+        if self.args.critic_max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.args.critic_max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.target is not None:

@@ -241,7 +241,7 @@ def test_fitted_values_are_those_of_exact_dynamic_programming(temperature, arith
     critic = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
     settings = {"critic_learning_rate": 1e-2, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
     settings |= {"vi_target_tau": 0.2, "vi_target_lambda": 0.9, "vi_buffer": 0, "vi_linex_clip": 5.0, "seed": 0}
-    args = SimpleNamespace(**settings, vi_sweeps=1, vi_sweep_batches=None, max_grad_norm=1.0)
+    args = SimpleNamespace(**settings, vi_sweeps=1, vi_sweep_batches=None, critic_max_grad_norm=1.0)
     fitting = ValueFitting(critic, lambda batch: critic(batch["states"])[..., 0], args, lambda x: x, 256)
     generator = torch.Generator().manual_seed(2)
     for step in range(1500):
@@ -253,3 +253,31 @@ def test_fitted_values_are_those_of_exact_dynamic_programming(temperature, arith
     error = ((critic(features)[:, 0].detach() - exact) ** 2 * visits).sum().sqrt().item()
     print(f"RMSE at temperature {temperature}, arithmetic {arithmetic}: {error:.4f}")
     assert error > 0.02 if arithmetic else error < 0.02
+
+
+def test_values_made_from_values_between_the_rewards_do_not_grow_without_end():
+    from rlhf_trl_ext.trainers.value_fitting import ValueFitting
+
+    # All rewards are 0, and the value 0.5 t, too high, rests on one weight: seven states are pulled up by the next
+    # one's value, exponentially, and only the last one is pulled down, by eta.
+    ends = []
+    for bounds in ((0.0, 1.0), (-math.inf, math.inf)):
+        slope = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(slope.weight, 0.5)
+        settings = {"critic_learning_rate": 1e-2, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+        settings |= {"vi_target_tau": 1.0, "vi_target_lambda": 0.9, "vi_buffer": 0, "vi_linex_clip": 5.0, "seed": 0}
+        args = SimpleNamespace(**settings, critic_max_grad_norm=1.0)
+        fitting = ValueFitting(slope, lambda batch, slope=slope: slope(batch["times"])[..., 0], args, lambda x: x, 4)
+        batch = {"times": torch.arange(8.0).view(1, 8, 1).expand(4, 8, 1), "rewards": torch.zeros(4)}
+        for _ in range(400):
+            fitting.step({**batch, "value_mask": torch.ones(4, 8)}, 0.1, bounds)
+        ends.append(slope.weight.item())
+    assert ends[0] < 1 and ends[1] > 3  # targets of at most 1 raise the slope, the value at t = 1, to 1 at most
+
+
+def test_soft_values_lie_between_all_rewards_so_far():
+    found = Reliability()
+    assert found.bounds(torch.tensor([torch.nan])) == (-math.inf, math.inf)
+    assert found.bounds(torch.tensor([0.5, torch.nan, 0.25])) == (0.25, 0.5)
+    found.observe(torch.tensor([-1.0, 2.0]), torch.zeros(2), 2)
+    assert found.bounds(torch.tensor([0.5])) == (-1.0, 2.0) and found.bounds(torch.tensor([3.0])) == (-1.0, 3.0)
