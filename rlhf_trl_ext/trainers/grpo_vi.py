@@ -6,8 +6,8 @@ Name and definition are this project's own; no publication has them. For every b
    and does not vanish where all rewards of a group are equal (there it counts `vi_equal_groups`).
 2. `A_t = (1 - kappa) A^GRPO + kappa w A^VI_t / rms(A^VI)`, rms a running one, w a replayed row's weight; TRL's loss.
 3. The critic makes `vi_sweeps` sweeps of `V <- eta log E exp(return / eta)` over this batch and the last `vi_buffer`
-   ones, by LINEX regression on lambda-returns in the space of exp(. / eta) (`functional/value_iteration.py`). A finite
-   eta values a prefix by what can be reached from it, not by what the policy makes of it: right without reward noise.
+   ones, by LINEX regression on lambda-returns in the space of exp(. / eta), V within the rewards seen. A finite eta
+   values a prefix by what can be reached from it, not by what the policy makes of it: right without reward noise.
 With `vi_adapt` the evidence on the critic (`functional/value_statistics.py: Reliability`) decides how far it is
 followed: kappa becomes `kappa trust`, lambda `1 - (1 - lambda) trust`. An unreliable critic gives GRPO.
 kappa = 0 or no sweeps is GRPO bit for bit; `replay_ratio` above 0 adds off-policy GRPO's replay.
