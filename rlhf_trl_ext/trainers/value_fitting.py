@@ -10,16 +10,15 @@ from torch import Tensor, nn
 
 from rlhf_trl_ext.functional.value_iteration import linex_loss, soft_returns
 
-UNBOUNDED = (-math.inf, math.inf)
-
 
 @dataclass
 class FittingArguments:
     """Arguments of value iteration itself; mixed into a subclass of `trl.GRPOConfig`."""
 
     critic_learning_rate: float | None = field(default=None, metadata={"help": "null: five times the policy's."})
-    critic_max_grad_norm: float = field(
-        default=1.0, metadata={"help": "0: no clipping. Values stay low where rare rewards at a small eta exceed it."}
+    critic_max_grad_norm: float | None = field(
+        default=None,
+        metadata={"help": "null: max_grad_norm; 0: no clipping. Clipped at 1, values of rare rewards can stay low."},
     )
     vi_temperature: float | str = field(
         default="auto",
@@ -66,6 +65,8 @@ class FittingArguments:
                 raise ValueError(f"{name}={value}: {limits} is allowed.")
         if self.critic_learning_rate is None:
             self.critic_learning_rate = 5 * self.learning_rate
+        if self.critic_max_grad_norm is None:
+            self.critic_max_grad_norm = self.max_grad_norm
         super().__post_init__()
 
 
@@ -98,7 +99,7 @@ class ValueFitting:
         self.generator = torch.Generator().manual_seed(args.seed)  # the same in all processes
 
     def sweep(
-        self, batch: dict, temperature: float, bounds: tuple = UNBOUNDED, keep: Tensor | None = None
+        self, batch: dict, temperature: float, bounds: tuple, keep: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Fit to a new batch and the buffer; returns the new batch's values `(B, T)` as they were before, and metrics.
 
@@ -120,7 +121,7 @@ class ValueFitting:
         self.buffer.append(batch if keep is None else {name: rows[keep] for name, rows in batch.items()})
         return values, metrics
 
-    def step(self, batch: dict, temperature: float, bounds: tuple = UNBOUNDED) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, batch: dict, temperature: float, bounds: tuple) -> tuple[Tensor, dict[str, Tensor]]:
         """One optimizer step on all rows of `batch`; returns their values before it, and metrics of the fit.
 
         bounds: smallest and largest reward, between which soft values lie. Estimates that returns are made from are

@@ -248,7 +248,7 @@ def test_fitted_values_are_those_of_exact_dynamic_programming(temperature, arith
         fitting.optimizer.param_groups[0]["lr"] = 1e-2 * 0.5 * (1 + math.cos(math.pi * step / 1500)) + 1e-5
         rows = torch.multinomial(logprobs.sum(1).exp(), 256, replacement=True, generator=generator)
         batch = {"states": features[states[rows]], "rewards": rewards[rows].float(), "value_mask": torch.ones(256, 4)}
-        fitting.step(batch, temperature)
+        fitting.step(batch, temperature, (rewards.min().item(), rewards.max().item()))
     visits = torch.zeros(40).double().index_add(0, states.flatten(), logprobs.sum(1).exp().repeat_interleave(4)) / 4
     error = ((critic(features)[:, 0].detach() - exact) ** 2 * visits).sum().sqrt().item()
     print(f"RMSE at temperature {temperature}, arithmetic {arithmetic}: {error:.4f}")

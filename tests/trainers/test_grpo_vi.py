@@ -237,3 +237,9 @@ def test_warm_up_and_explained_variance_decide_whether_it_counts(vi, logged):
 def test_wrong_settings_are_refused(settings, told):
     with pytest.raises(ValueError, match=told):
         GRPOVIConfig(use_cpu=True, bf16=False, report_to="none", **settings)
+
+
+def test_critics_gradient_is_clipped_as_the_policys_unless_given():
+    common = {"use_cpu": True, "bf16": False, "report_to": "none", "max_grad_norm": 0.3}
+    assert GRPOVIConfig(**common).critic_max_grad_norm == 0.3
+    assert GRPOVIConfig(**common, critic_max_grad_norm=0).critic_max_grad_norm == 0
