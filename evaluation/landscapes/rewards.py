@@ -59,12 +59,12 @@ class Prefix(Landscape):
 
 
 class Deceptive(Landscape):
-    """Sparse, but `decoys` first tokens pay `decoy` at once and rule the 1 out."""
+    """Sparse, but one wrong first token, the decoy, pays `decoy` at once and rules the 1 out."""
 
-    def __init__(self, *args, decoy: float = 0.3, decoys: int = 1, **kwargs):
+    def __init__(self, *args, decoy: float = 0.3, **kwargs):
         super().__init__(*args, **kwargs)
-        self.decoy, self.decoys = decoy, decoys
+        self.decoy = decoy
 
     def paid(self, tokens, table, right):
-        decoyed = (tokens[:, 0] - table[:, 0] - 1) % self.actions < self.decoys
+        decoyed = tokens[:, 0] == (table[:, 0] + 1) % self.actions
         return np.where(decoyed, self.decoy, right.all(axis=1))
