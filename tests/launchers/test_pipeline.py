@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 KEYS = {"win_rate", "win_rate_ci", "reward_mean", "gold_reward_mean", "kl_mean", "sampled_tokens", "train_seconds"}
@@ -29,6 +30,11 @@ def test_a_pipeline_ends_in_results_and_is_reused(tmp_path):
     stages = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if "stages/" in line}
     assert len(stages) == 5 and set(stages.values()) == {"reused"}, again.stdout
 
+
+@pytest.mark.slow
+def test_only_what_a_change_reaches_runs_again(tmp_path):
+    here = [f"output_root={tmp_path}", "policies=[grpo]"]
+    assert pipeline(*here).returncode == 0
     changed = pipeline(*here, "stages.grpo.args.beta=0.1")
     stages = {line.split()[0]: line.split()[1] for line in changed.stdout.splitlines() if "stages/" in line}
     assert stages.pop("grpo") != "reused" and stages.pop("samples-grpo") != "reused"
