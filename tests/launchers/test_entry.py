@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -33,33 +34,39 @@ def test_arguments_may_be_given_together_and_leave_the_others():
     assert config["stages"]["grpo"]["args"]["max_steps"] == 3 and config["stages"]["grpo"]["args"]["beta"] == 0.3
 
 
-@pytest.mark.parametrize(
-    "arguments, told",
-    [
-        (["launchers.train", "algorithm=gropo"], "error: algorithm=gropo: no such choice; allowed are dpo, grpo, "),
-        (["launchers.train", "datset=hh"], "error: datset=hh: no such key; did you mean dataset?"),
-        (
-            ["launchers.train", "learning_rate=abc"],
-            "error: learning_rate=abc: no such key; an argument of TRL's config",
-        ),
-        (["launchers.train", "algorithm=dpo", "args.beta=x"], "error: args.beta=x: float is needed"),
-        (["launchers.pipeline", "policies=[dpo,gropo]"], "error: algorithm=gropo: no such choice"),
-        (
-            ["launchers.pipeline", "stages.dpo.args.lerning_rate=1"],
-            "error: stages.dpo.args.lerning_rate=1: DPOConfig has",
-        ),
-        (["launchers.train", "model=stories260k"], "error: model.model_name_or_path has no value"),
-        (["launchers.train", "dataset.prompts=0"], "error: dataset: prompts=0 of dataset=embedded is not allowed"),
-        (["launchers.evaluate"], "error: baseline has no value: give baseline=<value>."),
-        (["launchers.evaluate", "baseline=absent", "policies={a: b}"], "error: absent: no such file"),
-    ],
-)
-def test_mistakes_are_answered_in_one_sentence(arguments, told):
-    done = launch(*arguments)
-    assert done.returncode == 1
+MISTAKES = [
+    (["launchers.train", "algorithm=gropo"], "algorithm=gropo: no such choice; allowed are dpo, grpo, "),
+    (["launchers.train", "datset=hh"], "datset=hh: no such key; did you mean dataset?"),
+    (["launchers.train", "learning_rate=abc"], "learning_rate=abc: no such key; an argument of TRL's config"),
+    (["launchers.train", "algorithm=dpo", "args.beta=x"], "args.beta=x: float is needed"),
+    (["launchers.pipeline", "policies=[dpo,gropo]"], "algorithm=gropo: no such choice"),
+    (["launchers.pipeline", "stages.dpo.args.lerning_rate=1"], "stages.dpo.args.lerning_rate=1: DPOConfig has"),
+    (["launchers.train", "model=stories260k"], "model.model_name_or_path has no value"),
+    (["launchers.train", "dataset.prompts=0"], "dataset: prompts=0 of dataset=embedded is not allowed"),
+    (["launchers.evaluate"], "baseline has no value: give baseline=<value>."),
+    (["launchers.evaluate", "baseline=absent", "policies={a: b}"], "absent: no such file"),
+]
+ONE_AFTER_ANOTHER = """
+import importlib, json, sys
+for sys.argv in json.loads(sys.argv[1]):
+    try:
+        importlib.import_module(sys.argv[0]).main()
+    except SystemExit as end:  # a text ends a process with code 1
+        print(end.code, file=sys.stderr)
+"""
+
+
+def test_mistakes_are_answered_in_one_sentence():
+    done = launch("launchers.train", "algorithm=gropo")
+    assert done.returncode == 1 and done.stderr.startswith("error: algorithm=gropo"), done.stderr
+    commands = json.dumps([arguments for arguments, _ in MISTAKES])
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_ANOTHER, commands], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert lines[-1].startswith(told)
-    assert "Traceback" not in done.stderr and len(lines) == 1, done.stderr
+    assert len(lines) == len(MISTAKES), done.stderr
+    for line, (arguments, told) in zip(lines, MISTAKES, strict=True):
+        assert line.startswith(f"error: {told}"), (arguments, line)
 
 
 def test_an_algorithm_is_one_file(tmp_path, few):
