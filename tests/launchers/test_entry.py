@@ -8,10 +8,14 @@ import yaml
 from conftest import ROOT
 
 
-def launch(*arguments):
+def python(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
+
+
+def launch(*arguments):
+    return python("-m", *arguments)
 
 
 @pytest.mark.parametrize("launcher", ["train", "pipeline", "generate", "evaluate", "label", "revise", "landscapes"])
@@ -21,7 +25,7 @@ def test_questions_are_answered_without_torch(launcher, question):
     code = f"import sys; sys.argv[1:] = ['{question}']; import launchers.{launcher} as m\n"
     code += "try:\n m.main()\nfinally:\n assert 'torch' not in sys.modules, 'torch was imported'"
     begin = time.time()
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = python("-c", code)
     assert done.returncode == 0 and time.time() - begin < 20, done.stderr
     assert "output_root" in done.stdout
 
@@ -60,9 +64,7 @@ def test_mistakes_are_answered_in_one_sentence():
     done = launch("launchers.train", "algorithm=gropo")
     assert done.returncode == 1 and done.stderr.startswith("error: algorithm=gropo"), done.stderr
     commands = json.dumps([arguments for arguments, _ in MISTAKES])
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_AFTER_ANOTHER, commands], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = python("-c", ONE_AFTER_ANOTHER, commands)
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == len(MISTAKES), done.stderr
     for line, (arguments, told) in zip(lines, MISTAKES, strict=True):
