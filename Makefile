@@ -36,23 +36,23 @@ test-slow: ops  ## only the slow ones
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 kills: setup  ## 50 SIGKILLs at random moments over the algorithms; every resumed run must equal its twin (minutes)
-	$(BIN)/python -m evaluation.faults.sigkill --kills 50
+	$(BIN)/python -m evaluation.proofs.faults.sigkill --kills 50
 
 ops: setup  ## compile DeepSpeed's operators for CPUs and offload ahead (minutes, once)
-	$(BIN)/python -m rlhf_trl_ext.zero_ops
+	$(BIN)/python -m rlhf_trl_ext.zero.ops
 
 lint: setup  ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 overhead: setup  ## step time of this project against bare TRL (minutes)
-	$(BIN)/python -m evaluation.speed.overhead
+	$(BIN)/python -m evaluation.proofs.speed.overhead
 
 gpu: setup  ## on a CUDA machine: the tests that need it, and speed against bare TRL in bfloat16 (nothing is downloaded)
 	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m evaluation.speed.cuda
+	$(BIN)/python -m evaluation.proofs.speed.cuda
 
 ppo-parity: setup .venv-trl112/.ready  ## PPO against TRL 1.12's, the last TRL with one (own environment, two minutes)
-	$(BIN)/python -m evaluation.parity.ppo --reference .venv-trl112/bin/python
+	$(BIN)/python -m evaluation.proofs.parity.ppo --reference .venv-trl112/bin/python
 
 .venv-trl112/.ready:
 	@test -x .venv-trl112/bin/python || $(PYTHON) -m venv .venv-trl112
@@ -64,7 +64,7 @@ trl-latest:  ## the hooks and the smoke test against the newest TRL (own environ
 	@test -x .venv-trl-latest/bin/python || $(PYTHON) -m venv .venv-trl-latest
 	@DS_BUILD_OPS=0 .venv-trl-latest/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@.venv-trl-latest/bin/pip install --quiet --disable-pip-version-check --upgrade --no-deps trl
-	.venv-trl-latest/bin/python -m pytest tests/test_trl_hooks.py
+	.venv-trl-latest/bin/python -m pytest tests/trainers/test_trl_hooks.py
 	.venv-trl-latest/bin/python -m launchers.pipeline experiment=smoke 'policies=[dpo,kto,grpo,rloo,ppo]' output_root=outputs/trl-latest
 
 clean:  ## remove outputs and caches, keep .venv

@@ -119,14 +119,14 @@ class AccelerateLauncher(Launcher):
         return sets[: self.jobs]
 
     def _run(self, overrides: list[str], gpus: str | None) -> tuple[object, dict]:
-        from rlhf_trl_ext.stages import digest, source, versions
+        from rlhf_trl_ext.stages.stage import digest, source, versions
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         # Without output_root, a folder that jobs write to: its contents are no part of what a job is.
         decides = [key for key in config if key not in ("hydra", "output_root")]
         composed = OmegaConf.to_container(OmegaConf.masked_copy(config, decides))
         packages = {name: number for name, number in versions().items() if name != "git_commit"}
-        fingerprint = digest([composed, source("rlhf_trl_ext.training"), packages, self._processes()])
+        fingerprint = digest([composed, source("rlhf_trl_ext.stages.train"), packages, self._processes()])
         folder = Path(self.config.hydra.sweep.dir) / fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         known = folder / "job.json"
@@ -240,7 +240,7 @@ class AccelerateLauncher(Launcher):
         told = JobReturn(overrides=list(overrides), cfg=config, status=JobStatus.COMPLETED)
         told.return_value = self._value(job)
         if job["status"] == "failed" and not optimises:
-            from rlhf_trl_ext.checks import ConfigError
+            from rlhf_trl_ext.configuration.checks import ConfigError
 
             told.status = JobStatus.FAILED
             told.return_value = ConfigError(f"{' '.join(job['overrides'])}: {job['error']} (the others went on)")

@@ -5,7 +5,7 @@ from launchers.entry import entry
 
 @entry("answer")
 def main(config):
-    from evaluation.benchmarks.answers import answer
+    from evaluation.quality.benchmarks.answers import answer
 
     print(f"answers in {answer(config)}; judge them with `python -m launchers.evaluate`")
 

@@ -8,16 +8,16 @@ def main(config):
     from hydra import compose
     from rich.console import Console
 
-    from evaluation.algorithms.benchmark import Benchmark
-    from evaluation.algorithms.show import table
-    from rlhf_trl_ext.checks import stated
+    from evaluation.comparison.benchmark import Benchmark
+    from evaluation.comparison.show import table
+    from rlhf_trl_ext.configuration.checks import as_config_error
 
     def group(name, choice):
         if name == "algorithm":
             return compose(f"algorithm/{choice}")
         return compose("pipeline", overrides=[f"{name}={choice}"])[name]
 
-    with stated():
+    with as_config_error():
         benchmark = Benchmark(config, group)
         benchmark.check()
         results = benchmark.run()

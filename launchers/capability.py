@@ -5,10 +5,10 @@ from launchers.entry import entry
 
 @entry("capability")
 def main(config):
-    from evaluation.benchmarks.capability import write_capability
-    from rlhf_trl_ext.checks import stated
+    from evaluation.quality.benchmarks.capability import write_capability
+    from rlhf_trl_ext.configuration.checks import as_config_error
 
-    with stated():
+    with as_config_error():
         results = write_capability(config)
     for task, models in results.items():
         for name, row in models.items():

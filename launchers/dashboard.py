@@ -5,14 +5,14 @@ from launchers.entry import entry
 
 @entry("dashboard")
 def main(config):
-    from evaluation.dashboard.runs import Runs
-    from rlhf_trl_ext.checks import ConfigError, stated
+    from evaluation.report.dashboard.runs import Runs
+    from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error
 
     try:
-        from evaluation.dashboard.app import serve
+        from evaluation.report.dashboard.app import serve
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'rlhf-trl-ext[dashboard]'.") from error
-    with stated():
+    with as_config_error():
         serve(Runs(config.output_root), config.host, config.port)
 
 

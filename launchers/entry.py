@@ -8,8 +8,8 @@ import warnings
 
 import hydra
 
-from rlhf_trl_ext.composing import CONF
-from rlhf_trl_ext.mistakes import answered
+from rlhf_trl_ext.configuration.composing import CONF
+from rlhf_trl_ext.configuration.mistakes import report_user_errors
 
 # Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.
 GROUPS = (
@@ -28,7 +28,7 @@ def entry(config_name: str, positional: str | None = None):
     def decorate(main):
         @functools.wraps(main)
         def task(config):
-            with answered():
+            with report_user_errors():
                 main(config)
 
         def command():
@@ -43,7 +43,7 @@ def entry(config_name: str, positional: str | None = None):
             sys.argv[1:] = [flags.get(argument) or OPEN.sub(r"++\1", argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach `answered`
             warnings.filterwarnings("ignore", category=FutureWarning)
-            with answered():
+            with report_user_errors():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
         return command

@@ -9,11 +9,11 @@ def main(config):
     from rich.console import Console
     from rich.pretty import pprint
 
-    from evaluation.evaluate import Evaluation
-    from evaluation.results import table
-    from rlhf_trl_ext.checks import stated
+    from evaluation.verdicts.evaluate import Evaluation
+    from evaluation.verdicts.results import table
+    from rlhf_trl_ext.configuration.checks import as_config_error
 
-    with stated():
+    with as_config_error():
         evaluation = Evaluation(config, lambda name: compose("evaluate", overrides=[f"judge={name}"]).judge)
         if config.dry_run:
             pprint(evaluation.preview())

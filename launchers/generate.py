@@ -5,7 +5,7 @@ from launchers.entry import entry
 
 @entry("generate")
 def main(config):
-    from evaluation.generation import generate
+    from rlhf_trl_ext.stages.generate import generate
 
     record = generate(config)
     print(f"{record['name']}: {record['prompts']} samples in {record['file']}")

@@ -7,7 +7,7 @@ from launchers.entry import entry
 def main(config):
     from rich.pretty import pprint
 
-    from evaluation.labels import label, preview
+    from rlhf_trl_ext.stages.label import label, preview
 
     if config.get("dry_run"):
         pprint(preview(config))

@@ -10,8 +10,8 @@ def main(config):
     from hydra import compose
     from rich.console import Console
 
-    from evaluation.landscapes.benchmark import Benchmark
-    from evaluation.landscapes.show import draw, table
+    from evaluation.comparison.landscapes.benchmark import Benchmark
+    from evaluation.comparison.landscapes.show import draw, table
 
     benchmark = Benchmark(config, lambda name: compose(f"algorithm/{name}"))
     benchmark.check()

@@ -12,19 +12,19 @@ def main(config):
     from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
-    from evaluation.results import judge_of, summarise, table
-    from rlhf_trl_ext.checks import stated
-    from rlhf_trl_ext.pipeline import Plan, link
+    from evaluation.verdicts.results import judge_of, summarise, table
+    from rlhf_trl_ext.configuration.checks import as_config_error
+    from rlhf_trl_ext.stages.pipeline import Plan, link
 
     chosen = HydraConfig.get().runtime.choices
     experiment = chosen.get("experiment") or f"{chosen['dataset']}-{chosen['model']}"
     folder = Path(config.output_dir or Path(config.output_root) / experiment)
     plan = Plan(config, lambda name: compose(f"algorithm/{name}"))
     plan.check()
-    with stated():
+    with as_config_error():
         judge_of(config)  # a missing key is told before anything is trained
     records = plan.execute()
-    with stated():
+    with as_config_error():
         results = summarise(config, records)
     folder.mkdir(parents=True, exist_ok=True)
     link(folder, plan.folders)

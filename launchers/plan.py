@@ -8,12 +8,12 @@ def main(config):
     from omegaconf import OmegaConf
     from rich.console import Console
 
-    from rlhf_trl_ext.checks import stated
+    from rlhf_trl_ext.configuration.checks import as_config_error
     from rlhf_trl_ext.memory.plan import plan
     from rlhf_trl_ext.memory.table import table
 
     OmegaConf.set_struct(config, False)
-    with stated():
+    with as_config_error():
         found, told, title = plan(config)
     console = Console()
     console.width = max(console.width, 100)  # a log file has no width of its own

@@ -8,9 +8,9 @@ def main(config):
     from omegaconf import OmegaConf
 
     from evaluation.report.page import report
-    from rlhf_trl_ext.checks import stated
+    from rlhf_trl_ext.configuration.checks import as_config_error
 
-    with stated():
+    with as_config_error():
         written = report(**{key: OmegaConf.to_container(config)[key] for key in config})
     for kind, path in written.items():
         print(f"{kind}: {path}")

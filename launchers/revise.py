@@ -7,7 +7,7 @@ from launchers.entry import entry
 def main(config):
     from rich.pretty import pprint
 
-    from evaluation.revisions import preview, revise
+    from rlhf_trl_ext.stages.revise import preview, revise
 
     if config.dry_run:
         pprint(preview(config))

@@ -12,7 +12,7 @@ from launchers.entry import entry
 
 @entry("train")
 def main(config: DictConfig):
-    from rlhf_trl_ext.training import train
+    from rlhf_trl_ext.stages.train import train
 
     # An experiment's settings of this stage lie below what the command line says.
     said = [override.lstrip("+") for override in HydraConfig.get().overrides.task]

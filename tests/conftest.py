@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_trl_ext.composing import compose_config
+from rlhf_trl_ext.configuration.composing import compose_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared"))
@@ -46,7 +46,7 @@ def few():
 @pytest.fixture
 def cut_off(monkeypatch):
     """`with cut_off(3): train(...)`: the run is interrupted when its third step is done."""
-    from rlhf_trl_ext import training
+    from rlhf_trl_ext.stages import train as training
 
     @contextlib.contextmanager
     def until(step):

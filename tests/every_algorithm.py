@@ -55,8 +55,8 @@ def overrides(algorithm: str, world: int) -> list[str]:
 
 
 def main(folder: str, deepspeed: str, *algorithms: str) -> None:
-    from rlhf_trl_ext.composing import compose_config
-    from rlhf_trl_ext.training import train
+    from rlhf_trl_ext.configuration.composing import compose_config
+    from rlhf_trl_ext.stages.train import train
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
     for algorithm in algorithms:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from evaluation.results import summarise
+from evaluation.verdicts.results import summarise
 
 ITEMS = ("umbrella", "scarf", "key", "lamp")
 SKILL = {"sft": 0.5, "dpo": 0.55, "grpo": 0.85, "grpo_again": 0.85}
@@ -32,7 +32,7 @@ def write_pipeline(folder: Path, seed: int, policies=("dpo", "grpo", "grpo_again
         cost = {"sampled_tokens": 2000 * online, "train_seconds": 20.0, "peak_memory_mb": 500.0}
         records[name] = {"name": name, "steps": 20, **cost}
         records[f"samples-{name}"] = {"prompts": prompts, "file": str(drawn / "samples.jsonl")}
-    judge = {"_target_": "evaluation.judge.ScoreJudge"}
+    judge = {"_target_": "rlhf_trl_ext.judging.judge.ScoreJudge"}
     config = OmegaConf.create({"baseline": "sft", "policies": list(policies), "judge": judge, "seed": seed})
     (folder / "results.json").write_text(json.dumps(summarise(config, records)))
     return folder

@@ -8,7 +8,7 @@ from conftest import ROOT
 from distributed import run
 from safetensors.torch import load_file
 
-from rlhf_trl_ext.checkpoints import MARK, damage
+from rlhf_trl_ext.stages.checkpoints import MARK, damage
 
 ALGORITHMS = ("sft", "reward", "dpo", "dpo_lora", "ppo", "grpo", "grpo_offpolicy", "grpo_vi")
 WORKER = str(ROOT / "tests" / "every_algorithm.py")

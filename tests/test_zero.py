@@ -10,8 +10,9 @@ import time
 import pytest
 from conftest import ROOT
 
-from rlhf_trl_ext import zero, zero_ops
-from rlhf_trl_ext.checks import build
+from rlhf_trl_ext.configuration.checks import build
+from rlhf_trl_ext.zero import ops as zero_ops
+from rlhf_trl_ext.zero import runtime as zero
 
 CONFIGS = sorted((ROOT / "deepspeed_configs").glob("*.json"))
 

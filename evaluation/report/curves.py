@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from evaluation.algorithms.results import Found
+from evaluation.comparison.results import Found
 from evaluation.report.drawing import Palette, Picture, axes, legend
-from evaluation.runs import Runs
+from evaluation.report.runs import Runs
 from rlhf_trl_ext.callbacks.records import read_metrics
 
 POINTS = 60

@@ -3,11 +3,11 @@
 import numpy as np
 from matplotlib import rc_context
 
-from evaluation.algorithms.differences import estimate
+from evaluation.comparison.differences import estimate
 from evaluation.report import curves
 from evaluation.report.drawing import STYLE, Palette, Picture, axes, legend
 from evaluation.report.pareto import frontier, objective_means
-from evaluation.runs import Runs
+from evaluation.report.runs import Runs
 
 PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#F0E442", "#7F7F7F", "#BBBBBB")
 

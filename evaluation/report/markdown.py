@@ -1,12 +1,12 @@
 """The Markdown report of an evaluation: what was found in words, tables, and samples side by side."""
 
-from rlhf_trl_ext.feedback.prompt import as_text
+from rlhf_trl_ext.judging.prompt import as_text
 
 LONGEST = 600  # characters of a text that are shown
 
 
 def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> str:
-    """The report of `evaluation.evaluate.evaluate`. shown: how many pairs of samples a policy."""
+    """The report of `evaluation.verdicts.evaluate.evaluate`. shown: how many pairs of samples a policy."""
     parts = [f"# Policies against {results['baseline']}, judged by {results['judge']}", ""]
     parts += [f"- {row['in_words']}" for row in results["policies"].values()]
     parts += [f"- {sentence}" for sentence in results["notices"]]

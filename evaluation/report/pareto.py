@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from evaluation.generation import OBJECTIVE
-from evaluation.runs import Runs
+from evaluation.report.runs import Runs
+from rlhf_trl_ext.stages.generate import OBJECTIVE
 
 
 def frontier(points: dict[str, tuple[float, ...]]) -> list[str]:

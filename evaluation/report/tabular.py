@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evaluation.algorithms.differences import compare
-from evaluation.algorithms.results import COMPARED
-from evaluation.failures.diagnostics import diagnose
-from evaluation.runs import Runs
-from rlhf_trl_ext.feedback.prompt import as_text
+from evaluation.comparison.differences import compare
+from evaluation.comparison.results import COMPARED
+from evaluation.quality.failures.diagnostics import diagnose
+from evaluation.report.runs import Runs
+from rlhf_trl_ext.judging.prompt import as_text
 
 METRICS = {**COMPARED, "length_controlled_win_rate": "length-controlled win rate"}
 LONGEST = 500  # characters of a text that are shown

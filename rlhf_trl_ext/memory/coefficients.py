@@ -9,7 +9,7 @@ import yaml
 PATH = Path(__file__).with_name("coefficients.yaml")
 WIDTHS = ("hidden", "query", "kv", "intermediate", "heads", "length")
 HEADER = """\
-# Bytes per token (times a width), measured by `python -m evaluation.memory.coefficients --write`; not edited by hand.
+# Bytes per token (times a width), measured by `evaluation.proofs.memory.coefficients --write`; not edited by hand.
 # Live tensors of float32, autocast (float32 weights, bfloat16 products) and bfloat16 Llamas of eight shapes, on a CPU.
 # error: the largest relative error of the fit. On CUDA TRL's LM head folds its tiles in a kernel: there only the tile
 # itself counts.

@@ -8,16 +8,16 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from peft import PeftConfig
 
-from rlhf_trl_ext.checks import ConfigError, build
+from rlhf_trl_ext.configuration.checks import ConfigError, build
 from rlhf_trl_ext.memory.activations import Arithmetic, Batch
 from rlhf_trl_ext.memory.architecture import Architecture, architecture, find_config
 from rlhf_trl_ext.memory.cards import card_bytes
 from rlhf_trl_ext.memory.phases import Workload
 from rlhf_trl_ext.memory.sharding import OPTIMIZERS, Role, Sharding
 from rlhf_trl_ext.models.loading import ModelArguments
-from rlhf_trl_ext.stages import built_folder
-from rlhf_trl_ext.trainers.logprobs import CompletionLogprobs
-from rlhf_trl_ext.trainers.shared_base import for_classification
+from rlhf_trl_ext.stages.stage import built_folder
+from rlhf_trl_ext.trainers.parts.logprobs import CompletionLogprobs
+from rlhf_trl_ext.trainers.parts.shared_base import for_classification
 
 TRAINERS = {  # rows of a pass for each of a batch; whether the reference runs within the loss
     trl.SFTTrainer: (1, False),

@@ -9,17 +9,17 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from rlhf_trl_ext.feedback.labellers import Labeller
-from rlhf_trl_ext.feedback.labelling import Labelling, Pair
-from rlhf_trl_ext.feedback.prompt import as_text, load
-from rlhf_trl_ext.feedback.respondents import Inquiry, Respondent
+from rlhf_trl_ext.judging.labellers import Labeller
+from rlhf_trl_ext.judging.labelling import Labelling, Pair
+from rlhf_trl_ext.judging.prompt import as_text, load
+from rlhf_trl_ext.judging.respondents import Inquiry, Respondent
 from rlhf_trl_ext.rewards.gold import content_of
 
 
 class AIScore:
     """The expected score of a completion alone, brought to [-1, 1]: `2 (sum_i i p_i - low) / (high - low) - 1`.
 
-    prompt: a prompt with a scale, a name in `feedback/prompts` or a file. Raises ValueError for one that compares.
+    prompt: a prompt with a scale, a name in `judging/prompts` or a file. Raises ValueError for one that compares.
     """
 
     __name__ = "ai_score"

@@ -4,7 +4,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl.data_utils import apply_chat_template
 
-from rlhf_trl_ext.zero import whole_weights
+from rlhf_trl_ext.zero.runtime import whole_weights
 
 
 class RewardModel:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import trl
 
 from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
-from rlhf_trl_ext.trainers.resume import ExactResume
+from rlhf_trl_ext.trainers.parts.resume import ExactResume
 
 
 @dataclass

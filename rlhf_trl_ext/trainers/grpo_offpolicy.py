@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from rlhf_trl_ext.functional.importance import bounded, effective_share, importance_ratios, tapered, weighted_reference
-from rlhf_trl_ext.replay import Group, ReplayBuffer
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
-from rlhf_trl_ext.trainers.past_completions import past_groups, read_past
-from rlhf_trl_ext.trainers.replay_arguments import ReplayArguments
-from rlhf_trl_ext.trainers.replay_records import ReplayRecords
-from rlhf_trl_ext.trainers.replayed_batch import equal_rewards, groups_of, merged, token_mask
-from rlhf_trl_ext.trainers.scores import RewardMixin
+from rlhf_trl_ext.trainers.parts.past_completions import past_groups, read_past
+from rlhf_trl_ext.trainers.parts.replay import Group, ReplayBuffer
+from rlhf_trl_ext.trainers.parts.replay_arguments import ReplayArguments
+from rlhf_trl_ext.trainers.parts.replay_records import ReplayRecords
+from rlhf_trl_ext.trainers.parts.replayed_batch import equal_rewards, groups_of, merged, token_mask
+from rlhf_trl_ext.trainers.parts.scores import RewardMixin
 
 
 @dataclass

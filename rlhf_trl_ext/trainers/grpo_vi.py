@@ -25,14 +25,14 @@ from rlhf_trl_ext.functional.advantages import length_adaptive_lambda
 from rlhf_trl_ext.functional.masking import last_token
 from rlhf_trl_ext.functional.value_iteration import root_mean_square, segment_starts, value_advantages
 from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
-from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, load_critic
-from rlhf_trl_ext.trainers.critic_files import PolicyHead, critic_folder
-from rlhf_trl_ext.trainers.generation_states import READ, GenerationStates
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
-from rlhf_trl_ext.trainers.prefix_values import GAINS, PrefixValues, tokens_with
-from rlhf_trl_ext.trainers.replay_records import token_mask
-from rlhf_trl_ext.trainers.value_fitting import FittingArguments, ValueFitting
-from rlhf_trl_ext.zero import whole_weights
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, load_critic
+from rlhf_trl_ext.trainers.parts.critic_files import PolicyHead, critic_folder
+from rlhf_trl_ext.trainers.parts.generation_states import READ, GenerationStates
+from rlhf_trl_ext.trainers.parts.prefix_values import GAINS, PrefixValues, tokens_with
+from rlhf_trl_ext.trainers.parts.replay_records import token_mask
+from rlhf_trl_ext.trainers.parts.value_fitting import FittingArguments, ValueFitting
+from rlhf_trl_ext.zero.runtime import whole_weights
 
 ADAPTED = ("none", "mixture", "lambda", "both")
 FITTING = "value_fitting.pt"

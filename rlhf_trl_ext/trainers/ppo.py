@@ -22,11 +22,11 @@ from rlhf_trl_ext.functional.advantages import gae, length_adaptive_lambda
 from rlhf_trl_ext.functional.kl import ESTIMATORS, kl_estimate
 from rlhf_trl_ext.functional.losses import clipped_value_loss, explained_variance, policy_statistics
 from rlhf_trl_ext.functional.masking import last_token, masked_mean, whiten, with_phantom
-from rlhf_trl_ext.trainers.critic import CriticArguments, CriticMixin, check_one_label, load_critic
-from rlhf_trl_ext.trainers.logprobs import CompletionLogprobs
-from rlhf_trl_ext.trainers.resume import ExactResume
-from rlhf_trl_ext.trainers.scores import ScoreArguments, ScoreMixin
-from rlhf_trl_ext.trainers.shared_base import AdapterReward
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, check_one_label, load_critic
+from rlhf_trl_ext.trainers.parts.logprobs import CompletionLogprobs
+from rlhf_trl_ext.trainers.parts.resume import ExactResume
+from rlhf_trl_ext.trainers.parts.scores import ScoreArguments, ScoreMixin
+from rlhf_trl_ext.trainers.parts.shared_base import AdapterReward
 
 PLACEMENTS = ("last", "trl_phantom")
 

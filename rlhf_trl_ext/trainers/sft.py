@@ -2,7 +2,7 @@
 
 import trl
 
-from rlhf_trl_ext.trainers.resume import ExactResume
+from rlhf_trl_ext.trainers.parts.resume import ExactResume
 
 
 class SFTTrainer(ExactResume, trl.SFTTrainer):

@@ -3,7 +3,7 @@
 import contextlib
 
 from rlhf_trl_ext.trainers.dpo import DPOTrainer
-from rlhf_trl_ext.trainers.soft_labels import COLUMN, SoftLabels, soft_term
+from rlhf_trl_ext.trainers.parts.soft_labels import COLUMN, SoftLabels, soft_term
 
 
 class SoftDPOTrainer(SoftLabels, DPOTrainer):

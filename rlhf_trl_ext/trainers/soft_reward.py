@@ -1,7 +1,7 @@
 """A reward model from soft labels, `-p logsigmoid(r_c - r_r) - (1 - p) logsigmoid(r_r - r_c)`."""
 
+from rlhf_trl_ext.trainers.parts.soft_labels import COLUMN, SoftLabels, soft_term
 from rlhf_trl_ext.trainers.reward import RewardTrainer
-from rlhf_trl_ext.trainers.soft_labels import COLUMN, SoftLabels, soft_term
 
 
 class SoftRewardTrainer(SoftLabels, RewardTrainer):

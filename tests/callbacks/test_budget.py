@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from evaluation.algorithms.budget import Budget as Shared
+from evaluation.comparison.budget import Budget as Shared
 from rlhf_trl_ext.callbacks.budget import Budget
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
-from rlhf_trl_ext.checks import ConfigError
-from rlhf_trl_ext.training import train
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages.train import train
 
 REWARD = "++trainer.reward_funcs=[{_target_: conftest.DistinctCharacters}]"
 

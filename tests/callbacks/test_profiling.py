@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_training import ONLINE, folder_of, run
+from stages.test_training import ONLINE, folder_of, run
 from trl.extras.profiling import ProfilingContext
 
 from rlhf_trl_ext.callbacks import profile_report

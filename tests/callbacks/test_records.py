@@ -5,7 +5,7 @@ import pytest
 
 from rlhf_trl_ext.callbacks.records import MetricsRecorder, generations, read_metrics
 from rlhf_trl_ext.rewards.gold import GoldReward
-from rlhf_trl_ext.training import train
+from rlhf_trl_ext.stages.train import train
 
 
 def args(**changes):

@@ -6,7 +6,7 @@ import pytest
 from conftest import DistinctCharacters
 
 from rlhf_trl_ext.callbacks.records import read_metrics
-from rlhf_trl_ext.training import train
+from rlhf_trl_ext.stages.train import train
 
 
 class Rising:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ROOT
 from omegaconf import OmegaConf
-from test_training import ONLINE, folder_of, run, weights
+from stages.test_training import ONLINE, folder_of, run, weights
 from transformers import TrainerCallback
 
 from rlhf_trl_ext.callbacks.records import read_metrics
@@ -189,7 +189,7 @@ def test_alerts_reach_trackio(tmp_path, monkeypatch):
 
 
 def test_watching_does_not_make_another_run(composed):
-    from rlhf_trl_ext.stages import fingerprint
+    from rlhf_trl_ext.stages.stage import fingerprint
 
     plain, watched, acting = (
         composed("train", "algorithm=sft", *more) for more in ([], ALWAYS, [*ALWAYS, "++monitor.action=stop"])

@@ -1,1 +1,1 @@
-from feedback.conftest import endpoint  # noqa: F401
+from judging.conftest import endpoint  # noqa: F401

@@ -228,7 +228,7 @@ def test_statistics_by_hand():
     ("temperature", "arithmetic"), [(0.2, False), (0.5, False), (math.inf, False), (0.2, True)], ids=str
 )
 def test_fitted_values_are_those_of_exact_dynamic_programming(temperature, arithmetic, monkeypatch):
-    from rlhf_trl_ext.trainers.value_fitting import ValueFitting
+    from rlhf_trl_ext.trainers.parts.value_fitting import ValueFitting
 
     if arithmetic:
         monkeypatch.setattr(
@@ -256,7 +256,7 @@ def test_fitted_values_are_those_of_exact_dynamic_programming(temperature, arith
 
 
 def test_values_made_from_values_between_the_rewards_do_not_grow_without_end():
-    from rlhf_trl_ext.trainers.value_fitting import ValueFitting
+    from rlhf_trl_ext.trainers.parts.value_fitting import ValueFitting
 
     # All rewards are 0, and the value 0.5 t, too high, rests on one weight: seven states are pulled up by the next
     # one's value, exponentially, and only the last one is pulled down, by eta.

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evaluation.memory.check import MODELS, RUNS, compose_run, trainer_of
-from evaluation.memory.shapes import build_shape
+from evaluation.proofs.memory.check import MODELS, RUNS, compose_run, trainer_of
+from evaluation.proofs.memory.shapes import build_shape
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.memory.plan import plan
-from rlhf_trl_ext.training import train
+from rlhf_trl_ext.stages.train import train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
-from evaluation.algorithms.benchmark import Benchmark
-from rlhf_trl_ext.checks import ConfigError
+from evaluation.comparison.benchmark import Benchmark
+from rlhf_trl_ext.configuration.checks import ConfigError
 
 
 def groups(composed):

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.memory.cases import Case
-from evaluation.memory.coefficients import saved
-from evaluation.memory.shapes import Shape
-from rlhf_trl_ext.checks import ConfigError
+from evaluation.proofs.memory.cases import Case
+from evaluation.proofs.memory.coefficients import saved
+from evaluation.proofs.memory.shapes import Shape
+from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.memory.activations import Arithmetic, Batch, Passes
 from rlhf_trl_ext.memory.advice import advise, fits, largest, milder, with_rows
 from rlhf_trl_ext.memory.architecture import architecture, find_config

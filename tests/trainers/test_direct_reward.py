@@ -4,8 +4,8 @@ import pytest
 import torch
 import trl
 
-from rlhf_trl_ext.feedback.labellers import PairLabeller
-from rlhf_trl_ext.feedback.respondents import Reading, Respondent
+from rlhf_trl_ext.judging.labellers import PairLabeller
+from rlhf_trl_ext.judging.respondents import Reading, Respondent
 from rlhf_trl_ext.rewards.ai import AIScore, AIWinRate
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
 from rlhf_trl_ext.trainers.grpo_vi import GRPOVIConfig, GRPOVITrainer

@@ -189,7 +189,7 @@ def test_metrics_of_fresh_rows_are_those_without_replay(offpolicy):
 
 
 def test_replayed_rows_have_no_correction_by_vllm_besides_their_weight():
-    from rlhf_trl_ext.trainers.replayed_batch import groups_of, merged
+    from rlhf_trl_ext.trainers.parts.replayed_batch import groups_of, merged
 
     ids, rewards = torch.arange(6).view(2, 3), torch.tensor([0.0, 1.0])
     fresh = {"prompt_ids": ids, "prompt_mask": torch.ones(2, 3), "completion_ids": ids, "rewards": rewards}

@@ -3,7 +3,7 @@ import torch
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
-from rlhf_trl_ext.trainers.shared_base import AdapterReward, classifier_on
+from rlhf_trl_ext.trainers.parts.shared_base import AdapterReward, classifier_on
 
 
 def lora(task_type="CAUSAL_LM"):

@@ -10,7 +10,7 @@ REFERENCE = ROOT / ".venv-trl112" / "bin" / "python"
 @pytest.mark.skipif(not REFERENCE.exists(), reason="TRL 1.12 is absent: run `make ppo-parity` once")
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
 def test_advantages_returns_and_weights_equal_those_of_trl_112(estimator):
-    from evaluation.parity.ppo import TOLERANCE, compare
+    from evaluation.proofs.parity.ppo import TOLERANCE, compare
 
     found = compare(str(REFERENCE), estimator)
     assert 0 < found["ended"] < 1 and found["largest step"] > 1e-3  # rows of both kinds, and an update worth the name

@@ -9,8 +9,8 @@ import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from rlhf_trl_ext.trainers.parts.soft_labels import soft_term
 from rlhf_trl_ext.trainers.soft_dpo import SoftDPOTrainer
-from rlhf_trl_ext.trainers.soft_labels import soft_term
 from rlhf_trl_ext.trainers.soft_reward import SoftRewardTrainer
 
 BASE = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "logging_steps": 1}

@@ -1,0 +1,134 @@
+"""The benchmark's cells, algorithm x data set x seed: one pipeline for every data set and seed, run together."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from evaluation.comparison.budget import Budget
+from evaluation.comparison.results import Found, benchmark_results
+from evaluation.verdicts.comparison import chosen_pairs, judged, read_samples
+from evaluation.verdicts.evaluate import write
+from evaluation.verdicts.results import judge_of, summarise
+from hydra_plugins.accelerate_launcher import AccelerateLauncher
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages.execution import Execution
+from rlhf_trl_ext.stages.pipeline import SAMPLES, Plan, link
+
+AGAIN = "_again"
+OTHER_SEED = 1000  # added to the training seed of the A/A row
+OWN = ("algorithms", "datasets", "seeds", "budget", "again", "threshold", "watched_by", "settings", "num_processes")
+
+
+class Benchmark:
+    """compose: (group, name) -> composed configuration of `conf/<group>/<name>.yaml`.
+
+    Raises ConfigError for wrong names, arguments or budgets, before anything is trained.
+    """
+
+    def __init__(self, config: DictConfig, compose: Callable[[str, str], DictConfig]):
+        self.config, self.compose = config, compose
+        OmegaConf.set_struct(config, False)
+        self.folder = Path(config.output_dir or Path(config.output_root) / "benchmark")
+        for key in ("algorithms", "datasets", "seeds"):
+            if not config[key] or len(set(config[key])) < len(config[key]):
+                raise ConfigError(f"{key}={list(config[key])}: name at least one, and none twice.")
+        if config.again is not None and config.again not in config.algorithms:
+            raise ConfigError(f"again={config.again}: allowed are null, {', '.join(config.algorithms)}.")
+        if isinstance(config.threshold, str) and config.threshold not in config.algorithms:
+            config.threshold = None
+        self.rows = [*config.algorithms, *([config.again + AGAIN] if config.again else [])]
+        self.budget = Budget(**config.budget)
+        self.names = [(dataset, seed) for dataset in config.datasets for seed in config.seeds]
+        self.plans = {self._name(*names): self._plan(*names) for names in self.names}
+
+    def _name(self, dataset: str, seed: int) -> str:
+        return f"{dataset}-seed{seed}"
+
+    def _plan(self, dataset: str, seed: int) -> Plan:
+        """The pipeline of one data set and seed, each of its policies within the budget."""
+        cell = OmegaConf.create({key: value for key, value in self._plain().items() if key not in OWN})
+        watched = self.config.watched_by.get(dataset)
+        held_out = self._group("held_out", watched) if watched else None
+        cell.held_out = held_out and OmegaConf.merge(held_out, cell.held_out or {})
+        cell.dataset = self._group("dataset", dataset)
+        cell.merge_with({"seed": seed, "policies": self.rows, "output_dir": None})
+        cell.merge_with(self.config.settings.get(dataset) or {})
+        if self.config.again:
+            again = {"algorithm": self.config.again, "args": {"seed": seed + OTHER_SEED}}
+            cell.stages[self.config.again + AGAIN] = again
+        plan = Plan(cell, lambda name: self.compose("algorithm", name), self.config.num_processes)
+        for row in self.rows:
+            plan.configs[row] = self.budget.applied(plan.configs[row])
+        return plan
+
+    def _plain(self) -> dict:
+        return OmegaConf.to_container(self.config)
+
+    def _group(self, group: str, name: str) -> DictConfig:
+        return OmegaConf.create(OmegaConf.to_container(self.compose(group, name)))
+
+    def check(self) -> None:
+        """Check every stage and the judge. Raises ConfigError."""
+        for plan in self.plans.values():
+            plan.check()
+        judge_of(self.config)
+
+    def run(self) -> dict:
+        """Train, sample and judge what is not there yet; write and return the results.
+
+        A failed cell does not stop the others. Everything finished is reused by a second run.
+        """
+        begin = time.time()
+        jobs = self.config.jobs or max(1, (os.cpu_count() or 1) // self.config.num_processes)
+        launcher = AccelerateLauncher(self.config.num_processes, self.config.jobs)
+        places = [place for place in launcher._places() if place] or [None] * jobs
+        several = self.config.num_processes > 1
+        command = (lambda module: launcher._command(module)) if several else None
+        failures = Execution(self.plans, places, keep_going=True, command=command).run()
+        found = [self._judged(dataset, seed, failures) for dataset, seed in self.names]
+        results = benchmark_results(self._header(), found, self.rows, self.config.threshold)
+        results["seconds"] = round(time.time() - begin, 1)
+        write(self.folder / "benchmark.json", json.dumps(results, indent=1))
+        return results
+
+    def _judged(self, dataset: str, seed: int, failures: dict[tuple[str, str], str]) -> Found:
+        """One pipeline's samples judged, policy against policy as well; its folder written as a pipeline's is."""
+        name = self._name(dataset, seed)
+        plan, folder = self.plans[name], self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        link(folder, plan.folders)
+        reasons = {row: self._reason(name, row, failures) for row in (plan.config.baseline, *self.rows)}
+        failed = {row: reason for row, reason in reasons.items() if reason}
+        found = Found(dataset, seed, folder, plan.records, {row: failed[row] for row in self.rows if row in failed})
+        if plan.config.baseline in failed:
+            return found
+        plan.config.policies = [row for row in self.rows if row not in failed]
+        judge = judge_of(plan.config)
+        names = (plan.config.baseline, *plan.config.policies)
+        found.samples = {row: read_samples(plan.records[SAMPLES + row]["file"]) for row in names}
+        pairs = chosen_pairs("all", plan.config.baseline, list(plan.config.policies))
+        found.verdicts = judged(judge, found.samples, pairs)
+        found.results = summarise(plan.config, plan.records, judge, found.verdicts)
+        write(folder / "results.json", json.dumps(found.results, indent=2))
+        return found
+
+    def _reason(self, plan: str, row: str, failures: dict[tuple[str, str], str]) -> str | None:
+        """Why a policy could not be trained or sampled; None if it was."""
+        return failures.get((plan, row)) or failures.get((plan, SAMPLES + row))
+
+    def _header(self) -> dict:
+        plan = next(iter(self.plans.values()))
+        online = {row: plan.configs[row].view == "prompts" for row in self.rows}
+        return {
+            "name": self.folder.name,
+            "algorithms": list(self.config.algorithms),
+            "again": self.config.again and [self.config.again, self.config.again + AGAIN],
+            "datasets": list(self.config.datasets),
+            "seeds": list(self.config.seeds),
+            "baseline": self.config.baseline,
+            "budget": {**OmegaConf.to_container(self.config.budget), "in_words": self.budget.in_words(online)},
+        }

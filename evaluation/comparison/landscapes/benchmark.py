@@ -1,0 +1,139 @@
+"""The cells of the benchmark, run side by side; the learning rate of every algorithm is chosen on seeds of its own."""
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from evaluation.comparison.landscapes.cell import QUIET, Cell
+from evaluation.comparison.landscapes.summary import mean_reward, summarise
+from rlhf_trl_ext.configuration.checks import ConfigError, build, check
+
+EXTENSIONS = 2  # learning rates tried beyond either end of the grid
+
+
+class Benchmark:
+    """algorithm: name -> composed configuration of `conf/algorithm/<name>.yaml`. Raises ConfigError for wrong names."""
+
+    def __init__(self, config: DictConfig, algorithm: Callable[[str], DictConfig]):
+        self.config = config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))  # open to other keys
+        self.folder = Path(config.output_dir or Path(config.output_root) / "landscapes")
+        for name in config.landscapes:
+            if name not in config.tasks:
+                raise ConfigError(f"landscapes={name}: allowed are {', '.join(config.tasks)}.")
+        self.algorithms = {name: self._algorithm(name, algorithm) for name in config.algorithms}
+        self.processes = config.processes or os.cpu_count() or 1
+
+    def _algorithm(self, name: str, algorithm: Callable[[str], DictConfig]) -> dict:
+        """Trainer and args of a row: the algorithm's own configuration, what all share, what the row sets."""
+        own = OmegaConf.to_container(self.config.settings.get(name) or OmegaConf.create({}))
+        base = OmegaConf.to_container(algorithm(own.get("algorithm", name)))
+        batch = self.config.batch
+        shape = {
+            "per_device_train_batch_size": batch.questions * batch.completions,
+            "num_generations": batch.completions,
+            "steps_per_generation": 1,
+            "max_completion_length": self.config.task.length,
+        }
+        blank = {"seed": None, "reward": {"path": None, "functions": None, "stage": None}}
+        args = {"args": {**OmegaConf.to_container(self.config.args), **shape}}
+        whole = OmegaConf.merge(blank, base, args, {"args": own.get("args", {})})
+        return {key: OmegaConf.to_container(whole, resolve=True)[key] for key in ("trainer", "args")}
+
+    def check(self) -> None:
+        """Check what every row sets, before anything is trained. Raises ConfigError."""
+        for landscape, algorithm in itertools.product(self.config.landscapes, self.algorithms):
+            settings = OmegaConf.create(self.cell(landscape, algorithm, 1e-3, 0).settings)
+            check(settings.task, f"tasks.{landscape}")
+            check(settings.trainer, f"settings.{algorithm}.trainer")
+            build(OmegaConf.merge(settings.args, QUIET), f"settings.{algorithm}.args", output_dir="unused")
+
+    def _meant(self, landscape: str, algorithm: str) -> bool:
+        """Whether a row is meant for a landscape: `settings.<row>.landscapes`, by default all."""
+        return landscape in (self.config.settings.get(algorithm) or {}).get("landscapes", [landscape])
+
+    def cell(self, landscape: str, algorithm: str, rate: float, seed: int) -> Cell:
+        """One training run, by everything that decides its result."""
+        chosen = self.algorithms[algorithm]
+        settings = {
+            "task": OmegaConf.to_container(OmegaConf.merge(self.config.task, self.config.tasks[landscape])),
+            "policy": OmegaConf.to_container(self.config.policy),
+            "iterations": self.config.iterations[landscape],
+            "trainer": chosen["trainer"],
+            "args": {**chosen["args"], "learning_rate": rate, "seed": seed},
+        }
+        return Cell((landscape, algorithm, rate, seed), settings)
+
+    def run(self) -> dict:
+        """Train what is not there yet, and summarise: `summary.summarise`'s result."""
+        rows = [row for row in itertools.product(self.config.landscapes, self.algorithms) if self._meant(*row)]
+        tried: dict[tuple[str, str], dict[float, float]] = {row: {} for row in rows}
+        waiting = {row: list(self.config.learning_rates) for row in rows}
+        while waiting:
+            seeds = self.config.selection_seeds
+            found = self._results(
+                (*row, rate, seed) for row, rates in waiting.items() for rate in rates for seed in seeds
+            )
+            for row, rates in waiting.items():
+                tried[row] |= {rate: mean_reward([found[*row, rate, seed] for seed in seeds]) for rate in rates}
+            waiting = {row: [rate] for row in waiting if (rate := self._beyond(tried[row]))}
+        chosen = {row: max(scores, key=scores.get) for row, scores in tried.items()}
+        found = self._results((*row, chosen[row], seed) for row in rows for seed in self.config.seeds)
+        runs = {row: [found[*row, chosen[row], seed] for seed in self.config.seeds] for row in rows}
+        return summarise(runs, chosen, tried)
+
+    def _beyond(self, tried: dict[float, float]) -> float | None:
+        """The next rate where the best is at an end of what was tried, unless the grid was extended often enough."""
+        best, grid = max(tried, key=tried.get), self.config.learning_rates
+        if min(tried) < best < max(tried) or len(grid) == 1:
+            return None
+        up = best == max(tried)
+        outside = [rate for rate in tried if (rate > max(grid) if up else rate < min(grid))]
+        step = round(2 * math.log10(best)) + (1 if up else -1)
+        return None if len(outside) >= EXTENSIONS else float(f"{10 ** (step / 2):.0e}")
+
+    def _results(self, wanted: Iterable[tuple]) -> dict[tuple, dict]:
+        """Results of cells by their names; those that are not in the folder yet are trained, one process a core."""
+        cells = [self.cell(*names) for names in wanted]
+        folder = self.folder / "cells"
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [cell for cell in cells if not (folder / cell.file).exists()]
+        if missing:
+            self._train(missing, folder)
+        return {cell.names: json.loads((folder / cell.file).read_text()) for cell in cells}
+
+    def _train(self, cells: list[Cell], folder: Path) -> None:
+        os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")  # read when a process starts
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        spawn = multiprocessing.get_context("spawn")
+        with (
+            Progress(*columns, TimeRemainingColumn(), transient=True) as progress,
+            ProcessPoolExecutor(min(self.processes, len(cells)), spawn, _end_with_parent) as pool,
+        ):
+            bar = progress.add_task("cells", total=len(cells))
+            try:
+                for done in as_completed([pool.submit(partial(cell.run, str(folder))) for cell in cells]):
+                    done.result()
+                    progress.advance(bar)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _end_with_parent() -> None:
+    """Make a worker end with the process that started it, also where that was killed."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,100 @@
+"""One cell of the benchmark: an algorithm with a learning rate and a seed on a landscape, by its real trainer."""
+
+import functools
+import gc
+import hashlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_trl_ext.configuration.checks import as_json
+from rlhf_trl_ext.stages.stage import source, versions
+
+# Nothing here changes what is learnt: no device but the processor, nothing written, nothing printed.
+QUIET = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "logging_strategy": "no",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """settings: plain data that decides the result (see `Benchmark.cell`); names: landscape, algorithm, rate, seed."""
+
+    names: tuple[str, str, float, int]
+    settings: dict
+
+    @functools.cached_property
+    def file(self) -> str:
+        """Name of the cell's result: its fingerprint is that of settings, code and package versions."""
+        modules = {self.settings[key]["_target_"].rpartition(".")[0] for key in ("task", "trainer", "args")}
+        decides = as_json([self.settings, code(__name__, *sorted(modules))])
+        landscape, algorithm, rate, seed = self.names
+        return f"{landscape}-{algorithm}-{rate:g}-{seed}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}.json"
+
+    def run(self, folder: str) -> None:
+        """Train, and write the result to `folder` unless it is there: wholly or not at all."""
+        path = Path(folder) / self.file
+        if path.exists():
+            return
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"names": self.names, **train(self.settings)}))
+        os.replace(partial, path)
+
+
+@functools.cache
+def code(*modules: str) -> dict:
+    """Hashes of modules and of what they import from this project, and versions of the packages that they run on."""
+    return {**source(*modules), **{name: number for name, number in versions().items() if name != "git_commit"}}
+
+
+def train(settings: dict) -> dict:
+    """The learning curve: true mean reward of every sampled batch, with the tokens of a batch and the last metrics."""
+    import torch
+    import transformers
+    from datasets import Dataset
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from evaluation.comparison.landscapes.policy import PROMPT_LENGTH
+    from evaluation.comparison.landscapes.policy import build as build_policy
+    from rlhf_trl_ext.configuration.checks import build
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    task, begin = settings["task"], time.perf_counter()
+    shape = {key: task[key] for key in ("questions", "actions", "length")}
+    with tempfile.TemporaryDirectory() as scratch:
+        policy, tokenizer = build_policy(Path(scratch), seed=settings["args"]["seed"], **shape, **settings["policy"])
+        reward = instantiate(task, seed=settings["args"]["seed"])
+        args = build(OmegaConf.create({**settings["args"], **QUIET}), "args", output_dir=scratch)
+        steps = args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
+        args.max_steps = settings["iterations"] * steps
+        asked = max(task["questions"], args.generation_batch_size // args.num_generations)
+        dataset = Dataset.from_list(
+            [{"prompt": " ".join([str(row % task["questions"])] * PROMPT_LENGTH)} for row in range(asked)]
+        )
+        given = {"model": policy, "reward_funcs": reward, "args": args, "train_dataset": dataset}
+        trainer = instantiate(settings["trainer"], _convert_="all")(processing_class=tokenizer, **given)
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
+    last = {key: value for key, value in trainer.state.log_history[-1].items() if isinstance(value, int | float)}
+    del trainer
+    gc.collect()  # trainers hold themselves in cycles, and a process trains many
+    return {
+        "rewards": reward.means,
+        "tokens_per_iteration": args.generation_batch_size * task["length"],
+        "seconds": round(time.perf_counter() - begin, 2),
+        "metrics": last,
+    }

@@ -1,0 +1,173 @@
+"""Kills training at random moments and resumes it: `python -m evaluation.proofs.faults.sigkill --kills 50` (minutes).
+
+Every run ends at a SIGKILL, drawn uniformly over the processor time of its uninterrupted twin (a busy machine does not
+stretch it), and is started again by the same call. Then its logged metrics and saved weights must be the twin's, bit
+for bit, and no checkpoint that was whole before may be lost. Model and data are made from code; steps, saves and logs
+are out of step with each other on purpose.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+ALGORITHMS = ("sft", "reward", "dpo", "kto", "grpo", "rloo", "ppo", "grpo_offpolicy", "grpo_vi")
+SAVE_STEPS = 3
+SETTINGS = [
+    *("model.build.hidden_size=32", "model.build.layers=1", "model.build.heads=2", "evaluate=false"),
+    *(f"dataset.{view}=48" for view in ("demonstrations", "preferences", "prompts", "evaluation")),
+    *("args.max_steps=24", f"args.save_steps={SAVE_STEPS}", "args.logging_steps=2", "args.learning_rate=1e-3"),
+    *("args.per_device_train_batch_size=8", "args.disable_tqdm=true"),
+]
+ONLINE = [
+    "reward.path=null",
+    "trainer.reward_funcs=[{_target_: hydra.utils.get_method, path: evaluation.proofs.faults.sigkill.characters}]",
+    *("args.num_generations=4", "args.max_completion_length=8", "args.steps_per_generation=2", "args.num_iterations=2"),
+]
+TIMED = ("seconds", "runtime", "per_second", "step_time")
+
+
+def characters(completions, **kwargs) -> list[float]:
+    """A reward that differs between the completions of an untrained model: the characters that it uses."""
+    return [float(len(set(completion[0]["content"]))) for completion in completions]
+
+
+def configuration(algorithm: str, folder: Path):
+    """The run of an algorithm, as `launchers.train` would get it."""
+    from rlhf_trl_ext.configuration.composing import compose_config
+
+    settings = SETTINGS + (ONLINE if algorithm in ALGORITHMS[4:] else [])
+    named = [f"algorithm={algorithm}", f"output_dir={folder}", f"output_root={folder.parent}"]
+    return compose_config("train", [*named, *(f"++{setting}" for setting in settings)])
+
+
+def preload(algorithms) -> None:
+    """Import once what every process needs: they are forked, and start in a second."""
+    import deepspeed  # noqa: F401
+    from hydra.utils import get_class
+
+    import rlhf_trl_ext.stages.train  # noqa: F401
+
+    for algorithm in algorithms:
+        get_class(configuration(algorithm, Path("unused")).trainer._target_)
+
+
+def run(config, log: Path, kill_after: float | None = None) -> tuple[float, bool]:
+    """Train in a process of its own; returns its processor seconds and whether it was killed after `kill_after`.
+
+    Raises RuntimeError if training fails.
+    """
+    child = os.fork()
+    if child == 0:
+        _train_and_exit(config, log)
+    process, ended = psutil.Process(child), 0
+    while not ended:
+        spent = process.cpu_times()
+        if kill_after is not None and spent.user + spent.system >= kill_after:
+            time.sleep(random.random() * 0.01)  # the kernel counts in hundredths of a second
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.002)
+        ended, status, used = os.wait4(child, os.WNOHANG)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if status and not killed:
+        raise RuntimeError(f"training {config.name} failed; the end of {log}:\n{log.read_text()[-3000:]}")
+    return used.ru_utime + used.ru_stime, killed
+
+
+def _train_and_exit(config, log: Path) -> None:
+    from rlhf_trl_ext.stages.train import train
+
+    code = 1
+    try:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        train(config)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def result(folder: Path) -> tuple[list[dict], dict[str, bytes]]:
+    """Logged metrics without times, and the files of saved weights."""
+    from rlhf_trl_ext.callbacks.records import read_metrics
+
+    rows = [{k: v for k, v in row.items() if not any(t in k for t in TIMED)} for row in read_metrics(folder)]
+    weights = {}
+    for path in folder.parent.rglob("*.safetensors"):
+        if not path.relative_to(folder.parent).parts[0].startswith(("checkpoint-", "broken-")):
+            weights[str(path.relative_to(folder.parent))] = path.read_bytes()
+    return rows, weights
+
+
+def found(folder: Path) -> tuple[int, str, bool]:
+    """After a kill: the step of the newest whole checkpoint, when the kill came, and whether a checkpoint is lost."""
+    from rlhf_trl_ext.callbacks.records import read_metrics
+    from rlhf_trl_ext.stages.checkpoints import damage
+
+    steps = {path: int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")}
+    whole = max((step for path, step in steps.items() if not damage(path)), default=0)
+    metrics = folder / "metrics.jsonl"
+    logged = max((row["step"] for row in read_metrics(metrics)), default=0) if metrics.exists() else 0
+    saving = max(steps.values(), default=0) > whole
+    moment = "in a save" if saving else "in training" if whole else "before a checkpoint"
+    # The last step that was logged came after the save of every earlier one.
+    return whole, moment, whole < (logged - 1) // SAVE_STEPS * SAVE_STEPS
+
+
+def trial(algorithm: str, folder: Path, twin: tuple, seconds: float) -> dict | None:
+    """Kill after `seconds` of processor time, resume, compare; None if the run had ended by then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config, log = configuration(algorithm, folder), folder / "log.txt"
+    if not run(config, log, seconds)[1]:
+        return None
+    step, moment, lost = found(folder)
+    run(config, log)
+    rows, weights = result(folder / "metrics.jsonl")
+    equal = {"equal_metrics": rows == twin[0], "equal_weights": weights == twin[1]}
+    return {"algorithm": algorithm, "seconds": round(seconds, 3), "from": step, "kill": moment, "lost": lost, **equal}
+
+
+def main(kills: int = 50, seed: int = 0, algorithms=ALGORITHMS, output: str = "outputs/faults") -> dict:
+    """Returns `kills`, `equal`, `lost`, `moments` and the trials; raises RuntimeError where a resumed run fails."""
+    preload(algorithms)
+    drawn, folder, twins, trials = random.Random(seed), Path(output).resolve(), {}, []
+    while len(trials) < kills:
+        algorithm = algorithms[len(trials) % len(algorithms)]
+        if algorithm not in twins:
+            twin = folder / f"{algorithm}-twin"
+            shutil.rmtree(twin, ignore_errors=True)
+            twin.mkdir(parents=True)
+            seconds, _ = run(configuration(algorithm, twin), twin / "log.txt")
+            twins[algorithm] = (*result(twin / "metrics.jsonl"), seconds)
+        told = trial(algorithm, folder / algorithm, twins[algorithm], drawn.uniform(0, twins[algorithm][2]))
+        if told is not None:
+            trials.append(told)
+            print(json.dumps(told), flush=True)
+    summary = {"kills": kills, "seed": seed, "equal": sum(t["equal_metrics"] and t["equal_weights"] for t in trials)}
+    summary |= {"lost": sum(t["lost"] for t in trials), "moments": dict(Counter(t["kill"] for t in trials))}
+    (folder / "sigkill.json").write_text(json.dumps({**summary, "trials": trials}, indent=1))
+    print(json.dumps(summary))
+    return summary
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument("--output", default="outputs/faults")
+    main(**vars(parser.parse_args()))

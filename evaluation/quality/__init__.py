@@ -1,0 +1,1 @@
+"""Metrics, failures, probes and benchmarks of one model."""

@@ -1,0 +1,84 @@
+"""Accuracy of policies on held-out tasks against the model they started from, by EleutherAI's lm-eval."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from evaluation.verdicts.evaluate import write
+from rlhf_trl_ext.statistics import bootstrap_interval
+
+DROP = 0.02  # a loss of accuracy that is flagged, where its interval excludes none
+
+
+def capability(
+    models: dict[str, str],
+    baseline: str,
+    tasks: list[str],
+    include_path: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+) -> dict[str, dict]:
+    """Task -> model -> `value`, its 95 % interval, and for policies `difference`, `difference_ci`, `flagged`.
+
+    models: name -> folder or hub id, the baseline among them. tasks: names of lm-eval. include_path: folder with more
+    task files, which may name local data. limit: items a task. Items are the same for all models, so differences are
+    paired; the first metric of a task counts. flagged: more than 0.02 lost, and the interval excludes zero.
+    Raises ValueError when lm-eval is not installed, or a task or the baseline is unknown.
+    """
+    if baseline not in models:
+        raise ValueError(f"baseline={baseline}: no such model; allowed are {', '.join(models)}.")
+    scores = {name: _scores(path, tasks, include_path, limit, batch_size) for name, path in models.items()}
+    return {task: against({name: found[task] for name, found in scores.items()}, baseline) for task in scores[baseline]}
+
+
+def against(scores: dict[str, np.ndarray], baseline: str) -> dict[str, dict]:
+    """Means of scores on the same items with intervals, and paired differences to the baseline. scores: `(N,)` each."""
+    told = {}
+    for name, values in scores.items():
+        told[name] = {"value": float(values.mean()), "ci": bootstrap_interval(values), "items": len(values)}
+        if name != baseline:
+            lost = values - scores[baseline]
+            low, high = bootstrap_interval(lost)
+            told[name] |= {"difference": float(lost.mean()), "difference_ci": [low, high]}
+            told[name]["flagged"] = bool(lost.mean() < -DROP and high < 0)
+    return told
+
+
+def _scores(path: str, tasks: list[str], include_path: str | None, limit: int | None, batch_size: int) -> dict:
+    """Task -> the first metric of every item, in the order of the items."""
+    try:
+        import lm_eval
+        from lm_eval.tasks import TaskManager
+    except ModuleNotFoundError:
+        raise ValueError("lm-eval is not installed: pip install 'rlhf-trl-ext[benchmarks]'.") from None
+    manager = TaskManager(include_path=include_path)
+    known = set(manager.all_tasks)
+    for task in tasks:
+        if task not in known:
+            raise ValueError(f"tasks={task}: lm-eval knows no such task; see `lm_eval ls tasks`, or give include_path.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    results = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": path, "device": device},
+        tasks=list(tasks),
+        task_manager=manager,
+        limit=limit,
+        batch_size=batch_size,
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    found = {}
+    for task, samples in results["samples"].items():
+        rows = sorted(samples, key=lambda row: row["doc_id"])
+        found[task] = np.array([float(row[row["metrics"][0]]) for row in rows])
+    return found
+
+
+def write_capability(config) -> dict[str, dict]:
+    """Run `conf/capability.yaml` and write its JSON."""
+    models = {"baseline": config.baseline, **config.policies}
+    results = capability(models, "baseline", config.tasks, config.include_path, config.limit, config.batch_size)
+    write(Path(config.output), json.dumps(results, indent=2))
+    return results

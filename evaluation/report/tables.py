@@ -1,0 +1,73 @@
+"""Results as tidy tables for analyses of one's own: one row for every number.
+
+from evaluation.report.tables import samples, tidy
+tidy("outputs/benchmark").query("metric == 'gold_reward' and kind == 'final'").groupby("algorithm")["value"].mean()
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from evaluation.comparison.results import Found
+from evaluation.report.runs import read
+from rlhf_trl_ext.callbacks.records import read_metrics
+
+KEYS = ("dataset", "seed", "algorithm")
+COLUMNS = (*KEYS, "kind", "metric", "step", "sampled_tokens", "value")
+HELD_OUT = "eval_"
+FINAL = {"reward_mean": "reward", "gold_reward_mean": "gold_reward", "kl_mean": "kl"}
+NOT_METRICS = ("step", "max_steps", "sampled_tokens")
+
+
+def tidy(folder: str | Path) -> pd.DataFrame:
+    """All numbers of a benchmark, a pipeline or a folder of pipelines, one in each row.
+
+    Columns: dataset, seed, algorithm, kind, metric, step, sampled_tokens, value. kind: `final` (of the samples that the
+    trained policy draws, and what training cost), `training` (a training log) or `held_out` (an evaluation during
+    training, without its `eval_`). step and sampled_tokens: optimizer steps and completion tokens by then; NaN for what
+    samples none. A number that one step logs twice stands as it was logged first. Raises ValueError for a folder
+    without results.
+    """
+    rows = [row for run in read(folder).found for row in _final(run) + _logged(run)]
+    return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(list(COLUMNS[:-1]), ignore_index=True)
+
+
+def samples(folder: str | Path) -> pd.DataFrame:
+    """Every sample of every policy and of the baseline: dataset, seed, algorithm, prompt (text) and what it has."""
+    from rlhf_trl_ext.judging.prompt import as_text
+
+    rows = [
+        {**dict(zip(KEYS, (run.dataset, run.seed, name), strict=True)), **row, "prompt": as_text(row["prompt"])}
+        for run in read(folder).found
+        for name, own in run.samples.items()
+        for row in own
+    ]
+    return pd.DataFrame(rows)
+
+
+def _final(run: Found) -> list[tuple]:
+    """Numbers of results.json."""
+    found = []
+    for name, row in {run.results["baseline"]: run.results["baseline_result"], **run.results["policies"]}.items():
+        record = run.records[name]
+        place = (run.dataset, run.seed, name, "final")
+        after = (record["steps"], record.get("sampled_tokens") or float("nan"))
+        told = {FINAL.get(key, key): value for key, value in row.items() if isinstance(value, int | float)}
+        found += [(*place, metric, *after, float(value)) for metric, value in told.items()]
+    return found
+
+
+def _logged(run: Found) -> list[tuple]:
+    """Numbers of every metrics.jsonl."""
+    found = []
+    for name in (run.results["baseline"], *run.results["policies"]):
+        path = run.folder / name / "metrics.jsonl"
+        tokens = float("nan")
+        for row in read_metrics(path) if path.exists() else []:
+            tokens = row.get("sampled_tokens", tokens)
+            for key, value in row.items():
+                if key not in NOT_METRICS and isinstance(value, int | float):
+                    kind = "held_out" if key.startswith(HELD_OUT) else "training"
+                    place = (run.dataset, run.seed, name, kind, key.removeprefix(HELD_OUT))
+                    found.append((*place, row["step"], tokens, float(value)))
+    return found

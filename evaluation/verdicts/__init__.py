@@ -1,0 +1,1 @@
+"""Win rates, length control, ranking: what judges say of policies."""

@@ -1,0 +1,197 @@
+"""One evaluation from its configuration: samples, judges, results as JSON and Markdown."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from evaluation.quality.failures.diagnostics import diagnose, false_positive_rate
+from evaluation.quality.metrics import reward_quality, text_metrics
+from evaluation.report.markdown import markdown
+from evaluation.verdicts.comparison import (
+    Verdicts,
+    against_baseline,
+    agreement,
+    chosen_pairs,
+    floor,
+    gold_verdicts,
+    judged,
+    ranked,
+    read_labels,
+    read_samples,
+    with_anchor,
+)
+from evaluation.verdicts.length_control import read_anchor
+from evaluation.verdicts.results import PERPLEXITY, describe
+from evaluation.verdicts.win_rate import check_pairs
+from rlhf_trl_ext.configuration.checks import build
+from rlhf_trl_ext.judging.judge import Judge
+
+BASELINE = "baseline"
+
+
+class Evaluation:
+    """Judges, samples and where the results go. Nothing is asked before `run`.
+
+    compose: name -> configuration of `conf/judge/<name>.yaml`, for further_judges.
+    Raises ValueError for samples of different prompts, fewer than 2 pairs, unknown judges, missing keys and files.
+    """
+
+    def __init__(self, config: DictConfig, compose: Callable[[str], DictConfig]):
+        self.config = config
+        self.pipeline = _pipeline(config.results) if config.results else None
+        self.baseline = self.pipeline["baseline"] if self.pipeline else BASELINE
+        self.samples = {name: read_samples(path) for name, path in self._paths().items()}
+        self.policies = [name for name in self.samples if name != self.baseline]
+        if not self.policies:
+            raise ValueError("policies={}: nothing to compare; give policies={name: samples.jsonl}.")
+        self.pairs = chosen_pairs(config.pairs, self.baseline, self.policies)
+        for a, b in self.pairs:
+            check_pairs(self.samples[a], self.samples[b])
+        count = len(self.samples[self.baseline])
+        self.labels = read_labels(config.labels, self.pairs[: len(self.policies)], count) if config.labels else None
+        self.anchor = read_anchor(config.anchor, count) if config.anchor else None
+        self.again = read_samples(config.floor) if config.floor else None
+        if self.again is not None:
+            check_pairs(self.again, self.samples[self.baseline])
+        self.probes = build(config.probes, "probes") if config.get("probes") else None
+        if self.probes:
+            self.probes.choose(list(self.samples), Path(config.results).parent if config.results else None)
+        self.classifier = build(config.classifier, "classifier") if config.get("classifier") else None
+        self.classified: dict[str, dict] = {}
+        self.judges: list[Judge] = [build(config.judge, "judge")]
+        self.judges += [build(compose(name), f"judge/{name}") for name in config.further_judges]
+        if len({judge.name for judge in self.judges}) < len(self.judges):
+            raise ValueError(f"further_judges={list(config.further_judges)}: every judge is named once.")
+
+    def _paths(self) -> dict[str, str]:
+        if self.pipeline is None:
+            return {BASELINE: self.config.baseline, **self.config.policies}
+        names = [self.baseline, *self.pipeline["policies"]]
+        return {name: self.pipeline["stages"][f"samples-{name}"]["file"] for name in names}
+
+    def preview(self) -> dict[str, dict]:
+        """What every judge would ask, and what it would cost; nothing is sent."""
+        games = [(self.samples[a], self.samples[b]) for a, b in self.pairs]
+        if self.again is not None:
+            games.append((self.again, self.samples[self.baseline]))
+        return {judge.name: judge.preview(games) for judge in self.judges}
+
+    def run(self) -> dict:
+        """Judge, and write evaluation.json, its report and, for a pipeline, its results.json."""
+        for judge in self.judges:
+            judge.check()
+        if self.classifier:
+            self.classifier.check()
+            self.classified = self.classifier.metrics(self.samples)
+        probed = self.probes.diagnose(self.baseline) if self.probes else {}
+        said = [judged(judge, self.samples, self.pairs) for judge in self.judges]
+        # named only now: a judge's name may follow what it found in the samples
+        verdicts = {judge.name: told for judge, told in zip(self.judges, said, strict=True)}
+        first = self.judges[0]
+        policies = self._policies(verdicts[first.name])
+        known, gold = dict(verdicts), gold_verdicts(self.samples, self.pairs)
+        if gold and "gold_reward" not in known:
+            known["gold_reward"] = gold
+        results = {
+            "baseline": self.baseline,
+            "judge": first.name,
+            "baseline_result": {**describe(self.samples[self.baseline]), "metrics": self._metrics(self.baseline)},
+            "policies": policies,
+            "judges": {
+                judge.name: against_baseline(verdicts[judge.name], self.samples, self.baseline)
+                for judge in self.judges[1:]
+            },
+            "ranking": ranked(verdicts[first.name], list(self.samples)),
+            "agreement": agreement(known, self.labels),
+            "floor": floor(first, self.again, self.samples[self.baseline]) if self.again is not None else None,
+            "notices": self._notices(policies),
+            **self._failures(probed),
+        }
+        self._write(results)
+        return results
+
+    def _policies(self, verdicts: Verdicts) -> dict[str, dict]:
+        """Everything about every policy by the first judge."""
+        policies = against_baseline(verdicts, self.samples, self.baseline)
+        for name, row in policies.items():
+            told, rows = verdicts[name, self.baseline], self.samples[name]
+            row["metrics"] = self._metrics(name)
+            if self.anchor is not None:
+                row["alpaca_eval"] = with_anchor(told, rows, self.samples[self.baseline], self.anchor)
+            row["reward_quality"] = reward_quality(told, rows, self.samples[self.baseline])
+            row.update(describe(rows), examples=_examples(told))
+        return policies
+
+    def _metrics(self, name: str) -> dict | None:
+        rows = self.samples[name]
+        if not all("completion" in row for row in rows):
+            return None
+        record = self.pipeline["stages"][f"samples-{name}"] if self.pipeline else {}
+        known = {key: record[key] for key in PERPLEXITY if key in record}
+        return text_metrics(rows) | known | self.classified.get(name, {})
+
+    def _failures(self, probed: dict[str, list[dict]]) -> dict:
+        """Failure diagnostics of every policy, and how often they cry wolf on the baseline's own samples.
+
+        probed: diagnostics of probe sets by policy.
+        """
+        if not all("completion" in row for rows in self.samples.values() for row in rows):
+            return {"failures": probed} if probed else {}
+        baseline = self.samples[self.baseline]
+        return {
+            "failures": {name: diagnose(self.samples[name], baseline) + probed.get(name, []) for name in self.policies},
+            "false_positives": false_positive_rate(baseline) if len(baseline) >= 8 else None,
+        }
+
+    def _notices(self, policies: dict[str, dict]) -> list[str]:
+        told = [notice for judge in self.judges for notice in judge.notices]
+        for name, row in policies.items():
+            if row["unparsable"]:
+                share = row["unparsable"] / (row["pairs"] + row["unparsable"])
+                told.append(
+                    f"{row['unparsable']} verdicts on {name} ({share:.1%}) could not be read and count nowhere."
+                )
+        return told
+
+    @property
+    def output(self) -> Path:
+        """Where the results go as JSON; the report stands beside it."""
+        beside = Path(self.config.results).parent if self.config.results else Path(self.config.output_root)
+        return Path(self.config.output or beside / "evaluation.json")
+
+    def _write(self, results: dict) -> None:
+        write(self.output, json.dumps(results, indent=2))
+        write(self.output.with_suffix(".md"), markdown(results, self.samples))
+        if self.pipeline is not None:
+            self.pipeline.setdefault("evaluations", {})[results["judge"]] = results
+            write(Path(self.config.results), json.dumps(self.pipeline, indent=2))
+
+
+def _pipeline(path: str) -> dict:
+    """A pipeline's results. Raises ValueError when the file is absent or something else."""
+    try:
+        results = json.loads(Path(path).read_text())
+        if {"baseline", "policies", "stages"} <= results.keys():
+            return results
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise ValueError(f"results={path} is no results.json of a pipeline; write one with `python -m launchers.pipeline`.")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file aside and rename it, so that it is there wholly or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _examples(verdicts: list) -> list[int]:
+    """Pairs to read: the first loss, the first win, the first tie."""
+    first = {}
+    for i, verdict in enumerate(verdicts):
+        first.setdefault(verdict.outcome, i)
+    return [first[outcome] for outcome in (0.0, 1.0, 0.5) if outcome in first]

@@ -1,0 +1,234 @@
+"""Known-bad combinations, found before weights load and told with the remedy.
+
+Each check is a function of a `Run` that returns a sentence, or None where all is well. What TRL itself refuses in a
+sentence of its own is left to TRL.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from rlhf_trl_ext.configuration.checks import ConfigError, check
+
+
+def preflight(config: DictConfig) -> None:
+    """Run every check of `CHECKS` on a training configuration; ConfigError for the first that finds something."""
+    check(config.args, "args")
+    run = Run(config)
+    for find in CHECKS:
+        told = find(run)
+        if told is not None:
+            raise ConfigError(told)
+
+
+def enough_rows(rows: int, args) -> None:
+    """Raises ConfigError where `rows` of data are fewer than one batch: no step would be taken, or the last never end.
+
+    args: the trainer's arguments; online algorithms sample several completions for a row.
+    """
+    needed, sum_of = args.per_device_train_batch_size * args.world_size, "per_device_train_batch_size x processes"
+    if hasattr(args, "steps_per_generation"):
+        needed, sum_of = args.generation_batch_size // args.num_generations, "generation_batch_size / num_generations"
+    if rows < needed:
+        raise ConfigError(
+            f"dataset has {rows} rows and a batch needs {needed} ({sum_of}): "
+            "give more data or a smaller args.per_device_train_batch_size."
+        )
+
+
+class Run:
+    """A configuration and what surrounds it: arguments with TRL's defaults, processes, DeepSpeed, devices."""
+
+    def __init__(self, config: DictConfig):
+        self.config = config
+        self._defaults = get_object(config.args._target_).__dataclass_fields__
+        self.processes = int(os.environ.get("WORLD_SIZE", 1))
+        given = self.argument("deepspeed")
+        found = given if given is None or isinstance(given, Mapping) else json.loads(Path(given).read_text())
+        self.zero = {} if found is None else found.get("zero_optimization", {})
+        self.stage = self.zero.get("stage", 0)
+
+    def argument(self, name: str, otherwise=None):
+        """`args.<name>` as it is configured, else TRL's default, else `otherwise`."""
+        if name in self.config.args:
+            value = self.config.args[name]
+            return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        default = self._defaults[name].default if name in self._defaults else otherwise
+        return otherwise if type(default).__name__ == "_MISSING_TYPE" else default
+
+    def model(self, name: str):
+        return self.config.model.get(name)
+
+    @property
+    def online(self) -> bool:
+        return "steps_per_generation" in self._defaults
+
+
+def fewer_processes(run: Run) -> str | None:
+    """`accelerate launch --cpu --num_processes 2` runs one process and says nothing."""
+    asked, by = run.config.get("num_processes"), "num_processes"
+    if asked is None:
+        asked, by = _asked_of_accelerate(), "accelerate launch --num_processes"
+    if asked is None or int(asked) == run.processes:
+        return None
+    return (
+        f"{by}={asked}: {run.processes} of them run; start with `accelerate launch --multi_gpu --num_processes "
+        f"{asked}`, without --cpu (on CPUs too, with args.use_cpu=true)."
+    )
+
+
+def _asked_of_accelerate() -> int | None:
+    """The number of processes in the command line of the process that started this one, where that is accelerate."""
+    line = Path(f"/proc/{os.getppid()}/cmdline")
+    words = line.read_bytes().decode(errors="replace").split("\0") if line.exists() else []
+    if not any("accelerate" in word for word in words[:4]):
+        return None
+    found = re.search(r"--num_processes[= ](\d+)", " ".join(words))
+    return int(found.group(1)) if found else None
+
+
+def group_size(run: Run) -> str | None:
+    """Of a generation batch, every prompt needs all of its completions."""
+    if not run.online:
+        return None
+    rows, accumulated = run.argument("per_device_train_batch_size", 8), run.argument("gradient_accumulation_steps", 1)
+    steps = run.argument("steps_per_generation") or accumulated
+    batch = run.argument("generation_batch_size") or rows * run.processes * steps
+    size = run.argument("num_generations", 8)
+    if size < 2 or batch % size == 0:
+        return None
+    return (
+        f"args.num_generations={size}: the generation batch of {batch} (per_device_train_batch_size={rows} x "
+        f"{run.processes} processes x steps_per_generation={steps}) must be a multiple of it; "
+        f"give args.gradient_accumulation_steps or a batch that makes it one."
+    )
+
+
+def sharded_generation(run: Run) -> str | None:
+    """Every decoded token would gather all weights: step 0 took ten hours (huggingface/trl#3858)."""
+    if not run.online or run.stage != 3 or run.argument("ds3_gather_for_generation", True):
+        return None
+    instead = "vLLM cannot be given split weights" if run.argument("use_vllm") else "every token gathers all weights"
+    return (
+        f"args.ds3_gather_for_generation=false with ZeRO-3: {instead}; leave it true, and if the whole model does "
+        "not fit a GPU, generate with args.use_vllm=true."
+    )
+
+
+def quantised_and_split(run: Run) -> str | None:
+    """ZeRO-3 cannot split a base that bitsandbytes has packed."""
+    packed = next((name for name in ("load_in_4bit", "load_in_8bit") if run.model(name)), None)
+    if packed is None or run.stage != 3:
+        return None
+    return f"model.{packed}=true with ZeRO-3: a quantised base cannot be split; give deepspeed=zero2."
+
+
+def quantised_without_adapters(run: Run) -> str | None:
+    packed = next((name for name in ("load_in_4bit", "load_in_8bit") if run.model(name)), None)
+    if packed is None or run.model("use_peft"):
+        return None
+    return f"model.{packed}=true: packed weights cannot be trained; give model.use_peft=true."
+
+
+def controller_without_reference(run: Run) -> str | None:
+    """TRL loads the reference only where the coefficient is above 0 at the start."""
+    target = run.argument("kl_target")
+    name = "kl_coef" if "kl_coef" in run._defaults else "beta"
+    if target is None or run.argument(name, 0.0):
+        return None
+    return f"args.kl_target={target} with args.{name}=0: there is no reference to measure it by; give {name} above 0."
+
+
+def vllm_version(run: Run) -> str | None:
+    if not run.argument("use_vllm"):
+        return None
+    required = [Requirement(line) for line in importlib.metadata.requires("trl")]
+    allowed = next(one.specifier for one in required if one.name == "vllm")
+    found = _installed("vllm")
+    if found is None:
+        return "args.use_vllm=true: vLLM is not installed; `pip install 'trl[vllm]'`, or leave it false."
+    if Version(Version(found).base_version) in allowed:
+        return None
+    return f"args.use_vllm=true: vLLM {found} is installed and TRL needs {allowed}; `pip install 'trl[vllm]'`."
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def precision(run: Run) -> str | None:
+    """TRL's default is bfloat16, whatever the device."""
+    bf16, fp16, on_cpu = run.argument("bf16"), run.argument("fp16"), run.argument("use_cpu")
+    if on_cpu and fp16:
+        return "args.fp16=true with args.use_cpu=true: half precision needs a GPU; give args.fp16=false."
+    if on_cpu and bf16 is None:
+        return "args.bf16=null with args.use_cpu=true is TRL's bfloat16, slow on a CPU: give args.bf16=false, or true."
+    if not on_cpu and (bf16 is not False or fp16) and not torch.accelerator.is_available():
+        return "no GPU is found and args.use_cpu=false: give args.use_cpu=true args.bf16=false."
+    return None
+
+
+def compiler(run: Run) -> str | None:
+    """DeepSpeed compiles its operators for the CPU when they are first needed."""
+    offloads = any(run.zero.get(f"offload_{what}", {}).get("device") == "cpu" for what in ("optimizer", "param"))
+    if not (offloads or (run.zero and run.argument("use_cpu"))) or shutil.which("g++") or shutil.which("c++"):
+        return None
+    what = "offload" if offloads else "DeepSpeed on CPUs"
+    return f"deepspeed: {what} compiles operators and there is no g++; install it, or choose a stage without offload."
+
+
+def best_model(run: Run) -> str | None:
+    """The best model can only be one that was both saved and evaluated."""
+    if not run.argument("load_best_model_at_end") or run.config.get("held_out") is not None:
+        return None
+    saved, evaluated = run.argument("save_strategy", "steps"), run.argument("eval_strategy", "no")
+    if saved != evaluated:
+        return (
+            f"args.load_best_model_at_end=true with save_strategy={saved} and eval_strategy={evaluated}: "
+            f"they must be the same; give args.eval_strategy={saved}."
+        )
+    steps, every = run.argument("save_steps", 500), run.argument("eval_steps") or run.argument("logging_steps", 10)
+    if saved != "steps" or steps % every == 0:
+        return None
+    return f"args.save_steps={steps} with load_best_model_at_end=true: a multiple of eval_steps={every} is needed."
+
+
+def packed_attention(run: Run) -> str | None:
+    """Rows laid end to end read each other, unless attention knows where each begins (TRL warns, and goes on)."""
+    packs = run.argument("packing") and run.argument("packing_strategy", "bfd") != "wrapped"
+    name = "packing" if packs else "padding_free" if run.argument("padding_free") else None
+    attention = run.model("attn_implementation")
+    if name is None or "flash" in str(attention):
+        return None
+    return (
+        f"args.{name}=true with model.attn_implementation={attention}: rows would attend to each other; "
+        f"give model.attn_implementation=flash_attention_2, or args.{name}=false."
+    )
+
+
+CHECKS = (
+    fewer_processes,
+    precision,
+    group_size,
+    sharded_generation,
+    quantised_and_split,
+    quantised_without_adapters,
+    controller_without_reference,
+    vllm_version,
+    compiler,
+    best_model,
+    packed_attention,
+)

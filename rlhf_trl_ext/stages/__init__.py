@@ -1,0 +1,1 @@
+"""Stages: identity, folder, kinds, pipelines and their execution."""

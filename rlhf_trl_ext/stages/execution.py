@@ -1,0 +1,150 @@
+"""Stages of one pipeline or of many, each in a process of its own, side by side where they are independent.
+
+A stage is `python -m launchers.train --config-dir <folder> --config-name config`, which anyone can repeat by hand; what
+it prints is in the stage's log.txt.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from queue import SimpleQueue
+
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages.stage import Stage
+
+Key = tuple[str, str]  # names of a plan and of one of its stages
+
+
+class StageFailed(ConfigError):
+    """A stage's process ended with an error; the message holds the end of its log."""
+
+
+class Execution:
+    """Runs, resumes or reuses every stage of some plans (`pipeline.Plan`); what needs a failed stage is not begun.
+
+    plans: name -> plan; what a stage recorded is put into its plan's `records`.
+    places: where stages run side by side, one at a time in each: CUDA_VISIBLE_DEVICES of its process, or None.
+    keep_going: whether stages that need no failed one go on; else those under way are finished and nothing is begun.
+    command: module -> how a training stage's launcher is started, where that is not one process of this Python.
+    """
+
+    def __init__(
+        self,
+        plans: dict,
+        places: Sequence[str | None] = (None,),
+        keep_going: bool = False,
+        command: Callable[[str], list[str]] | None = None,
+    ):
+        self.plans, self.keep_going = plans, keep_going
+        self.command = command or (lambda module: [sys.executable, "-m", module])
+        self.jobs = len(places)
+        self.places: SimpleQueue = SimpleQueue()
+        for place in places:
+            self.places.put(place)
+        self.failures: dict[Key, str] = {}
+
+    def run(self) -> dict[Key, str]:
+        """All stages in the order of their needs; returns the reasons of those that failed, by plan and stage."""
+        waiting = {(plan, name): config for plan in self.plans for name, config in self.plans[plan].configs.items()}
+        running: dict[Future, tuple[Key, TaskID]] = {}
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        with Progress(*columns, transient=True) as progress, ThreadPoolExecutor(self.jobs) as pool:
+            self.progress = progress
+            while waiting or running:
+                self._give_up(waiting)
+                for key in [key for key in waiting if self._ready(*key)][: self.jobs - len(running)]:
+                    stage = self.plans[key[0]].stage(key[1])
+                    del waiting[key]
+                    bar = progress.add_task(" ".join(filter(None, key)), total=1.0)
+                    running[pool.submit(self._run, key, stage, bar)] = (key, bar)
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    self._done(future, *running.pop(future))
+        if waiting and not self.failures:
+            names = ", ".join(name for _, name in waiting)
+            raise ConfigError(f"stages {names} need each other: change their `needs`.")
+        return self.failures
+
+    def _ready(self, plan: str, name: str) -> bool:
+        done = self.plans[plan].records
+        begins = self.keep_going or not self.failures
+        return begins and all(need in done for need in self.plans[plan].configs[name].needs if need)
+
+    def _give_up(self, waiting: dict[Key, object]) -> None:
+        """Of stages that keep going, take out those that need a failed one, and those that need these."""
+        lost = True
+        while lost and self.keep_going:
+            lost = False
+            for plan, name in list(waiting):
+                if failed := [need for need in self.plans[plan].configs[name].needs if (plan, need) in self.failures]:
+                    self.failures[plan, name] = f"needs {failed[0]}, which failed"
+                    del waiting[plan, name]
+                    lost = True
+
+    def _done(self, future: Future, key: Key, bar: TaskID) -> None:
+        plan, name = key
+        self.progress.remove_task(bar)
+        try:
+            self.plans[plan].records[name], how = future.result()
+        except ConfigError as error:
+            self.failures[key] = str(error)
+            how = "FAILED"
+        label = " ".join(filter(None, key))
+        folder = self.plans[plan].folders[name]
+        self.progress.console.print(f"{label:<15} {how:<11} {folder}", highlight=False, soft_wrap=True)
+
+    def _run(self, key: Key, stage: Stage, bar: TaskID) -> tuple[dict, str]:
+        plan = self.plans[key[0]]
+        plan.folders[key[1]] = stage.folder
+        if plan.config.overwrite:
+            shutil.rmtree(stage.folder, ignore_errors=True)
+        if stage.result:
+            return stage.result, "reused"
+        begin = time.time()
+        stage.begin()
+        log, place = stage.folder / "log.txt", self.places.get()
+        try:
+            with log.open("a") as output:
+                streams = {"stdout": output, "stderr": subprocess.STDOUT}
+                command = self._command(plan.launcher(key[1]), stage)
+                process = subprocess.Popen(command, env=self._environment(place), **streams)
+                while process.poll() is None:
+                    self.progress.update(bar, completed=_share_done(stage.folder))
+                    time.sleep(0.3)
+        finally:
+            self.places.put(place)
+        if not process.returncode and Stage(stage.config, stage.processes).fingerprint != stage.fingerprint:
+            raise StageFailed(
+                f"stage {stage.name}: the project's code changed while it ran; run the same command again."
+            )
+        if process.returncode or stage.result is None:
+            tail = "\n".join(line for line in log.read_text(errors="replace").splitlines()[-12:] if line.strip())
+            raise StageFailed(f"stage {stage.name} failed (exit {process.returncode}); the end of {log}:\n{tail}")
+        return stage.result, f"{time.time() - begin:.0f} s"
+
+    def _command(self, launcher: str, stage: Stage) -> list[str]:
+        module = f"launchers.{launcher}"
+        start = self.command(module) if launcher == "train" else [sys.executable, "-m", module]
+        return [*start, "--config-dir", str(stage.folder), "--config-name", "config"]
+
+    def _environment(self, place: str | None) -> dict[str, str]:
+        """Threads shared between the stages that run side by side, unless the caller decided; the place's GPUs."""
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        gpus = {} if place is None else {"CUDA_VISIBLE_DEVICES": place}
+        return {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ, **gpus}
+
+
+def _share_done(folder: Path) -> float:
+    """Share of a stage's steps, or of its samples, that is done; 0 while it starts."""
+    metrics = folder / "metrics.jsonl"
+    rows = read_metrics(metrics) if metrics.exists() else []
+    return rows[-1]["step"] / max(rows[-1]["max_steps"], 1) if rows else 0.0

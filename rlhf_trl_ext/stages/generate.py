@@ -1,0 +1,92 @@
+"""One sampling run: load the policy, its reference and the scores, write samples.jsonl."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, set_seed
+
+from rlhf_trl_ext.configuration.checks import as_config_error, build
+from rlhf_trl_ext.judging.prompt import as_text
+from rlhf_trl_ext.models.perplexity import perplexity
+from rlhf_trl_ext.models.sampling import sample
+from rlhf_trl_ext.rewards.model import RewardModel
+from rlhf_trl_ext.stages.stage import Stage, exclusive
+
+logger = logging.getLogger(__name__)
+OBJECTIVE = "rewards/"  # before the names of several rewards in a row of samples, as in TRL's logs
+
+
+def generate(config: DictConfig) -> dict:
+    """Write `samples.jsonl` into the stage's folder unless it is there already; returns the stage's record."""
+    stage = Stage(config)
+    if stage.result:
+        return stage.result
+    model = build(config.model, "model", model_name_or_path=config.policy)
+    dataset = build(config.dataset, "dataset")
+    with exclusive(stage.folder):
+        return stage.result or _generate(stage, model, dataset)
+
+
+def _generate(stage: Stage, model, dataset) -> dict:
+    config = stage.config
+    stage.begin()
+    set_seed(config.seed)
+    with as_config_error():
+        tokenizer = model.tokenizer(config.policy)
+        prompts = dataset.load("prompts", "evaluation", tokenizer)["prompt"][: config.samples.max_prompts]
+    device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"
+    load = {"dtype": model.dtype, "device_map": device}
+    policy, reference = (
+        AutoModelForCausalLM.from_pretrained(p, **load).eval() for p in (config.policy, config.reference)
+    )
+    scores = _rewards(config, model.dtype, device)
+    if gold := getattr(dataset, "gold", None):
+        scores["gold_reward"] = gold
+    options = {key: config.samples[key] for key in ("max_new_tokens", "temperature", "batch_size")}
+    rows = sample(policy, reference, tokenizer, list(prompts), scores, **options)
+    demonstrations = _demonstrations(dataset, tokenizer, config.samples.max_prompts)
+    known = {as_text(row["prompt"]): row["completion"][0]["content"] for row in demonstrations}
+    partial, path = stage.folder / "samples.partial", stage.folder / "samples.jsonl"
+    with partial.open("w") as file:
+        for row in tqdm(rows, total=len(prompts), desc=stage.name, unit="sample"):
+            told = known.get(as_text(row["prompt"]))
+            row.setdefault("reward", _mean([row[name] for name in scores if name.startswith(OBJECTIVE)]))
+            file.write(json.dumps(row | ({"demonstration": told} if told else {})) + "\n")
+    os.replace(partial, path)
+    perplexities = perplexity(policy, tokenizer, demonstrations, config.samples.batch_size) if demonstrations else {}
+    return stage.finish({"prompts": len(prompts), "file": str(path), **perplexities})
+
+
+def _demonstrations(dataset, tokenizer, count: int) -> list[dict]:
+    """Held-out demonstrations, or none where the dataset has none."""
+    try:
+        return dataset.load("demonstrations", "evaluation", tokenizer).to_list()[:count]
+    except ValueError as error:
+        logger.warning("no perplexity: %s", error)
+        return []
+
+
+def _rewards(config: DictConfig, dtype: str, device: str) -> dict[str, Callable]:
+    """`reward`, or where there are several objectives `rewards/<name>` for each, by `reward.names`.
+
+    A path or hub id becomes a reward model.
+    """
+    functions = [
+        RewardModel(function, config.samples.batch_size, dtype, device) if isinstance(function, str) else function
+        for function in instantiate(config.reward.functions, _convert_="all")
+    ]
+    if len(functions) == 1:
+        return {"reward": functions[0]}
+    names = config.reward.get("names") or range(1, len(functions) + 1)
+    return {f"{OBJECTIVE}{name}": function for name, function in zip(names, functions, strict=True)}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """Of several objectives: their mean; None where one gave none."""
+    return None if None in values or not values else sum(values) / len(values)

@@ -1,0 +1,115 @@
+"""Train one stage: check, load data, call TRL, record. No algorithm is named here."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from accelerate import PartialState
+from omegaconf import DictConfig
+
+from rlhf_trl_ext.callbacks import held_out
+from rlhf_trl_ext.callbacks.budget import Budget
+from rlhf_trl_ext.callbacks.records import MetricsRecorder
+from rlhf_trl_ext.callbacks.watchdog import Watchdog
+from rlhf_trl_ext.configuration.checks import as_config_error, build
+from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
+from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
+from rlhf_trl_ext.stages.stage import Stage, built_folder, exclusive
+from rlhf_trl_ext.zero import runtime as zero
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> dict:
+    """Run a stage, or reuse it when it is finished, or resume it from its last checkpoint; returns its record.
+
+    Under `accelerate launch` every process calls this. Raises ConfigError before any weights load.
+    """
+    stage = Stage(config)
+    if config.overwrite and int(os.environ.get("RANK", 0)) == 0:
+        shutil.rmtree(stage.folder, ignore_errors=True)
+    if stage.result:
+        logger.info("%s: finished already in %s", stage.name, stage.folder)
+        return stage.result
+    run_name = config.args.get("run_name") or stage.folder.name
+    preflight(config)
+    zero.start(config.args)
+    with as_config_error():
+        watching = held_out.arguments(config)
+    args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name, **watching)
+    trainer = build(config.trainer, "trainer", **held_out.reward_functions(config))
+    model, dataset = build(config.model, "model"), build(config.dataset, "dataset")
+    with exclusive(stage.folder):
+        return stage.result or _run(stage, args, trainer, model, dataset)
+
+
+def _run(stage: Stage, args, trainer, model, dataset) -> dict:
+    config, state = stage.config, PartialState()
+    if state.is_main_process:
+        stage.begin()
+    with as_config_error(), state.main_process_first():
+        checkpoint = model.checkpoint(built_folder(config))
+        tokenizer = model.tokenizer(checkpoint)
+        train_dataset = dataset.load(config.view, "train", tokenizer)
+        enough_rows(len(train_dataset), args)
+        evaluates = config.evaluate or args.eval_strategy != "no"
+        eval_dataset = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
+    if config.held_out and evaluates:
+        eval_dataset = eval_dataset.select(range(min(config.held_out.prompts, len(eval_dataset))))
+    args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}
+    if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
+        os.environ.setdefault("WANDB_MODE", "offline")
+    recorder = MetricsRecorder(stage.folder)
+    callbacks = [recorder, Checkpoints(args.save_total_limit), *_callbacks(config, stage.folder, recorder)]
+    args.save_total_limit = None  # Checkpoints removes the old ones
+    trainer = trainer(
+        model=checkpoint,
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+        **model.trainer_arguments(),
+    )
+    for callback in callbacks:
+        if hasattr(callback, "attach"):
+            callback.attach(trainer)
+    trainer.train(resume_from_checkpoint=last_whole(stage.folder))
+    metrics = trainer.evaluate() if config.evaluate else {}
+    save(trainer, stage.folder, model.merge_adapter)
+    run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
+    record = {**run, **recorder.summary(), **held_out.best(trainer.state)}
+    return stage.finish(record) if state.is_main_process else record
+
+
+def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> list:
+    """What the configuration asks for. One that has `attach(trainer)` gets the trainer before training begins."""
+    asked = [] if config.get("step_timeout") is None else [Watchdog(config.step_timeout)]
+    asked += [Budget(recorder, **config.budget)] if config.get("budget") else []
+    asked += [held_out.HeldOutRewards()] if config.held_out else []
+    asked += [build(config[name], name) for name in ("monitor", "profile") if config.get(name)]
+    return asked + [build(node, f"callbacks.{name}") for name, node in (config.get("callbacks") or {}).items()]
+
+
+def save(trainer, folder: Path, merge: bool = True) -> None:
+    """Save a model that loads without adapters: LoRA weights go to `folder/adapter` and, merged, to `folder`.
+
+    The base is loaded again unquantised for the merge, so a QLoRA run saves full-precision weights. merge: else there
+    are only the adapters.
+    """
+    if not getattr(trainer.model, "peft_config", None):
+        trainer.save_model(str(folder))
+    else:
+        from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+
+        trainer.save_model(str(folder / "adapter"))
+        if merge and trainer.accelerator.is_main_process:
+            classifies = str(trainer.model.peft_config["default"].task_type).endswith("SEQ_CLS")
+            auto = AutoPeftModelForSequenceClassification if classifies else AutoPeftModelForCausalLM
+            extra = {"num_labels": 1} if classifies else {}
+            with zero.whole_weights():  # the other processes do not load
+                loaded = auto.from_pretrained(folder / "adapter", dtype="auto", **extra)
+                loaded.merge_and_unload().save_pretrained(folder)
+            trainer.processing_class.save_pretrained(folder)
+    trainer.accelerator.wait_for_everyone()

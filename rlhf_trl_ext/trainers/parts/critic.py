@@ -1,0 +1,209 @@
+"""A critic beside a TRL trainer's policy: loaded, optimised, evaluated in mini-batches, saved and loaded again."""
+
+import contextlib
+from dataclasses import dataclass, field
+
+import torch
+from peft import get_peft_model
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl.trainer.utils import disable_dropout_in_model, get_config_model_id
+
+from rlhf_trl_ext.trainers.parts.critic_files import NAME, critic_folder, load_critic_weights
+from rlhf_trl_ext.trainers.parts.shared_base import critic_on, for_classification
+
+
+@dataclass
+class CriticArguments:
+    """Arguments of every algorithm with a critic; mixed into a subclass of `trl.GRPOConfig`."""
+
+    critic_path: str | None = field(
+        default=None,
+        metadata={"help": "Reward model or saved critic to start from; null: the policy, with a head of zeros."},
+    )
+    critic_learning_rate: float | None = field(default=None, metadata={"help": "null: the policy's learning rate."})
+    critic_shares_base: bool = field(
+        default=False, metadata={"help": "With LoRA: critic and policy are adapters on the same frozen weights."}
+    )
+
+
+class CriticMixin:
+    """Adds a critic to a subclass of `trl.GRPOTrainer`; call `attach_critic` after `super().__init__`.
+
+    A critic that learns with the policy is a submodule of it, so that optimizer, processes, ZeRO and engine checkpoints
+    treat it as theirs, while generation and the policy's forward do not see it. It is saved in `<folder>/critic`, where
+    `AutoModelForSequenceClassification` loads it (an adapter: in `<folder>/critic/adapter`, where
+    `AutoPeftModelForSequenceClassification` does), and never in the policy's own files.
+    """
+
+    critic = None
+
+    def attach_critic(self, critic: nn.Module, learns_with_policy: bool = True) -> None:
+        """Make `critic` the trainer's critic. Raises ValueError with FSDP or images, which are not supported."""
+        if self.is_fsdp_enabled or self._is_vlm:
+            raise ValueError("args.fsdp or a model with images is not supported by a critic: use DeepSpeed and text.")
+        if self.args.disable_dropout:
+            disable_dropout_in_model(critic)
+        self.critic = critic
+        if not learns_with_policy:
+            return
+        self.model.add_module(NAME, critic)
+        if self.use_vllm:  # weights are sent by name, and vLLM knows no critic
+            self.vllm_generation.sync_weights = self._alone(self.vllm_generation.sync_weights)
+
+    def values(self, batch: dict) -> Tensor:
+        """`V(s_t)` before every completion token, `(B, T)` float32, with gradients where they are enabled."""
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)  # (B, P + T)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        with self.accelerator.autocast():
+            return token_values(self.critic, ids, mask, batch["completion_ids"].shape[1])
+
+    @torch.no_grad()
+    def values_in_mini_batches(self, batch: dict) -> Tensor:
+        """`values` without gradients, as many rows at a time as a training step has."""
+        keys = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        size = self.args.per_device_train_batch_size
+        starts = range(0, len(batch["prompt_ids"]), size)
+        return torch.cat([self.values({key: batch[key][start : start + size] for key in keys}) for start in starts])
+
+    def learn_before_critic(self, policy_loss: Tensor) -> Tensor:
+        """Backpropagate the policy's loss now, so that its activations are gone before the critic's come.
+
+        Returns it detached. DeepSpeed counts calls of backward: there the loss is returned as it is, to be added to the
+        critic's.
+        """
+        if not self.model.training or self.is_deepspeed_enabled:
+            return policy_loss
+        self.accelerator.backward(policy_loss)
+        return policy_loss.detach()
+
+    def create_optimizer(self, model=None):
+        split = self.optimizer is None and None not in (self.critic, self.args.critic_learning_rate)
+        optimizer = super().create_optimizer(model)
+        if split:
+            critic = {id(parameter) for parameter in self.critic.parameters()}
+            for group in list(optimizer.param_groups):
+                own = [p for p in group["params"] if id(p) in critic]
+                group["params"] = [p for p in group["params"] if id(p) not in critic]
+                if own:
+                    optimizer.add_param_group({**group, "params": own, "lr": self.args.critic_learning_rate})
+        return optimizer
+
+    def _save(self, output_dir=None, state_dict=None):
+        critic_state = None
+        if state_dict is not None:  # gathered by DeepSpeed: both in one
+            prefix = f"{NAME}."
+            critic_state = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+            state_dict = {k: v for k, v in state_dict.items() if not k.startswith(prefix)}
+        with self._policy_alone():
+            super()._save(output_dir, state_dict)
+        if self.args.should_save and self.critic is not None:
+            folder = critic_folder(self.critic, output_dir or self.args.output_dir)
+            self.critic.save_pretrained(folder, state_dict=critic_state or None)
+            self.processing_class.save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with self._policy_alone():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.critic is not None:
+            self._load_critic(resume_from_checkpoint)
+
+    def _load_best_model(self):
+        engine = self.is_deepspeed_enabled  # which has the critic in one with the policy
+        with contextlib.nullcontext() if engine else self._policy_alone():
+            super()._load_best_model()
+        if self.critic is not None and not (engine and NAME in self.model._modules):
+            self._load_critic(self.state.best_model_checkpoint)
+
+    def _load_critic(self, checkpoint: str) -> None:
+        load_critic_weights(self.critic, critic_folder(self.critic, checkpoint))
+
+    @contextlib.contextmanager
+    def _policy_alone(self):
+        """The policy without its critic."""
+        critic = self.model._modules.pop(NAME, None)
+        try:
+            yield
+        finally:
+            if critic is not None:
+                self.model.add_module(NAME, critic)
+
+    def _alone(self, function):
+        def alone(*args, **kwargs):
+            with self._policy_alone():
+                return function(*args, **kwargs)
+
+        return alone
+
+
+def token_values(critic: nn.Module, ids: Tensor, mask: Tensor, width: int) -> Tensor:
+    """Values of the states before each of the last `width` tokens: `head(hidden_{t-1})`.
+
+    critic: a sequence classifier with one label, or a PEFT model of one. ids, mask: `(B, P + T)`, prompts padded on the
+    left. Returns `(B, T)`, float32, in reward units; where the mask is 0 they mean nothing.
+    """
+    classifier = critic.get_base_model() if hasattr(critic, "peft_config") else critic
+    return classifier.score(token_states(classifier.base_model, ids, mask, width)).squeeze(-1).float()
+
+
+def token_states(backbone: nn.Module, ids: Tensor, mask: Tensor, width: int) -> Tensor:
+    """Last hidden states before each of the last `width` tokens, `(B, T, H)`; ids, mask: as of `token_values`."""
+    ids, mask = ids[:, :-1], mask[:, :-1]  # nothing follows the last token
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # padding does not move a token
+    hidden = backbone(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    return hidden.last_hidden_state[:, -width:]
+
+
+def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Module:
+    """The critic that `CriticArguments` ask for: a sequence classifier with one label, or adapters on one.
+
+    Raises ValueError for several labels, another tokenizer than the policy's, or a base that cannot be shared.
+    """
+    path, policy, tokenizer = trainer.args.critic_path, trainer.model, trainer.processing_class
+    if trainer.args.critic_shares_base:
+        critic = critic_on(policy, path)
+        critic.get_base_model().config.pad_token_id = tokenizer.pad_token_id
+        return critic
+    if path is not None:
+        check_one_label("args.critic_path", path)
+        _check_tokenizer(path, tokenizer)
+    source = path or get_config_model_id(policy.config)
+    extra = {} if quantization_config is None else {"quantization_config": quantization_config}
+    critic = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=policy.dtype, **extra)
+    if not hasattr(critic, "score"):
+        raise ValueError(f"args.critic_path={source}: {type(critic).__name__} has no token-level score head.")
+    critic.config.pad_token_id = tokenizer.pad_token_id
+    if path is None:
+        _zero(critic.score.weight)
+    return critic if peft_config is None else get_peft_model(critic, for_classification(peft_config))
+
+
+def check_one_label(key: str, path: str) -> None:
+    """Raises ValueError unless `path` is a sequence classifier with one label."""
+    config = AutoConfig.from_pretrained(path)
+    if config.num_labels != 1:
+        raise ValueError(
+            f"{key}={path} has num_labels={config.num_labels}: a reward model with num_labels=1 is needed; "
+            "train one with algorithm=reward."
+        )
+
+
+def _check_tokenizer(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    if AutoTokenizer.from_pretrained(path).get_vocab() != tokenizer.get_vocab():
+        raise ValueError(
+            f"args.critic_path={path} has another tokenizer than the policy, whose token ids a critic must read: "
+            "give args.critic_path=null to start the critic from the policy."
+        )
+
+
+@torch.no_grad()
+def _zero(weight: Tensor) -> None:
+    """Zeros, also where ZeRO-3 has distributed the weight over the processes."""
+    if is_deepspeed_zero3_enabled():
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([weight], modifier_rank=0):
+            weight.zero_()
+    else:
+        weight.zero_()

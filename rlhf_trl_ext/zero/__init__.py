@@ -1,0 +1,1 @@
+"""DeepSpeed ZeRO where TRL and accelerate leave something out."""

@@ -1,0 +1,121 @@
+import re
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+from conftest import ROOT
+
+from rlhf_trl_ext.configuration import preflight as module
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
+
+BAD = [
+    (["algorithm=grpo", "++args.num_generations=3"], "args.num_generations=3: the generation batch of 8 "),
+    (
+        ["algorithm=grpo", "deepspeed=zero3", "++args.ds3_gather_for_generation=false"],
+        "args.ds3_gather_for_generation=false with ZeRO-3: every token gathers",
+    ),
+    (
+        ["algorithm=dpo", "deepspeed=zero3", "++model.load_in_4bit=true", "++model.use_peft=true"],
+        "model.load_in_4bit=true with ZeRO-3: .* deepspeed=zero2",
+    ),
+    (["algorithm=sft", "++model.load_in_8bit=true"], "model.load_in_8bit=true: packed weights cannot be trained"),
+    (["algorithm=ppo", "++args.kl_target=5.0", "++args.kl_coef=0.0"], "args.kl_target=5.0 with args.kl_coef=0: "),
+    (["algorithm=grpo", "++args.use_vllm=true"], "args.use_vllm=true: vLLM is not installed; `pip install"),
+    (["algorithm=sft", "++args.fp16=true"], "args.fp16=true with args.use_cpu=true: "),
+    (["algorithm=sft", "++args.bf16=null"], "args.bf16=null with args.use_cpu=true "),
+    (["algorithm=sft", "++args.load_best_model_at_end=true"], "save_strategy=steps and eval_strategy=no: "),
+    (
+        ["algorithm=sft", "++args.load_best_model_at_end=true", "++args.eval_strategy=steps", "++args.eval_steps=300"],
+        "args.save_steps=500 .* a multiple of eval_steps=300",
+    ),
+    (["algorithm=sft", "++args.packing=true"], "args.packing=true with model.attn_implementation=None: "),
+    (["algorithm=sft", "++args.padding_free=true"], "args.padding_free=true with "),
+    (["algorithm=sft", "++args.lerning_rate=1"], "did you mean learning_rate"),
+]
+
+
+def told(config) -> str:
+    with pytest.raises(ConfigError) as caught:
+        preflight(config)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BAD)
+def test_a_bad_combination_is_told_with_its_remedy(overrides, expected, composed, monkeypatch):
+    monkeypatch.setattr(module, "_installed", lambda package: None)
+    assert re.search(expected, told(composed("train", *overrides)))
+
+
+ALGORITHMS = ("sft", "reward", "dpo", "kto", "grpo", "rloo", "ppo", "grpo_offpolicy", "grpo_vi")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_the_project_offers_passes(algorithm, composed):
+    config = composed("train", f"algorithm={algorithm}", "deepspeed=zero3")
+    preflight(config)
+    assert [find(module.Run(config)) for find in module.CHECKS] == [None] * len(module.CHECKS)
+
+
+def test_a_controller_with_a_reference_passes(composed):
+    run = module.Run(composed("train", "algorithm=ppo", "++args.kl_target=5.0"))
+    assert run.argument("kl_target") == 5.0
+    assert module.controller_without_reference(run) is None
+
+
+def test_vllm_outside_the_range_of_trl(composed, monkeypatch):
+    config = composed("train", "algorithm=grpo", "++args.use_vllm=true")
+    monkeypatch.setattr(module, "_installed", lambda package: "0.10.2")
+    assert "vLLM 0.10.2 is installed and TRL needs " in told(config)
+    monkeypatch.setattr(module, "_installed", lambda package: "0.25.0+cu129")
+    preflight(config)
+
+
+def test_fewer_processes_than_asked_for(composed, monkeypatch):
+    config = composed("train", "algorithm=sft", "++num_processes=4")
+    assert told(config).startswith("num_processes=4: 1 of them run; start with `accelerate launch --multi_gpu")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    preflight(config)
+
+
+def test_more_processes_count_in_the_generation_batch(composed, monkeypatch):
+    config = composed("train", "algorithm=grpo", "++args.per_device_train_batch_size=3", "++args.num_generations=6")
+    assert "batch of 3 (" in told(config)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    preflight(config)
+
+
+def test_without_a_gpu_the_remedy_is_the_cpu(composed, monkeypatch):
+    monkeypatch.setattr(module.torch.accelerator, "is_available", lambda: False)
+    sentence = told(composed("train", "algorithm=sft", "model=0.5b"))
+    assert sentence == "no GPU is found and args.use_cpu=false: give args.use_cpu=true args.bf16=false."
+
+
+def test_offload_without_a_compiler(composed, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "offload compiles operators and there is no g++" in told(composed("train", "deepspeed=zero3_offload"))
+    preflight(composed("train", "deepspeed=none"))
+
+
+def test_fewer_rows_than_a_batch():
+    args = types.SimpleNamespace(per_device_train_batch_size=8, world_size=2)
+    enough_rows(16, args)
+    with pytest.raises(ConfigError, match=r"^dataset has 15 rows and a batch needs 16 \(per_device_train_batch_size x"):
+        enough_rows(15, args)
+    online = types.SimpleNamespace(**vars(args), steps_per_generation=4, generation_batch_size=64, num_generations=8)
+    enough_rows(8, online)
+    with pytest.raises(ConfigError, match=r"^dataset has 7 rows and a batch needs 8 \(generation_batch_size"):
+        enough_rows(7, online)
+
+
+@pytest.mark.slow
+def test_accelerate_that_runs_one_process_is_caught(tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m"]
+    command += ["launchers.train", "algorithm=sft", f"output_root={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "error: accelerate launch --num_processes=2: 1 of them run; start with" in done.stderr

@@ -1,0 +1,142 @@
+"""The report of runs: what it says and draws, that it is one file, and that a browser opens it offline."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import ROOT
+from runs_on_disk import write_pipeline
+
+from evaluation.report.figures import pictures
+from evaluation.report.page import report
+from evaluation.report.pareto import frontier
+from evaluation.report.runs import read
+from evaluation.report.tables import COLUMNS, samples, tidy
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Three seeds of a pipeline with two objectives."""
+    folder = tmp_path_factory.mktemp("results")
+    for seed in (0, 1, 2):
+        write_pipeline(folder / f"seed{seed}", seed, objectives=("helpfulness", "harmlessness"))
+    (folder / "seed0" / "grpo" / "alerts.jsonl").write_text(
+        '{"step": 7, "rule": "kl_spike", "metric": "kl", "value": 9.0, "message": "kl is 9"}\n'
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return report(str(results), pdf=False)["html"].read_text()
+
+
+def test_one_file_says_what_was_found(page):
+    assert "dpo has a lower win rate than grpo" in page
+    assert "grpo_again has the highest win rate against sft, 1.000 (1.000 to 1.000), and is better than dpo." in page
+    assert "grpo and grpo_again are not distinguishable in win rate" in page
+    assert "kl is 9" in page and "configuration of grpo on embedded, seed 0" in page and "git_commit" in page
+    assert "On the Pareto frontier (dotted): " in page and "&lt;0&gt;" not in page.split("</style>")[0]
+
+
+def test_nothing_is_fetched(page):
+    loaded = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']*)", page) + re.findall(r"url\(([^)]*)\)", page)
+    assert loaded and all(place.startswith("data:") for place in loaded)
+    assert "<script" not in page and "default-src 'none'" in page
+
+
+@pytest.mark.slow
+def test_every_figure_has_labelled_axes_with_units(results, tmp_path):
+    drawn = pictures(read(results))["embedded"]
+    names = {picture.name.removeprefix("embedded-") for picture in drawn}
+    expected = {"win-rates", "learning-curves", "kl-reward", "overoptimisation", "sample-efficiency"}
+    assert names == expected | {"time-and-memory", "pareto"}
+    for picture in drawn:
+        for one in picture.figure.axes:
+            labels = (one.get_xlabel(), one.get_ylabel())
+            assert any("(" in label for label in labels) or all("algorithm" in label for label in labels), picture.name
+        assert picture.file("png").startswith(b"\x89PNG") and picture.caption
+    written = report(str(results), output=str(tmp_path / "page.html"), pdf=False)
+    assert {path.stem for path in written["figures"].glob("*.png")} == {picture.name for picture in drawn}
+
+
+@pytest.mark.slow
+def test_filters_and_comparison(results, tmp_path):
+    other = write_pipeline(tmp_path / "other", 0)
+    asked = {"algorithms": ["grpo"], "metrics": ["gold_reward"], "output": str(tmp_path / "page.html"), "pdf": False}
+    page = report(str(results), compare=str(other), **asked)["html"].read_text()
+    assert "Against other" in page and "dpo" not in page and "win rate of the row" not in page
+    # The same numbers on the one common seed: no difference.
+    assert "+0.000" in page and "not distinguishable" in page
+    with pytest.raises(ValueError, match=r"metrics=speed: allowed are win_rate, "):
+        report(str(results), metrics=["speed"])
+    with pytest.raises(ValueError, match=r"neither benchmark.json nor results.json"):
+        report(str(tmp_path / "nothing"))
+
+
+def test_the_frontier_by_hand():
+    points = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.5, 0.5), "d": (0.4, 0.5), "e": (0.0, 1.0)}
+    assert frontier(points) == ["a", "b", "c", "e"]
+
+
+def test_tidy_tables_hold_every_number_once(results):
+    table = tidy(results)
+    assert tuple(table.columns) == COLUMNS and len(table.drop_duplicates()) == len(table)
+    assert set(table["kind"]) == {"final", "training", "held_out"} and set(table["seed"]) == {0, 1, 2}
+    kept = json.loads((results / "seed1" / "results.json").read_text())["policies"]["grpo"]
+    row = table.query("kind == 'final' and metric == 'gold_reward' and seed == 1 and algorithm == 'grpo'")
+    assert row["value"].item() == kept["gold_reward_mean"] and row["sampled_tokens"].item() == 2000
+    held_out = table.query("kind == 'held_out' and metric == 'rewards/gold_reward/mean' and algorithm == 'grpo'")
+    assert sorted(held_out["step"].unique()) == [10, 20] and len(held_out) == 6
+    assert len(samples(results)) == 3 * 4 * 48
+
+
+@pytest.mark.slow
+def test_the_pdf(results, tmp_path):
+    pytest.importorskip("weasyprint", reason="the extra pdf is not installed")
+    written = report(str(results), output=str(tmp_path / "page.html"), pdf=True)
+    assert written["pdf"].read_bytes().startswith(b"%PDF") and written["pdf"].stat().st_size > 50_000
+
+
+def browse(page, folder) -> tuple[list[str], list[str]]:
+    """Console messages of a page, and the addresses that it asked for."""
+    log, profile = folder / "net.json", folder / "profile"
+    logging = ("--enable-logging=stderr", f"--log-net-log={log}", f"--user-data-dir={profile}")
+    command = [BROWSER, *QUIET, *logging, f"--screenshot={folder / 'page.png'}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    events = json.loads(log.read_text())["events"]
+    started = [event["params"] for event in events if "initiator" in event.get("params", {})]
+    # What the browser asks for itself comes from no page, "not an origin".
+    asked = [told["url"] for told in started if told["initiator"] != "not an origin" and told["url"].startswith("http")]
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line], asked
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
+def test_a_browser_opens_it_without_errors_and_without_the_network(results, page, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page)
+    assert browse(path, tmp_path) == ([], [])
+    # The check sees what it looks for.
+    path.write_text('<img src="http://example.invalid/x.png"><script>console.error("broken")</script>')
+    console, asked = browse(path, tmp_path)
+    assert any("broken" in line for line in console) and asked == ["http://example.invalid/x.png"]
+
+
+def test_the_notebook_runs(results, monkeypatch):
+    monkeypatch.setenv("RESULTS", str(results))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = json.loads((ROOT / "evaluation" / "report" / "analysis.ipynb").read_text())
+    names: dict = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert set(names["final"]["algorithm"]) == {"sft", "dpo", "grpo", "grpo_again"}
+    assert len(names["axes"].lines) == 6 and names["axes"].get_xlabel()  # two algorithms sample, on three seeds
+    assert len(names["drawn"]) == 3 * 4 * 48

@@ -1,0 +1,94 @@
+"""Stages of several plans: order, failures, reuse and places; a script stands for training."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages import execution
+from rlhf_trl_ext.stages.execution import Execution
+
+SCRIPT = """
+import json, os, pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--config-dir") + 1])
+with open(folder.parent / "runs.txt", "a") as file:
+    file.write(f"{folder.name}@{os.environ.get('CUDA_VISIBLE_DEVICES')} ")
+if (folder / "broken").exists():
+    sys.exit("the stage broke")
+(folder / "stage.json").write_text(json.dumps({"name": folder.name}))
+"""
+
+
+class StandIn:
+    """A stage whose result is its file."""
+
+    config, processes, fingerprint = None, None, "same"
+
+    def __init__(self, folder):
+        self.folder, self.name = folder, folder.name
+
+    @property
+    def result(self):
+        path = self.folder / "stage.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def begin(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """`run(plans, **options)`: failures of an execution of plans, each a dictionary of stages and their needs."""
+    monkeypatch.setattr(execution, "Stage", lambda config, processes: SimpleNamespace(fingerprint="same"))
+    script = tmp_path / "stage.py"
+    script.write_text(SCRIPT)
+
+    def plan(name, needs):
+        made = SimpleNamespace(records={}, folders={}, config=SimpleNamespace(overwrite=False))
+        made.configs = {stage: SimpleNamespace(needs=of) for stage, of in needs.items()}
+        made.stage, made.launcher = lambda stage: StandIn(tmp_path / f"{name}-{stage}"), lambda stage: "train"
+        return made
+
+    def executed(plans, **options):
+        plans = {name: plan(name, needs) for name, needs in plans.items()}
+        failures = Execution(plans, command=lambda module: [sys.executable, str(script)], **options).run()
+        ran = tmp_path / "runs.txt"
+        told = ran.read_text().split() if ran.exists() else []
+        ran.unlink(missing_ok=True)
+        return failures, told, plans
+
+    return executed
+
+
+CHAIN = {"policy": ["sft", "reward"], "reward": ["sft"], "sft": []}
+
+
+def test_a_failed_stage_stops_what_needs_it_and_nothing_else(run, tmp_path):
+    (tmp_path / "a-reward").mkdir()
+    (tmp_path / "a-reward" / "broken").write_text("")
+    failures, told, plans = run({"a": CHAIN, "b": CHAIN}, places=["0", "1"], keep_going=True)
+    assert set(failures) == {("a", "reward"), ("a", "policy")}
+    assert "the stage broke" in failures["a", "reward"] and failures["a", "policy"] == "needs reward, which failed"
+    assert set(plans["b"].records) == {"sft", "reward", "policy"} and set(plans["a"].records) == {"sft"}
+    stages = [one.split("@")[0] for one in told]
+    assert sorted(stages) == ["a-reward", "a-sft", "b-policy", "b-reward", "b-sft"]
+    assert stages.index("b-sft") < stages.index("b-reward") < stages.index("b-policy")
+    assert {one.split("@")[1] for one in told} == {"0", "1"}  # every stage has GPUs of its own
+
+    (tmp_path / "a-reward" / "broken").unlink()
+    failures, told, _ = run({"a": CHAIN, "b": CHAIN}, keep_going=True)
+    assert not failures and [one.split("@")[0] for one in told] == ["a-reward", "a-policy"]  # nothing finished again
+
+
+def test_without_keeping_going_nothing_begins_after_a_failure(run, tmp_path):
+    (tmp_path / "a-sft").mkdir()
+    (tmp_path / "a-sft" / "broken").write_text("")
+    failures, told, _ = run({"a": CHAIN, "b": CHAIN})
+    assert set(failures) == {("a", "sft")} and len(told) == 1
+
+
+def test_stages_that_need_each_other_are_told(run):
+    with pytest.raises(ConfigError, match="one, other need each other"):
+        run({"a": {"one": ["other"], "other": ["one"]}})

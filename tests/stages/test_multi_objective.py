@@ -1,0 +1,39 @@
+"""The experiment with several rewards: its stages, and what its reward models learn from."""
+
+from evaluation.report.pareto import frontier
+from rlhf_trl_ext.data.embedded import Embedded
+from rlhf_trl_ext.rewards import gold
+from rlhf_trl_ext.stages.pipeline import Plan
+
+
+def test_every_weighting_is_a_policy_on_both_reward_models(composed, tmp_path):
+    config = composed("pipeline", "experiment=multi_objective", f"output_root={tmp_path}")
+    plan = Plan(config, lambda name: composed(f"algorithm/{name}"))
+    models = ["reward_helpfulness", "reward_harmlessness"]
+    assert set(plan.configs) >= {"sft", *models, "balanced", "samples-adaptive"} and "reward" not in plan.configs
+    assert plan.configs["balanced"].needs == ["sft", *models]
+    assert plan.configs["samples-balanced"].needs == ["balanced", "sft", *models]
+    plan.folders = {name: tmp_path / name for name in plan.configs}
+    stage = plan._with_needs(plan.configs["normalized"])
+    assert list(stage.reward.functions) == [str(tmp_path / name) for name in models] == list(stage.trainer.reward_funcs)
+    assert stage.args.multi_objective_aggregation == "normalize_then_sum" and stage.args.max_steps == 40
+    assert plan.configs["adaptive"].callbacks and not plan.configs["balanced"].callbacks
+    assert list(plan.configs["reward_harmlessness"].dataset.preferred_by) == ["courtesy"]
+    plan.check()
+
+
+def test_pairs_follow_the_objective_and_not_gold():
+    rows = Embedded(preferences=40, noise=0.0, preferred_by=["courtesy"]).load("preferences")
+    against = 0
+    for row in rows:
+        facts = gold.read_facts(row["prompt"][0]["content"])
+        chosen, rejected = (row[side][0]["content"] for side in ("chosen", "rejected"))
+        parts = [gold.score_parts(facts, text) for text in (chosen, rejected)]
+        worth = [part["courtesy"] * (1 - part["repetition"]) * part["wording"] for part in parts]
+        assert worth[0] > worth[1]
+        against += gold.score(facts, chosen) < gold.score(facts, rejected)
+    assert against > 0  # gold would have chosen otherwise in some
+
+
+def test_a_policy_that_wins_in_one_objective_is_on_the_frontier():
+    assert frontier({"helpful": (2.0, 0.0), "harmless": (0.0, 2.0), "neither": (0.0, 1.9)}) == ["helpful", "harmless"]

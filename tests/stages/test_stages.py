@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages import stage as stages
+from rlhf_trl_ext.stages.stage import Stage, digest, fingerprint, source
+
+
+def a_stage(tmp_path, **changes):
+    base = {"name": "sft", "output_root": str(tmp_path), "output_dir": None, "seed": 0, "args": {"learning_rate": 1e-3}}
+    return Stage(OmegaConf.create({**base, **changes}))
+
+
+def test_the_folder_is_a_function_of_what_decides_the_result(tmp_path):
+    assert a_stage(tmp_path).folder == a_stage(tmp_path).folder
+    assert a_stage(tmp_path).folder != a_stage(tmp_path, seed=1).folder
+    assert a_stage(tmp_path).folder != a_stage(tmp_path, args={"learning_rate": 2e-3}).folder
+
+
+def test_where_and_how_it_is_reported_does_not_decide(tmp_path):
+    reported = {"learning_rate": 1e-3, "report_to": "wandb", "run_name": "mine"}
+    assert a_stage(tmp_path).fingerprint == a_stage(tmp_path, args=reported).fingerprint
+    assert a_stage(tmp_path).fingerprint == a_stage(tmp_path, output_dir="elsewhere", overwrite=True).fingerprint
+
+
+def test_packages_and_code_decide(tmp_path, monkeypatch):
+    before = a_stage(tmp_path).fingerprint
+    monkeypatch.setattr(stages, "version", lambda package: "0")
+    assert a_stage(tmp_path).fingerprint != before
+    monkeypatch.undo()
+    monkeypatch.setattr(stages, "source", lambda *modules: "edited")
+    assert a_stage(tmp_path).fingerprint != before
+
+
+def test_code_is_followed_through_imports():
+    # The generator imports its words and its gold reward: an edit of either makes other data.
+    assert {"rlhf_trl_ext.data.embedded_words", "rlhf_trl_ext.rewards.gold"} <= set(
+        source("rlhf_trl_ext.data.embedded")
+    )
+    assert set(source("torch.nn")) == set()
+
+
+def test_local_data_decides_by_its_contents_also_in_subfolders(tmp_path):
+    data = tmp_path / "data" / "split" / "rows.jsonl"
+    data.parent.mkdir(parents=True)
+    data.write_text('{"a": 1}\n')
+    before = digest({"path": str(tmp_path / "data")})
+    data.touch()
+    assert digest({"path": str(tmp_path / "data")}) == before
+    data.write_text('{"a": 2}\n')
+    assert digest({"path": str(tmp_path / "data")}) != before
+
+
+def test_a_finished_stage_is_identified_by_its_fingerprint_not_by_file_times(tmp_path):
+    (tmp_path / "stage.json").write_text('{"fingerprint": "aa"}')
+    before = digest({"path": str(tmp_path)})
+    (tmp_path / "more.txt").write_text("x")
+    assert digest({"path": str(tmp_path)}) == before
+
+
+def test_a_stage_is_finished_wholly_or_not_at_all(tmp_path):
+    stage = a_stage(tmp_path)
+    assert stage.result is None
+    stage.begin()
+    (stage.folder / "stage.json.partial").write_text('{"torn')
+    assert stage.result is None
+    stage.finish({"steps": 3})
+    assert stage.result["steps"] == 3
+
+
+def test_a_folder_that_holds_another_run_is_refused(tmp_path):
+    stage = a_stage(tmp_path, output_dir=str(tmp_path / "mine"))
+    stage.begin()
+    stage.finish({})
+    with pytest.raises(ConfigError, match="holds another run"):
+        _ = a_stage(tmp_path, output_dir=str(tmp_path / "mine"), seed=1).result
+
+
+def test_the_written_configuration_gives_the_same_fingerprint(tmp_path):
+    stage = a_stage(tmp_path, args={"learning_rate": 1e-6, "betas": [0.9, 0.98], "steps": "${seed}"})
+    stage.begin()
+    written = OmegaConf.load(stage.folder / "config.yaml")
+    del written["defaults"]
+    assert fingerprint(written) == stage.fingerprint
+    versions = json.loads((stage.folder / "versions.json").read_text())
+    assert versions["trl"].startswith("1.16.") and "git_commit" in versions
