@@ -29,7 +29,7 @@ class Peaked:
 
 WATCHED = [
     "held_out=gold",
-    "held_out.functions=[{_target_: test_held_out.Peaked}]",
+    "held_out.functions=[{_target_: callbacks.test_held_out.Peaked}]",
     "held_out.args.metric_for_best_model=eval_rewards/peaked/mean",
     "++held_out.args.num_generations_eval=2",
     "held_out.prompts=8",

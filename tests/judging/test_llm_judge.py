@@ -138,7 +138,7 @@ def test_two_thousand_comparisons_survive_faults_and_kills(endpoint, tmp_path):
     url, seen = endpoint(latency=0.05, faults=0.2, retry_after=0.05)
     record, result = tmp_path / "record.jsonl", tmp_path / "verdicts.json"
     command = [sys.executable, "-c", SCRIPT, str(record), url, str(result)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/evaluation"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/judging"}
     dice, known, position, kills = random.Random(0), set(), 0, 0
     names = server_names(url)
     while True:
