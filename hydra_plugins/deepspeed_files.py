@@ -5,16 +5,15 @@ said, and its fingerprint does not depend on where the file lies.
 """
 
 import json
-from pathlib import Path
 
 from omegaconf import OmegaConf
 
-FOLDER = Path(__file__).parents[1] / "deepspeed_configs"
+from rlhf_trl_ext.configuration.folders import DEEPSPEED_CONFIGS
 
 
 def read(name: str) -> dict:
     """Contents of `deepspeed_configs/<name>.json`."""
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    return json.loads((DEEPSPEED_CONFIGS / f"{name}.json").read_text())
 
 
 OmegaConf.register_new_resolver("deepspeed_file", read, replace=True)

@@ -8,7 +8,7 @@ import warnings
 
 import hydra
 
-from rlhf_trl_ext.configuration.composing import CONF
+from rlhf_trl_ext.configuration.folders import CONF
 from rlhf_trl_ext.configuration.mistakes import report_user_errors
 
 # Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.

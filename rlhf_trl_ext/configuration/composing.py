@@ -1,12 +1,11 @@
 """Configurations as the launchers get them, for code that trains without a command line."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from rlhf_trl_ext.configuration.folders import CONF
 
 
 def compose_config(name: str, overrides: Iterable[str] = ()) -> DictConfig:

@@ -6,10 +6,11 @@ import os
 import re
 import sys
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from rlhf_trl_ext.configuration.composing import CONF
+from rlhf_trl_ext.configuration.folders import CONF
 
 
 @contextlib.contextmanager
@@ -30,7 +31,7 @@ def sentence(error: Exception) -> str | None:
     """A mistake of the caller in one sentence; None for any other exception, whose traceback is wanted."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
-        allowed = sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+        allowed = sorted(name for name in error.options or _choices(group) if not name.startswith("_"))
         return f"{group or 'config'}={choice}: no such choice; allowed are {', '.join(allowed)}."
     missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
     if missing:
@@ -44,6 +45,13 @@ def sentence(error: Exception) -> str | None:
     from rlhf_trl_ext.configuration.checks import ConfigError
 
     return str(error) if isinstance(error, ConfigError) else None
+
+
+def _choices(group: str) -> list[str]:
+    """Names in a config group, those of `--config-dir` as well while Hydra's search path is known."""
+    if GlobalHydra.instance().is_initialized():
+        return GlobalHydra.instance().config_loader().get_group_options(group)
+    return [path.stem for path in (CONF / group).glob("*.yaml")]
 
 
 def _hint(key: str) -> str:

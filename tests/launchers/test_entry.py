@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 import time
@@ -87,3 +88,18 @@ def test_an_algorithm_is_one_file(tmp_path, few):
     done = launch("launchers.train", *here, "algorithm=ipo", *few)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("stages/ipo-*/model.safetensors"))
+
+
+def test_choices_of_an_own_config_folder_are_listed(tmp_path):
+    for group in ("algorithm", "dataset"):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").touch()
+    own = ["--config-dir", str(tmp_path)]
+    commands = [
+        ["launchers.train", *own, "algorithm=absent"],
+        ["launchers.generate", *own, "dataset=absent"],
+        ["launchers.pipeline", *own, "policies=[absent]"],
+    ]
+    lines = python("-c", ONE_AFTER_ANOTHER, json.dumps(commands)).stderr.splitlines()
+    assert len(lines) == 3 and all("=absent: no such choice; allowed are " in line for line in lines), lines
+    assert all("mine" in re.findall(r"[\w.]+", line.partition("allowed are")[2]) for line in lines), lines
