@@ -33,13 +33,13 @@ class SlurmLauncher(AccelerateLauncher):
 
     def _wait(self, command: list[str], environment: dict, folder: Path) -> int:
         """Submit; returns the exit code of the first node once the job has ended. Raises what Slurm ended it by."""
+        import hydra_plugins.hydra_submitit_launcher.config as submitit_launcher
         import submitit
-        from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
         cluster, settings = self.queue._EXECUTOR, dict(self.queue.params)
         own = {f"{cluster}_{key}": settings.pop(key) for key in ("max_num_timeout",) if key in settings}
         executor = submitit.AutoExecutor(folder=settings.pop("submitit_folder"), cluster=cluster, **own)
-        plain = BaseQueueConf.__dataclass_fields__
+        plain = submitit_launcher.BaseQueueConf.__dataclass_fields__
         executor.update_parameters(**{key if key in plain else f"{cluster}_{key}": v for key, v in settings.items()})
         told = {"JOB_RECORD": environment["JOB_RECORD"]}
         job = executor.submit(on_node, command, self.num_processes, told, str(folder))
