@@ -1,6 +1,5 @@
 """SFT, reward model, policies, samples, judgement: `python -m launchers.pipeline experiment=demo`."""
 
-import json
 from pathlib import Path
 
 from launchers.entry import entry
@@ -12,6 +11,7 @@ def main(config):
     from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
+    from evaluation.files import write_json
     from evaluation.verdicts.results import judge_of, summarise, table
     from rlhf_trl_ext.configuration.checks import as_config_error
     from rlhf_trl_ext.stages.pipeline import Plan, link
@@ -25,10 +25,9 @@ def main(config):
         judge_of(config)  # a missing key is told before anything is trained
     records = plan.execute()
     with as_config_error():
-        results = summarise(config, records)
-    folder.mkdir(parents=True, exist_ok=True)
+        results = summarise(config, records, folder)
     link(folder, plan.folders)
-    (folder / "results.json").write_text(json.dumps(results, indent=2))
+    write_json(folder / "results.json", results)
     console = Console()
     console.width = max(console.width, 110)  # a log file has no width of its own
     console.print(table(results))

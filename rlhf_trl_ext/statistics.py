@@ -1,28 +1,23 @@
-"""Intervals and tests for outcomes of pairwise comparisons: 1 = win, 0.5 = tie, 0 = loss, one per pair."""
-
-import math
+"""Intervals and agreement of outcomes that the library itself reports: 1 = win, 0.5 = tie, 0 = loss, one per pair."""
 
 import numpy as np
-from scipy.stats import binomtest, norm
 
 LEVEL = 0.95
 DRAWS = 20_000_000  # resampled values in all, unless that is fewer than 1,000 resamples
 
 
 def wilson_interval(successes: float, total: int, level: float = LEVEL) -> list[float]:
-    """Score interval of a share, `(p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)` (Wilson 1927).
+    """Score interval [low, high] of a share (Wilson 1927), by statsmodels.
 
     successes: wins plus half the ties; ties make the interval too wide rather than too narrow.
-    Returns [low, high]. Raises ValueError when total < 1.
+    Raises ValueError when total < 1.
     """
+    from statsmodels.stats.proportion import proportion_confint  # takes a second, and not every user needs it
+
     if total < 1:
         raise ValueError(f"total={total}: an interval needs at least 1 outcome.")
-    z = norm.ppf((1 + level) / 2)
-    share = successes / total
-    middle = share + z * z / (2 * total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return [max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale))]
+    low, high = proportion_confint(successes, total, alpha=1 - level, method="wilson")
+    return [float(low), float(high)]
 
 
 def bootstrap_interval(
@@ -56,45 +51,15 @@ def bootstrap_interval(
     return [float(low), float(high)]
 
 
-def sign_test(outcomes: np.ndarray) -> float:
-    """Two-sided p-value of `wins ~ Binomial(wins + losses, 1/2)`; ties are left out, 1.0 when nothing else is left."""
-    wins, losses = int((np.asarray(outcomes) == 1).sum()), int((np.asarray(outcomes) == 0).sum())
-    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-
-
-def prompts_needed(outcomes: np.ndarray, level: float = LEVEL, power: float = 0.8) -> int | None:
-    """Prompts that would tell this win rate from one half, `n = (z_{(1+level)/2} + z_power)^2 var / (p - 1/2)^2`.
-
-    var: variance of the outcomes, so ties reduce n. Returns None when the win rate is exactly one half.
-    """
-    outcomes = np.asarray(outcomes, dtype=float)
-    distance = outcomes.mean() - 0.5
-    if abs(distance) < 1e-12:
-        return None
-    z = norm.ppf((1 + level) / 2) + norm.ppf(power)
-    return max(2, math.ceil(z * z * outcomes.var() / distance**2))
-
-
 def cohen_kappa(first, second) -> float | None:
-    """Agreement of two judges beyond chance, `(p_o - p_e) / (1 - p_e)` (Cohen 1960), over win, tie and loss.
+    """Agreement of two judges beyond chance, `(p_o - p_e) / (1 - p_e)` (Cohen 1960), by scikit-learn.
 
-    first, second: `(N,)` outcomes of the same pairs. None when chance alone explains all (both constant and equal).
+    first, second: `(N,)` outcomes of the same pairs, 1, 0.5 or 0. None when chance alone explains all (both constant
+    and equal).
     """
-    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    labels = np.union1d(first, second)
-    observed = (first == second).mean()
-    expected = sum((first == label).mean() * (second == label).mean() for label in labels)
-    return None if expected == 1 else float((observed - expected) / (1 - expected))
+    from sklearn.metrics import cohen_kappa_score  # takes a second, and not every user needs it
 
-
-def in_words(name: str, baseline: str, result: dict) -> str:
-    """One sentence on what a win rate shows. result: `win_rate`, `win_rate_ci`, `pairs`, `prompts_needed`."""
-    low, high = result["win_rate_ci"]
-    told = f"win rate {result['win_rate']:.1%} over {result['pairs']} pairs, 95 % interval {low:.1%} to {high:.1%}"
-    if low > 0.5:
-        return f"{name} is better than {baseline}: {told}."
-    if high < 0.5:
-        return f"{name} is worse than {baseline}: {told}."
-    needed = result["prompts_needed"]
-    enough = "no number of prompts" if needed is None else f"about {max(needed, result['pairs'] + 1):,} prompts"
-    return f"{name} is not distinguishable from {baseline}: {told}; {enough} would tell at this win rate."
+    classes = [(2 * np.asarray(outcomes, dtype=float)).astype(int) for outcomes in (first, second)]
+    if len(np.unique(classes)) == 1:
+        return None
+    return float(cohen_kappa_score(*classes, labels=[0, 1, 2]))

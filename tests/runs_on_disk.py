@@ -34,7 +34,7 @@ def write_pipeline(folder: Path, seed: int, policies=("dpo", "grpo", "grpo_again
         records[f"samples-{name}"] = {"prompts": prompts, "file": str(drawn / "samples.jsonl")}
     judge = {"_target_": "rlhf_trl_ext.judging.judge.ScoreJudge"}
     config = OmegaConf.create({"baseline": "sft", "policies": list(policies), "judge": judge, "seed": seed})
-    (folder / "results.json").write_text(json.dumps(summarise(config, records)))
+    (folder / "results.json").write_text(json.dumps(summarise(config, records, folder)))
     return folder
 
 

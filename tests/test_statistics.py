@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 
 from evaluation.verdicts.ranking import bradley_terry, every_pair, ranking
+from evaluation.verdicts.statistics import in_words, prompts_needed, sign_test
 from rlhf_trl_ext.judging.bias import length_bias, order_flip_rate, position_bias
-from rlhf_trl_ext.statistics import (
-    bootstrap_interval,
-    cohen_kappa,
-    in_words,
-    prompts_needed,
-    sign_test,
-    wilson_interval,
-)
+from rlhf_trl_ext.statistics import bootstrap_interval, cohen_kappa, wilson_interval
 
 
 def test_wilson_by_hand():

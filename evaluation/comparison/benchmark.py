@@ -1,6 +1,5 @@
 """The benchmark's cells, algorithm x data set x seed: one pipeline for every data set and seed, run together."""
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -9,9 +8,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.comparison.budget import Budget
-from evaluation.comparison.results import Found, benchmark_results
-from evaluation.verdicts.comparison import chosen_pairs, judged, read_samples
-from evaluation.verdicts.evaluate import write
+from evaluation.comparison.results import benchmark_results
+from evaluation.comparison.run import Run, read_run
+from evaluation.files import write_json
 from evaluation.verdicts.results import judge_of, summarise
 from hydra_plugins.accelerate_launcher import AccelerateLauncher
 from rlhf_trl_ext.configuration.checks import ConfigError
@@ -89,13 +88,13 @@ class Benchmark:
         several = self.config.num_processes > 1
         command = (lambda module: launcher._command(module)) if several else None
         failures = Execution(self.plans, places, keep_going=True, command=command).run()
-        found = [self._judged(dataset, seed, failures) for dataset, seed in self.names]
-        results = benchmark_results(self._header(), found, self.rows, self.config.threshold)
+        runs = [self._judged(dataset, seed, failures) for dataset, seed in self.names]
+        results = benchmark_results(self._header(), runs, self.rows, self.config.threshold)
         results["seconds"] = round(time.time() - begin, 1)
-        write(self.folder / "benchmark.json", json.dumps(results, indent=1))
+        write_json(self.folder / "benchmark.json", results)
         return results
 
-    def _judged(self, dataset: str, seed: int, failures: dict[tuple[str, str], str]) -> Found:
+    def _judged(self, dataset: str, seed: int, failures: dict[tuple[str, str], str]) -> Run:
         """One pipeline's samples judged, policy against policy as well; its folder written as a pipeline's is."""
         name = self._name(dataset, seed)
         plan, folder = self.plans[name], self.folder / name
@@ -103,18 +102,14 @@ class Benchmark:
         link(folder, plan.folders)
         reasons = {row: self._reason(name, row, failures) for row in (plan.config.baseline, *self.rows)}
         failed = {row: reason for row, reason in reasons.items() if reason}
-        found = Found(dataset, seed, folder, plan.records, {row: failed[row] for row in self.rows if row in failed})
+        lost = {row: failed[row] for row in self.rows if row in failed}
         if plan.config.baseline in failed:
-            return found
+            return Run(dataset, seed, folder, plan.records, lost)
         plan.config.policies = [row for row in self.rows if row not in failed]
-        judge = judge_of(plan.config)
-        names = (plan.config.baseline, *plan.config.policies)
-        found.samples = {row: read_samples(plan.records[SAMPLES + row]["file"]) for row in names}
-        pairs = chosen_pairs("all", plan.config.baseline, list(plan.config.policies))
-        found.verdicts = judged(judge, found.samples, pairs)
-        found.results = summarise(plan.config, plan.records, judge, found.verdicts)
-        write(folder / "results.json", json.dumps(found.results, indent=2))
-        return found
+        write_json(folder / "results.json", summarise(plan.config, plan.records, folder, every_pair=True))
+        run = read_run(folder)
+        run.dataset, run.failed = dataset, lost
+        return run
 
     def _reason(self, plan: str, row: str, failures: dict[tuple[str, str], str]) -> str | None:
         """Why a policy could not be trained or sampled; None if it was."""

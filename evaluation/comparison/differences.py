@@ -58,11 +58,9 @@ def estimate(values: Sequence[np.ndarray], centre: float = 0.0) -> dict:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for several tests, so that any false one is found with probability at most 5 % (Holm 1979)."""
-    order, adjusted, highest = np.argsort(p_values), [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted
+    from statsmodels.stats.multitest import multipletests  # takes a second, and not every user needs it
+
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
 
 
 def compare(values: dict[str, Sequence[np.ndarray]], pairs: Sequence[tuple[str, str]], metric: str) -> list[dict]:
@@ -75,12 +73,12 @@ def compare(values: dict[str, Sequence[np.ndarray]], pairs: Sequence[tuple[str, 
     found = []
     for a, b in pairs:
         gaps = [np.asarray(x, float) - np.asarray(y, float) for x, y in zip(values[a], values[b], strict=True)]
-        told = estimate(gaps)
-        found.append({"a": a, "b": b, "metric": metric, "difference": told.pop("mean"), **told})
-    return settled(found)
+        result = estimate(gaps)
+        found.append({"a": a, "b": b, "metric": metric, "difference": result.pop("mean"), **result})
+    return with_holm(found)
 
 
-def settled(rows: list[dict]) -> list[dict]:
+def with_holm(rows: list[dict]) -> list[dict]:
     """Differences with p_holm, distinguishable and in_words, adjusted for as many comparisons as there are rows."""
     adjusted = holm([row["p"] for row in rows])
     rows = [{**row, "p_holm": p, "distinguishable": p < ALPHA} for row, p in zip(rows, adjusted, strict=True)]
@@ -92,12 +90,12 @@ def in_words(row: dict, tests: int) -> str:
     low, high = row["interval"]
     over = f"{row['seeds']} seeds and prompts" if row["seeds"] > 1 else "prompts of one seed, not over seeds"
     adjusted = f", adjusted for {tests} comparisons" if tests > 1 else ""
-    told = f"{row['difference']:+.3g}, 95 % interval over {over} {low:+.3g} to {high:+.3g}, p {row['p_holm']:.2g}"
-    told += adjusted
+    numbers = f"{row['difference']:+.3g}, 95 % interval over {over} {low:+.3g} to {high:+.3g}, p {row['p_holm']:.2g}"
+    numbers += adjusted
     if row["distinguishable"]:
         more = "higher" if row["difference"] > 0 else "lower"
-        return f"{row['a']} has a {more} {row['metric']} than {row['b']}: {told}."
-    return f"{row['a']} and {row['b']} are not distinguishable in {row['metric']}: {told}{_needed(row)}."
+        return f"{row['a']} has a {more} {row['metric']} than {row['b']}: {numbers}."
+    return f"{row['a']} and {row['b']} are not distinguishable in {row['metric']}: {numbers}{_needed(row)}."
 
 
 def _needed(row: dict) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evaluation.comparison.results import Found
+from evaluation.comparison.run import Run
 from evaluation.report.drawing import Palette, Picture, axes, legend
 from evaluation.report.runs import Runs
 from rlhf_trl_ext.callbacks.records import read_metrics
@@ -11,7 +11,7 @@ POINTS = 60
 UNITS = {"reward": "learned reward (the reward model's units)", "gold_reward": "gold reward (0 to 1)"}
 
 
-def logged(run: Found, row: str, metric: str, held_out: bool = False) -> np.ndarray:
+def logged(run: Run, row: str, metric: str, held_out: bool = False) -> np.ndarray:
     """Sampled tokens and a metric from an algorithm's training log, `(2, N)`; empty where there is none.
 
     metric: `reward`, or the name of a reward function, which stands as `rewards/<name>/mean` in logs.
@@ -122,7 +122,7 @@ def overoptimisation(runs: Runs, dataset: str, palette: Palette) -> Picture | No
     return Picture(f"{dataset}-overoptimisation", "Proxy against gold", caption, figure)
 
 
-def _path(run: Found, row: str, centre: float, scale: float) -> list[list[float]]:
+def _path(run: Run, row: str, centre: float, scale: float) -> list[list[float]]:
     """Learned reward, standardised, and gold of held-out evaluations and, last, of the trained policy."""
     proxy, gold = (logged(run, row, metric, held_out=True) for metric in ("reward", "gold_reward"))
     between = [[(p - centre) / scale, g] for p, g in zip(proxy[1], gold[1], strict=False)] if gold.size else []

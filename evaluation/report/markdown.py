@@ -13,11 +13,11 @@ def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> s
     parts += ["", "## Win rates", "", *_win_rates(results), "", "## The judge", "", *_biases(results)]
     parts += ["", "## Metrics", "", *_metrics(results)]
     parts += _scores(results)
-    if results.get("floor"):
-        covers = "covers" if results["floor"]["covers_half"] else "does NOT cover"
+    if results.get("aa_control"):
+        covers = "covers" if results["aa_control"]["covers_half"] else "does NOT cover"
         parts += [
             "",
-            f"A/A: the baseline against other samples of itself {covers} one half: {_rate(results['floor'])}.",
+            f"A/A: the baseline against other samples of itself {covers} one half: {_rate(results['aa_control'])}.",
         ]
     if results.get("agreement"):
         parts += ["", "## Agreement", "", *_agreement(results["agreement"])]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
+from evaluation.files import write
 from evaluation.report import tabular
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
 from evaluation.report.runs import Runs, read
 from evaluation.report.tabular import Table
-from evaluation.verdicts.evaluate import write
 
 
 @dataclass
@@ -68,7 +68,7 @@ def _sections(runs: Runs, other: Runs | None, drawn: dict[str, list[Picture]]) -
         if not runs.of(dataset):
             continue
         several = len(runs.results["datasets"]) > 1
-        tables = [tabular.means(runs, dataset), tabular.differences(runs, dataset)]
+        tables = [tabular.means(runs, dataset), tabular.by_judge(runs, dataset), tabular.differences(runs, dataset)]
         tables += [tabular.comparison(runs, other, dataset)] if other else []
         title = f"Results on {dataset}" if several else "Results"
         yield Section(title, [table for table in tables if table], drawn[dataset])
@@ -98,9 +98,9 @@ def summary(runs: Runs) -> list[str]:
     words = (sentence.replace(":", " ").replace(",", " ").split() for sentence in runs.results["in_words"])
     return [
         sentence
-        for sentence, said in zip(runs.results["in_words"], words, strict=True)
-        if not hidden & set(said) or sentence == runs.results["budget"]["in_words"]
-    ]
+        for sentence, own in zip(runs.results["in_words"], words, strict=True)
+        if not hidden & set(own) or sentence == runs.results["budget"]["in_words"]
+    ] + runs.problems
 
 
 def _html(runs: Runs, other: Runs | None, sections: list[Section], form: str) -> str:
@@ -110,8 +110,8 @@ def _html(runs: Runs, other: Runs | None, sections: list[Section], form: str) ->
     subtitle += f"Judge: {results['judge']}."
     page = Environment(loader=PackageLoader("evaluation.report", "."), autoescape=True, trim_blocks=True)
     title = results["name"] + (f" against {other.results['name']}" if other else "")
-    told = {"title": title, "subtitle": subtitle, "summary": summary(runs), "sections": sections}
-    return page.get_template("page.html.j2").render(**told, form=form, open=False)
+    parts = {"title": title, "subtitle": subtitle, "summary": summary(runs), "sections": sections}
+    return page.get_template("page.html.j2").render(**parts, form=form, open=False)
 
 
 def _printable() -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from evaluation.report.runs import Runs
-from rlhf_trl_ext.stages.generate import OBJECTIVE
+from evaluation.verdicts.samples import OBJECTIVE
 
 
 def frontier(points: dict[str, tuple[float, ...]]) -> list[str]:

@@ -4,28 +4,25 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from evaluation.comparison.results import Found, benchmark_results
-from evaluation.verdicts.comparison import chosen_pairs, judged, read_samples
-from rlhf_trl_ext.judging.judge import ScoreJudge, Verdict
-from rlhf_trl_ext.stages.pipeline import SAMPLES
+from evaluation.comparison.results import benchmark_results
+from evaluation.comparison.run import Run, read_run
 
 SCORES = ("gold_reward", "reward")
 
 
 @dataclass
 class Runs:
-    """results: as benchmark.json has them. found: the pipelines they are of, without verdicts. folder: where they are.
+    """results: as benchmark.json has them. runs: the pipelines they are of. folder: where they are.
 
-    algorithms, metrics: what is shown; empty: everything.
+    algorithms, metrics: what is shown; empty: everything. problems: sentences on what could not be read.
     """
 
     folder: Path
     results: dict
-    found: list[Found]
+    runs: list[Run]
     algorithms: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> list[str]:
@@ -38,9 +35,9 @@ class Runs:
         """Whether a metric is shown."""
         return not self.metrics or metric in self.metrics
 
-    def of(self, dataset: str) -> list[Found]:
+    def of(self, dataset: str) -> list[Run]:
         """The pipelines of one data set that have results."""
-        return [run for run in self.found if run.dataset == dataset and run.results]
+        return [run for run in self.runs if run.dataset == dataset and run.results]
 
 
 def read(folder: str | Path, algorithms: list[str] | None = None, metrics: list[str] | None = None) -> Runs:
@@ -48,29 +45,52 @@ def read(folder: str | Path, algorithms: list[str] | None = None, metrics: list[
 
     algorithms, metrics: the only ones to show. Raises ValueError when there is nothing, or no such algorithm or metric.
     """
-    folder = Path(folder)
+    folder, problems = Path(folder), []
     if (folder / "benchmark.json").exists():
-        results = json.loads((folder / "benchmark.json").read_text())
-        names = dict.fromkeys(cell["folder"] for cell in results["cells"])
-        found = [_found(folder / name) for name in names if (folder / name / "results.json").exists()]
-        for run in found:
-            run.dataset = next(cell["dataset"] for cell in results["cells"] if cell["folder"] == run.folder.name)
+        results = _benchmark(folder / "benchmark.json")
+        datasets = {cell["folder"]: cell["dataset"] for cell in results["cells"]}
+        runs = _read([folder / name for name in datasets if (folder / name / "results.json").exists()], problems)
+        for run in runs:
+            run.dataset = datasets[run.folder.name]
     else:
-        places = (
-            [folder] if (folder / "results.json").exists() else sorted(p.parent for p in folder.glob("*/results.json"))
-        )
+        places = [folder] if (folder / "results.json").exists() else [p.parent for p in folder.glob("*/results.json")]
         if not places:
             raise ValueError(
                 f"{folder} holds neither benchmark.json nor results.json, nor do its folders: "
                 "write one with `python -m launchers.benchmark` or `python -m launchers.pipeline`."
             )
-        found = [_judged(_found(place)) for place in places]
-        _name_apart(found)
-        results = benchmark_results(_header(folder, found), found, _policies(found), None)
-    runs = Runs(folder, results, found, algorithms or [], metrics or [])
-    _check("algorithms", runs.algorithms, [*results["algorithms"], *(results.get("again") or [])[1:]])
-    _check("metrics", runs.metrics, ["win_rate", "length_controlled_win_rate", *SCORES, "kl"])
+        runs = _read(sorted(places), problems)
+        if not runs:
+            raise ValueError(" ".join(problems))
+        _name_apart(runs)
+        results = benchmark_results(_header(folder, runs), runs, _policies(runs), None)
+    problems += [problem for run in runs for problem in run.problems]
+    chosen = Runs(folder, results, runs, algorithms or [], metrics or [], problems)
+    _check("algorithms", chosen.algorithms, [*results["algorithms"], *(results.get("again") or [])[1:]])
+    _check("metrics", chosen.metrics, ["win_rate", "length_controlled_win_rate", *SCORES, "kl"])
+    return chosen
+
+
+def _read(folders: list[Path], problems: list[str]) -> list[Run]:
+    """Pipelines that can be read; of the others a sentence is put into problems."""
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+            problems.append(f"{folder} cannot be read ({type(error).__name__}): {error}")
     return runs
+
+
+def _benchmark(path: Path) -> dict:
+    """benchmark.json. Raises ValueError when it is damaged."""
+    try:
+        results = json.loads(path.read_text())
+        if {"cells", "by_dataset", "algorithms", "datasets"} <= results.keys():
+            return results
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise ValueError(f"{path} is damaged: run `python -m launchers.benchmark` again; finished cells are reused.")
 
 
 def _check(key: str, given: list[str], allowed: list[str]) -> None:
@@ -79,55 +99,25 @@ def _check(key: str, given: list[str], allowed: list[str]) -> None:
             raise ValueError(f"{key}={name}: allowed are {', '.join(allowed)}.")
 
 
-def _found(folder: Path) -> Found:
-    """A pipeline's folder, with its samples and without verdicts."""
-    results = json.loads((folder / "results.json").read_text())
-    found = Found(_dataset(folder, results), results.get("seed", 0), folder, results["stages"], {}, results=results)
-    for name in (results["baseline"], *results["policies"]):
-        found.samples[name] = read_samples(folder / f"{SAMPLES}{name}" / "samples.jsonl")
-    return found
-
-
-def _dataset(folder: Path, results: dict) -> str:
-    """The data set's name, from the configuration of the sampling stage."""
-    path = folder / f"{SAMPLES}{results['baseline']}" / "config.yaml"
-    dataset = yaml.safe_load(path.read_text())["dataset"] if path.exists() else {}
-    target = (dataset.get("convert") or dataset).get("_target_", "data")
-    return target.split(".")[-2] if "." in target else target
-
-
-def _judged(found: Found) -> Found:
-    """Verdicts again, without asking a judge: a score's from the samples, any other's from what results.json kept."""
-    results = found.results
-    field = results["judge"] if results["judge"] in SCORES else None
-    if field or not all("outcomes" in row for row in results["policies"].values()):
-        pairs = chosen_pairs("all", results["baseline"], list(results["policies"]))
-        found.verdicts = judged(ScoreJudge(field), found.samples, pairs)
-    else:
-        told = {name: row["outcomes"] for name, row in results["policies"].items()}
-        found.verdicts = {(name, results["baseline"]): [Verdict(o, o) for o in own] for name, own in told.items()}
-    return found
-
-
-def _name_apart(found: list[Found]) -> None:
+def _name_apart(runs: list[Run]) -> None:
     """Pipelines of one data set and seed are different runs: each stands for itself, by its folder's name."""
-    names = [(run.dataset, run.seed) for run in found]
+    names = [(run.dataset, run.seed) for run in runs]
     if len(set(names)) < len(names):
-        for run in found:
+        for run in runs:
             run.dataset = run.folder.name
 
 
-def _policies(found: list[Found]) -> list[str]:
-    return list(dict.fromkeys(name for run in found for name in run.results["policies"]))
+def _policies(runs: list[Run]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.results["policies"]))
 
 
-def _header(folder: Path, found: list[Found]) -> dict:
+def _header(folder: Path, runs: list[Run]) -> dict:
     return {
         "name": folder.name,
-        "algorithms": _policies(found),
+        "algorithms": _policies(runs),
         "again": None,
-        "datasets": list(dict.fromkeys(run.dataset for run in found)),
-        "seeds": sorted({run.seed for run in found}),
-        "baseline": found[0].results["baseline"],
+        "datasets": list(dict.fromkeys(run.dataset for run in runs)),
+        "seeds": sorted({run.seed for run in runs}),
+        "baseline": runs[0].results["baseline"],
         "budget": {"in_words": "No common budget: every algorithm took the steps of its own configuration."},
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.comparison.results import Found
+from evaluation.comparison.run import Run
 from evaluation.report.runs import read
 from rlhf_trl_ext.callbacks.records import read_metrics
 
@@ -28,7 +28,7 @@ def tidy(folder: str | Path) -> pd.DataFrame:
     samples none. A number that one step logs twice stands as it was logged first. Raises ValueError for a folder
     without results.
     """
-    rows = [row for run in read(folder).found for row in _final(run) + _logged(run)]
+    rows = [row for run in read(folder).runs for row in _final(run) + _logged(run)]
     return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(list(COLUMNS[:-1]), ignore_index=True)
 
 
@@ -38,28 +38,28 @@ def samples(folder: str | Path) -> pd.DataFrame:
 
     rows = [
         {**dict(zip(KEYS, (run.dataset, run.seed, name), strict=True)), **row, "prompt": as_text(row["prompt"])}
-        for run in read(folder).found
+        for run in read(folder).runs
         for name, own in run.samples.items()
         for row in own
     ]
     return pd.DataFrame(rows)
 
 
-def _final(run: Found) -> list[tuple]:
+def _final(run: Run) -> list[tuple]:
     """Numbers of results.json."""
-    found = []
+    numbers = []
     for name, row in {run.results["baseline"]: run.results["baseline_result"], **run.results["policies"]}.items():
         record = run.records[name]
         place = (run.dataset, run.seed, name, "final")
         after = (record["steps"], record.get("sampled_tokens") or float("nan"))
-        told = {FINAL.get(key, key): value for key, value in row.items() if isinstance(value, int | float)}
-        found += [(*place, metric, *after, float(value)) for metric, value in told.items()]
-    return found
+        finals = {FINAL.get(key, key): value for key, value in row.items() if isinstance(value, int | float)}
+        numbers += [(*place, metric, *after, float(value)) for metric, value in finals.items()]
+    return numbers
 
 
-def _logged(run: Found) -> list[tuple]:
+def _logged(run: Run) -> list[tuple]:
     """Numbers of every metrics.jsonl."""
-    found = []
+    numbers = []
     for name in (run.results["baseline"], *run.results["policies"]):
         path = run.folder / name / "metrics.jsonl"
         tokens = float("nan")
@@ -69,5 +69,5 @@ def _logged(run: Found) -> list[tuple]:
                 if key not in NOT_METRICS and isinstance(value, int | float):
                     kind = "held_out" if key.startswith(HELD_OUT) else "training"
                     place = (run.dataset, run.seed, name, kind, key.removeprefix(HELD_OUT))
-                    found.append((*place, row["step"], tokens, float(value)))
-    return found
+                    numbers.append((*place, row["step"], tokens, float(value)))
+    return numbers

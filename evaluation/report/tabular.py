@@ -1,14 +1,16 @@
 """Tables of a report: results, differences, failure flags with samples, alerts, failed cells, versions."""
 
-import json
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from evaluation.comparison.differences import compare
+from evaluation.comparison.differences import compare, estimate
 from evaluation.comparison.results import COMPARED
 from evaluation.quality.failures.diagnostics import diagnose
 from evaluation.report.runs import Runs
+from evaluation.verdicts.agreement import agreement
+from evaluation.verdicts.pairwise import outcomes
+from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.judging.prompt import as_text
 
 METRICS = {**COMPARED, "length_controlled_win_rate": "length-controlled win rate"}
@@ -85,6 +87,30 @@ def differences(runs: Runs, dataset: str) -> Table | None:
     ]
     note = "p is adjusted for all pairs of a metric, that of A/A for all metrics (Holm); below 0.05 two are told apart."
     return Table("Differences", ["pair", "metric", "difference", "p", "in words"], rows, note)
+
+
+def by_judge(runs: Runs, dataset: str) -> Table | None:
+    """Win rates by judges that judged later, and how far each agrees with the pipeline's own."""
+    judges = dict.fromkeys(judge for run in runs.of(dataset) for judge in run.further)
+    rows = []
+    for judge in judges:
+        own = [run for run in runs.of(dataset) if judge in run.further]
+        for name in runs.rows:
+            pair = (name, runs.results["baseline"])
+            judged = [run for run in own if pair in run.further[judge]]
+            values = [outcomes(run.further[judge][pair]) for run in judged]
+            if not values or any(np.isnan(seed).all() for seed in values):
+                continue
+            unread = sum(int(np.isnan(seed).sum()) for seed in values)
+            known = {judge: {(run.seed, *pair): run.further[judge][pair] for run in judged}}
+            known["own"] = {(run.seed, *pair): run.verdicts[pair] for run in judged if pair in run.verdicts}
+            match = next(iter(agreement(known)), {})
+            cells = [number(match.get(key)) for key in ("agreement", "kappa")]
+            rows.append([Cell(judge), Cell(name), number(estimate(values, centre=0.5)), *cells, number(unread, "d")])
+    note = f"Against {runs.results['baseline']}, from stored verdicts. agrees: share of pairs judged alike by "
+    note += f"{runs.results['judge']}, with Cohen's kappa. Verdicts that could not be read count nowhere."
+    header = ["judge", "algorithm", "win rate", "agrees", "kappa", "unread"]
+    return Table("By other judges", header, rows, note) if rows else None
 
 
 def _verdict(row: dict) -> str:
@@ -170,9 +196,9 @@ def alerts(runs: Runs, dataset: str) -> Table | None:
     for run in runs.of(dataset):
         for name in runs.rows:
             path = run.folder / name / "alerts.jsonl"
-            for line in path.read_text().splitlines() if path.exists() else []:
-                told = json.loads(line)
-                rows.append([Cell(name), number(run.seed, "d"), number(told["step"], "d"), Cell(told["message"])])
+            for alert in read_metrics(path) if path.exists() else []:
+                cells = [Cell(str(alert.get(key, ""))) for key in ("step", "message")]
+                rows.append([Cell(name), number(run.seed, "d"), *cells])
     return Table("Alerts during training", ["algorithm", "seed", "step", "alert"], rows) if rows else None
 
 

@@ -1,31 +1,31 @@
 """One evaluation from its configuration: samples, judges, results as JSON and Markdown."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from evaluation.files import write, write_json
 from evaluation.quality.failures.diagnostics import diagnose, false_positive_rate
 from evaluation.quality.metrics import reward_quality, text_metrics
 from evaluation.report.markdown import markdown
-from evaluation.verdicts.comparison import (
-    Verdicts,
+from evaluation.verdicts import store
+from evaluation.verdicts.agreement import agreement, gold_verdicts, read_labels
+from evaluation.verdicts.length_control import read_anchor
+from evaluation.verdicts.pairwise import (
+    AA_CONTROL,
+    aa_control,
     against_baseline,
-    agreement,
     chosen_pairs,
-    floor,
-    gold_verdicts,
-    judged,
+    judge_once,
     ranked,
-    read_labels,
-    read_samples,
+    stored_entries,
     with_anchor,
 )
-from evaluation.verdicts.length_control import read_anchor
 from evaluation.verdicts.results import PERPLEXITY, describe
-from evaluation.verdicts.win_rate import check_pairs
+from evaluation.verdicts.samples import check_pairs, read_samples
+from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.configuration.checks import build
 from rlhf_trl_ext.judging.judge import Judge
 
@@ -45,6 +45,8 @@ class Evaluation:
         self.baseline = self.pipeline["baseline"] if self.pipeline else BASELINE
         self.samples = {name: read_samples(path) for name, path in self._paths().items()}
         self.policies = [name for name in self.samples if name != self.baseline]
+        if AA_CONTROL in self.samples:
+            raise ValueError(f"policies.{AA_CONTROL}: this is the A/A control's name; give the policy another one.")
         if not self.policies:
             raise ValueError("policies={}: nothing to compare; give policies={name: samples.jsonl}.")
         self.pairs = chosen_pairs(config.pairs, self.baseline, self.policies)
@@ -53,16 +55,19 @@ class Evaluation:
         count = len(self.samples[self.baseline])
         self.labels = read_labels(config.labels, self.pairs[: len(self.policies)], count) if config.labels else None
         self.anchor = read_anchor(config.anchor, count) if config.anchor else None
-        self.again = read_samples(config.floor) if config.floor else None
-        if self.again is not None:
-            check_pairs(self.again, self.samples[self.baseline])
+        self.all_samples, self.judged_pairs = dict(self.samples), list(self.pairs)
+        if config.aa_control:
+            self.all_samples[AA_CONTROL] = read_samples(config.aa_control)
+            self.judged_pairs.append((AA_CONTROL, self.baseline))
+            check_pairs(self.all_samples[AA_CONTROL], self.samples[self.baseline])
         self.probes = build(config.probes, "probes") if config.get("probes") else None
         if self.probes:
             self.probes.choose(list(self.samples), Path(config.results).parent if config.results else None)
         self.classifier = build(config.classifier, "classifier") if config.get("classifier") else None
         self.classified: dict[str, dict] = {}
-        self.judges: list[Judge] = [build(config.judge, "judge")]
-        self.judges += [build(compose(name), f"judge/{name}") for name in config.further_judges]
+        settings = {"judge": config.judge} | {f"judge/{name}": compose(name) for name in config.further_judges}
+        self.settings = [OmegaConf.to_container(own, resolve=True) for own in settings.values()]
+        self.judges: list[Judge] = [build(own, name) for name, own in settings.items()]
         if len({judge.name for judge in self.judges}) < len(self.judges):
             raise ValueError(f"further_judges={list(config.further_judges)}: every judge is named once.")
 
@@ -74,55 +79,73 @@ class Evaluation:
 
     def preview(self) -> dict[str, dict]:
         """What every judge would ask, and what it would cost; nothing is sent."""
-        games = [(self.samples[a], self.samples[b]) for a, b in self.pairs]
-        if self.again is not None:
-            games.append((self.again, self.samples[self.baseline]))
+        games = [(self.all_samples[a], self.all_samples[b]) for a, b in self.judged_pairs]
         return {judge.name: judge.preview(games) for judge in self.judges}
 
     def run(self) -> dict:
-        """Judge, and write evaluation.json, its report and, for a pipeline, its results.json."""
+        """Judge what is not judged yet; write verdicts, evaluation.json, its report and a pipeline's results.json."""
         for judge in self.judges:
             judge.check()
         if self.classifier:
             self.classifier.check()
             self.classified = self.classifier.metrics(self.samples)
         probed = self.probes.diagnose(self.baseline) if self.probes else {}
-        said = [judged(judge, self.samples, self.pairs) for judge in self.judges]
-        # named only now: a judge's name may follow what it found in the samples
-        verdicts = {judge.name: told for judge, told in zip(self.judges, said, strict=True)}
-        first = self.judges[0]
-        policies = self._policies(verdicts[first.name])
-        known, gold = dict(verdicts), gold_verdicts(self.samples, self.pairs)
-        if gold and "gold_reward" not in known:
-            known["gold_reward"] = gold
+        verdicts, entries = self._verdicts()
+        first = self.judges[0].name
+        controls = {name: own.pop((AA_CONTROL, self.baseline), None) for name, own in verdicts.items()}
+        policies = self._policies(verdicts[first])
+        control = controls[first]
+        if control:
+            control = aa_control(control, self.all_samples[AA_CONTROL], self.samples[self.baseline])
         results = {
             "baseline": self.baseline,
-            "judge": first.name,
+            "judge": first,
             "baseline_result": {**describe(self.samples[self.baseline]), "metrics": self._metrics(self.baseline)},
             "policies": policies,
             "judges": {
                 judge.name: against_baseline(verdicts[judge.name], self.samples, self.baseline)
                 for judge in self.judges[1:]
             },
-            "ranking": ranked(verdicts[first.name], list(self.samples)),
-            "agreement": agreement(known, self.labels),
-            "floor": floor(first, self.again, self.samples[self.baseline]) if self.again is not None else None,
+            "ranking": ranked(verdicts[first], list(self.samples)),
+            "agreement": agreement(self._comparable(verdicts, entries), self.labels),
+            "aa_control": control,
             "notices": self._notices(policies),
+            "verdicts": entries,
             **self._failures(probed),
         }
         self._write(results)
         return results
 
+    def _verdicts(self) -> tuple[dict[str, Verdicts], dict[str, dict]]:
+        """Every judge's verdicts, stored ones where there are any; and the entries of all that are stored."""
+        index = Path(self.config.results or self.output)
+        entries = stored_entries(index)
+        judged = [
+            judge_once(judge, own, self.all_samples, self.judged_pairs, index.parent, entries)
+            for judge, own in zip(self.judges, self.settings, strict=True)
+        ]
+        # named only now: a judge's name may follow what it found in the samples
+        return {judge.name: own for judge, own in zip(self.judges, judged, strict=True)}, entries
+
+    def _comparable(self, verdicts: dict[str, Verdicts], entries: dict[str, dict]) -> dict[str, Verdicts]:
+        """What judges agree on: their verdicts, those stored earlier on these samples, and the gold reward's."""
+        folder = Path(self.config.results or self.output).parent
+        earlier = {name: entry for name, entry in entries.items() if name not in verdicts}
+        known = verdicts | {name: store.load(folder, entry, self.samples) for name, entry in earlier.items()}
+        if "gold_reward" not in known and (gold := gold_verdicts(self.samples, self.pairs)):
+            known["gold_reward"] = gold
+        return {name: own for name, own in known.items() if own}
+
     def _policies(self, verdicts: Verdicts) -> dict[str, dict]:
         """Everything about every policy by the first judge."""
         policies = against_baseline(verdicts, self.samples, self.baseline)
         for name, row in policies.items():
-            told, rows = verdicts[name, self.baseline], self.samples[name]
+            own, rows = verdicts[name, self.baseline], self.samples[name]
             row["metrics"] = self._metrics(name)
             if self.anchor is not None:
-                row["alpaca_eval"] = with_anchor(told, rows, self.samples[self.baseline], self.anchor)
-            row["reward_quality"] = reward_quality(told, rows, self.samples[self.baseline])
-            row.update(describe(rows), examples=_examples(told))
+                row["alpaca_eval"] = with_anchor(own, rows, self.samples[self.baseline], self.anchor)
+            row["reward_quality"] = reward_quality(own, rows, self.samples[self.baseline])
+            row.update(describe(rows), examples=_examples(own))
         return policies
 
     def _metrics(self, name: str) -> dict | None:
@@ -147,14 +170,14 @@ class Evaluation:
         }
 
     def _notices(self, policies: dict[str, dict]) -> list[str]:
-        told = [notice for judge in self.judges for notice in judge.notices]
+        notices = [notice for judge in self.judges for notice in judge.notices]
         for name, row in policies.items():
             if row["unparsable"]:
                 share = row["unparsable"] / (row["pairs"] + row["unparsable"])
-                told.append(
+                notices.append(
                     f"{row['unparsable']} verdicts on {name} ({share:.1%}) could not be read and count nowhere."
                 )
-        return told
+        return notices
 
     @property
     def output(self) -> Path:
@@ -163,11 +186,12 @@ class Evaluation:
         return Path(self.config.output or beside / "evaluation.json")
 
     def _write(self, results: dict) -> None:
-        write(self.output, json.dumps(results, indent=2))
+        write_json(self.output, results)
         write(self.output.with_suffix(".md"), markdown(results, self.samples))
         if self.pipeline is not None:
             self.pipeline.setdefault("evaluations", {})[results["judge"]] = results
-            write(Path(self.config.results), json.dumps(self.pipeline, indent=2))
+            self.pipeline["verdicts"] = results["verdicts"]
+            write_json(Path(self.config.results), self.pipeline)
 
 
 def _pipeline(path: str) -> dict:
@@ -179,14 +203,6 @@ def _pipeline(path: str) -> dict:
     except (OSError, ValueError, AttributeError):
         pass
     raise ValueError(f"results={path} is no results.json of a pipeline; write one with `python -m launchers.pipeline`.")
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file aside and rename it, so that it is there wholly or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def _examples(verdicts: list) -> list[int]:

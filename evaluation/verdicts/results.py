@@ -1,20 +1,24 @@
 """Results of policies against a baseline, as a dictionary and as a table."""
 
+from pathlib import Path
+
 import numpy as np
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from evaluation.quality.failures.diagnostics import diagnose
-from evaluation.verdicts.comparison import Verdicts, against_baseline, chosen_pairs, judged, ranked, read_samples
+from evaluation.verdicts.pairwise import (
+    against_baseline,
+    chosen_pairs,
+    judge_once,
+    pipeline_pairs,
+    ranked,
+    stored_entries,
+    stored_evaluations,
+)
+from evaluation.verdicts.samples import SCORES, Samples, read_samples
 from rlhf_trl_ext.configuration.checks import build
 from rlhf_trl_ext.judging.judge import Judge
-
-
-def compare(judge: Judge, baseline: list[dict], policies: dict[str, list[dict]]) -> dict[str, dict]:
-    """For every policy: win rate against the baseline with its interval, mean rewards and KL, length, truncation."""
-    samples = {**policies, "baseline": baseline}
-    verdicts = judged(judge, samples, chosen_pairs("baseline", "baseline", list(policies)))
-    rows = against_baseline(verdicts, samples, "baseline")
-    return {name: {**row, **describe(policies[name])} for name, row in rows.items()}
 
 
 def judge_of(config) -> Judge:
@@ -28,53 +32,56 @@ SPENT = ("sampled_tokens", "train_seconds", "peak_memory_mb")
 PERPLEXITY = ("perplexity", "perplexity_ci")
 
 
-def summarise(config, records: dict[str, dict], judge: Judge | None = None, verdicts: Verdicts | None = None) -> dict:
+def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool = False) -> dict:
     """Results of a pipeline: every policy against the baseline, what it cost, and the records of all stages.
 
-    records: stage name -> record, those of sampling under `samples-<policy>`. judge, verdicts: where they are there.
+    records: stage name -> record, those of sampling under `samples-<policy>`. folder: of results.json; verdicts go to
+    `verdicts/` in it, and those that are there already are not asked for again. every_pair: whether every two policies
+    are judged, whatever the judge takes for it.
     """
-    judge = judge or judge_of(config)
-    samples = {name: read_samples(records[f"samples-{name}"]["file"]) for name in (config.baseline, *config.policies)}
-    verdicts = verdicts or judged(judge, samples, chosen_pairs("baseline", config.baseline, list(config.policies)))
-    policies = against_baseline(verdicts, samples, config.baseline)
+    judge, baseline, names = judge_of(config), config.baseline, list(config.policies)
+    samples = {name: read_samples(records[f"samples-{name}"]["file"]) for name in (baseline, *names)}
+    pairs = chosen_pairs("all", baseline, names) if every_pair else pipeline_pairs(judge, baseline, names)
+    entries = stored_entries(Path(folder) / "results.json")
+    settings = OmegaConf.to_container(config.judge, resolve=True)
+    verdicts = judge_once(judge, settings, samples, pairs, Path(folder), entries)
+    earlier = stored_evaluations(Path(folder) / "results.json", entries, samples)
+    policies = against_baseline(verdicts, samples, baseline)
     for name, row in policies.items():
         row.update(describe(samples[name]), **{key: records[name][key] for key in SPENT})
         row.update({key: records[f"samples-{name}"].get(key) for key in PERPLEXITY})
-        row["outcomes"] = [verdict.outcome for verdict in verdicts[name, config.baseline]]
-        row["flags"] = [
-            found["name"] for found in diagnose(samples[name], samples[config.baseline]) if found["flagged"]
-        ]
+        row["flags"] = [each["name"] for each in diagnose(samples[name], samples[baseline]) if each["flagged"]]
     return {
-        "baseline": config.baseline,
+        "baseline": baseline,
         "judge": judge.name,
         "seed": config.seed,
         "baseline_result": {
-            **describe(samples[config.baseline]),
-            **{key: records[config.baseline][key] for key in SPENT},
-            **{key: records[f"samples-{config.baseline}"].get(key) for key in PERPLEXITY},
+            **describe(samples[baseline]),
+            **{key: records[baseline][key] for key in SPENT},
+            **{key: records[f"samples-{baseline}"].get(key) for key in PERPLEXITY},
         },
         "policies": policies,
         "ranking": ranked(verdicts, list(samples)) if policies else [],
         "notices": list(judge.notices),
+        "verdicts": entries,
+        **({"evaluations": earlier} if earlier else {}),
         "stages": records,
     }
 
 
-def describe(rows: list[dict]) -> dict:
-    """Means over samples; `gold_reward_mean` is None where there is no gold reward. KL in nats per completion."""
+def describe(rows: Samples) -> dict:
+    """Means over samples, of those that have a number; None where none has, and `<name>_missing` where some have none.
 
-    def mean(key):
-        values = [row.get(key) for row in rows]
-        return None if None in values else float(np.mean(values))
-
-    return {
-        "reward_mean": mean("reward"),
-        "gold_reward_mean": mean("gold_reward"),
-        "kl_mean": mean("kl"),
-        "completion_tokens_mean": mean("completion_tokens"),
-        "truncated": mean("truncated"),
-        "prompts": len(rows),
-    }
+    KL in nats per completion.
+    """
+    row: dict = {"prompts": len(rows)}
+    for key in SCORES:
+        values = [sample[key] for sample in rows if sample.get(key) is not None]
+        name = key if key == "truncated" else f"{key}_mean"
+        row[name] = float(np.mean(values)) if values else None
+        if 0 < len(values) < len(rows):
+            row[f"{key}_missing"] = len(rows) - len(values)
+    return row
 
 
 def table(results: dict) -> Table:

@@ -11,7 +11,7 @@ from hashlib import sha256
 import pytest
 from conftest import ROOT
 
-from evaluation.verdicts.win_rate import win_rate
+from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.judging.client import Client
 from rlhf_trl_ext.judging.judge import Verdict
 from rlhf_trl_ext.judging.llm_judge import LLMJudge, combine
@@ -59,7 +59,8 @@ def test_exchanging_the_sides_gives_the_complement(endpoint, tmp_path):
 
 def test_a_judge_that_only_sees_position_ties_everything(endpoint, tmp_path):
     url, _ = endpoint(answer="A")
-    told = win_rate(judge(tmp_path, url), rows(1, 2, 3), rows(3, 2.5, 1))
+    pair = rows(1, 2, 3), rows(3, 2.5, 1)
+    told = summary(judge(tmp_path, url).compare(*pair), *pair)
     assert (told["win_rate"], told["ties"]) == (0.5, 3)
     assert told["position"]["position_bias"] == 1.0 and told["order_flip_rate"] == 1.0
     assert told["position"]["first_choice_rate"] == 1.0

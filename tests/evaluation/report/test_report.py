@@ -14,6 +14,10 @@ from evaluation.report.page import report
 from evaluation.report.pareto import frontier
 from evaluation.report.runs import read
 from evaluation.report.tables import COLUMNS, samples, tidy
+from evaluation.verdicts import evaluate
+from evaluation.verdicts import results as verdict_results
+from evaluation.verdicts.evaluate import Evaluation
+from rlhf_trl_ext.judging.judge import Judge, ScoreJudge, Verdict
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
@@ -78,6 +82,46 @@ def test_filters_and_comparison(results, tmp_path):
         report(str(results), metrics=["speed"])
     with pytest.raises(ValueError, match=r"neither benchmark.json nor results.json"):
         report(str(tmp_path / "nothing"))
+
+
+class Preference(Judge):
+    """Gives probabilities as a language model does, counts the pairs that it is asked for, and sees an order."""
+
+    name, asked = "m:helpfulness", 0
+
+    def compare(self, first, second):
+        Preference.asked += len(first)
+        wins = [a["gold_reward"] > b["gold_reward"] for a, b in zip(first, second, strict=True)]
+        return [Verdict(float(won), 0.2 + 0.6 * won, float(won), float(won)) for won in wins]
+
+
+def test_what_a_language_model_judged_is_reported_and_not_judged_again(tmp_path, monkeypatch):
+    """Two policies, each judged against the baseline only: there is no verdict on one against the other."""
+    monkeypatch.setattr(verdict_results, "judge_of", lambda config: Preference())
+    folder = write_pipeline(tmp_path / "judged", 0, policies=("dpo", "grpo"))
+    assert Preference.asked == 2 * 48
+    page = report(str(folder), pdf=False)["html"].read_text()
+    assert Preference.asked == 2 * 48 and "m:helpfulness" in page
+    (run,) = read(folder).runs
+    assert set(run.verdicts) == {("dpo", "sft"), ("grpo", "sft")} and run.verdicts["dpo", "sft"][0].shown_first in (
+        0,
+        1,
+    )
+
+
+def test_verdicts_of_a_further_judge_stand_beside_those_on_recorded_scores(tmp_path, composed, monkeypatch):
+    folder = write_pipeline(tmp_path / "run", 0, policies=("dpo",))
+    monkeypatch.setattr(Preference, "asked", 0)
+    more = [f"results={folder / 'results.json'}", f"output_root={tmp_path}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "build", lambda config, name: Preference())
+        for _ in range(2):  # the second finds all verdicts
+            Evaluation(composed("evaluate", *more), None).run()
+    assert Preference.asked == 48
+    monkeypatch.setattr(ScoreJudge, "compare", None)
+    page = report(str(folder), pdf=False)["html"].read_text()
+    assert Preference.asked == 48 and "By other judges" in page and "agrees" in page
+    assert read(folder).runs[0].results["evaluations"].keys() == {"m:helpfulness"}
 
 
 def test_the_frontier_by_hand():

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from evaluation.verdicts.comparison import against_baseline, agreement, chosen_pairs, ranked
+from evaluation.verdicts.agreement import agreement
 from evaluation.verdicts.evaluate import Evaluation
+from evaluation.verdicts.pairwise import against_baseline, chosen_pairs, ranked
 from rlhf_trl_ext.configuration.checks import build
 from rlhf_trl_ext.judging.judge import Verdict
 from rlhf_trl_ext.judging.llm_judge import combine
@@ -59,7 +60,7 @@ def run(composed, tmp_path, *overrides):
 
 def test_json_and_report_are_written(files, composed, tmp_path):
     baseline, better, worse = files
-    more = ["pairs=all", "further_judges=[reward_model]", f"floor={baseline}"]
+    more = ["pairs=all", "further_judges=[reward_model]", f"aa_control={baseline}"]
     evaluation, results = run(
         composed, tmp_path, f"baseline={baseline}", f"policies={{dpo: {better}, kto: {worse}}}", *more
     )
@@ -70,7 +71,7 @@ def test_json_and_report_are_written(files, composed, tmp_path):
     # gold and reward are the same numbers here: they agree on all 36 pairs
     (row,) = results["agreement"]
     assert row["pairs"] == 36 and row["kappa"] == 1.0
-    assert results["floor"]["covers_half"] and results["floor"]["win_rate"] == 0.5
+    assert results["aa_control"]["covers_half"] and results["aa_control"]["win_rate"] == 0.5
     assert results["false_positives"]["comparisons"] == 100 and set(results["failures"]) == {"dpo", "kto"}
     report = (tmp_path / "evaluation.md").read_text()
     for part in (

@@ -1,13 +1,17 @@
-import json
-
 import numpy as np
 import pytest
 
-from evaluation.verdicts.results import compare, describe, read_samples
-from evaluation.verdicts.win_rate import summary, win_rate
+from evaluation.verdicts.pairwise import judge_pairs
+from evaluation.verdicts.results import describe
+from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.judging.judge import ScoreJudge, Verdict
 
 JUDGE = ScoreJudge("gold_reward")
+
+
+def win_rate(judge, policy, baseline):
+    verdicts = judge_pairs(judge, {"policy": policy, "baseline": baseline}, [("policy", "baseline")])
+    return summary(verdicts["policy", "baseline"], policy, baseline)
 
 
 def rows(*scores):
@@ -47,15 +51,6 @@ def test_a_judge_without_scores_says_so():
 def test_means_are_none_where_there_is_no_score():
     told = describe(rows(1.0, 0.5))
     assert told["gold_reward_mean"] == 0.75 and told["kl_mean"] == 1.0 and told["reward_mean"] is None
-
-
-def test_compare_reads_what_generate_writes(tmp_path):
-    path = tmp_path / "samples.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows(1.0, 0.5)))
-    result = compare(JUDGE, rows(0.0, 0.0), {"dpo": read_samples(path)})
-    assert result["dpo"]["win_rate"] == 1.0
-    with pytest.raises(ValueError, match=r"no such file"):
-        read_samples(tmp_path / "absent.jsonl")
 
 
 def test_unparsable_verdicts_are_counted_apart():
