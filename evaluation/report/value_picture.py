@@ -75,8 +75,8 @@ def load(policy: Path):
     from peft import AutoPeftModelForSequenceClassification
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from rlhf_trl_ext.trainers.parts.critic_files import HEAD, NAME, PolicyHead, load_critic_weights
-    from rlhf_trl_ext.trainers.parts.prefix_values import GAINS, PrefixValues
+    from rlhf_trl_ext.trainers.parts.critic import NAME, load_critic_weights
+    from rlhf_trl_ext.trainers.parts.value_fitting import GAINS, HEAD, PolicyHead, PrefixValues
 
     found = [folder for folder in (policy / NAME, policy / "adapter" / NAME / "adapter") if folder.is_dir()]
     if not found:
@@ -90,8 +90,9 @@ def load(policy: Path):
         critic = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=1).eval()
     else:
         critic = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    valuer = PrefixValues(critic, language_model, (folder / GAINS).exists())
-    valuer.load_gains(folder)
+    valuer = PrefixValues(critic, language_model)
+    if (folder / GAINS).exists():  # PPO's critic has none
+        valuer.load_gains(folder)
     return valuer, AutoTokenizer.from_pretrained(policy)
 
 

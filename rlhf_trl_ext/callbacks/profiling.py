@@ -53,7 +53,7 @@ class Profiler(TrainerCallback):
         if getattr(trainer, "vllm_generation", None) is not None:
             self._time(trainer.vllm_generation, {"sync_weights": "sync"})
         if getattr(trainer, "fitting", None) is not None:  # a critic that is fitted apart has a loop of its own
-            self._time(trainer.fitting, {"step": "forward", "_update": "optimizer"})
+            self._time(trainer.fitting, {"step": "forward", "_backward": "backward", "_update": "optimizer"})
         reference = getattr(trainer, "ref_model", None)
         if reference is not None:
             reference.register_forward_pre_hook(lambda *_: self.timer.enter("reference", "reference"))

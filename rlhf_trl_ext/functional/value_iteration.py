@@ -70,19 +70,10 @@ def linex_loss(errors: Tensor, temperature: float, clip: float = 5.0) -> tuple[T
     return temperature**2 * loss, (scaled > clip).to(errors.dtype)
 
 
-def segment_starts(mask: Tensor, stride: int = 1, ends: Tensor | None = None) -> Tensor:
-    """1 at the first token of each segment: every `stride`-th token that counts, or the one after a token of `ends`.
-
-    mask: `(B, T)`. ends: `(B, T)` bool, tokens that close a segment; they replace the stride. Returns `(B, T)`.
-    """
+def segment_starts(mask: Tensor, stride: int = 1) -> Tensor:
+    """1 at the first token of each segment, every `stride`-th token that counts. mask: `(B, T)`; returns `(B, T)`."""
     counts = mask.bool()
-    if ends is None:
-        return (counts & ((counts.long().cumsum(1) - 1) % stride == 0)).to(mask.dtype)
-    place = torch.arange(mask.shape[1], device=mask.device).expand_as(counts)
-    latest = torch.where(counts, place, -1).cummax(1).values
-    previous = torch.nn.functional.pad(latest[:, :-1], (1, 0), value=-1)  # the last token before this one that counts
-    after_an_end = ends.gather(1, previous.clamp(min=0)) | (previous < 0)
-    return (counts & after_an_end).to(mask.dtype)
+    return (counts & ((counts.long().cumsum(1) - 1) % stride == 0)).to(mask.dtype)
 
 
 def spread(values: Tensor, starts: Tensor, mask: Tensor) -> Tensor:

@@ -1,36 +1,78 @@
-"""A sequence-classification reward model as a reward function."""
+"""Sequence-classification reward models: which folders hold one, how one is loaded, one as a reward function."""
+
+from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from trl.data_utils import apply_chat_template
+from peft import AutoPeftModelForSequenceClassification, PeftConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from trl.data_utils import apply_chat_template, is_conversational
 
 from rlhf_trl_ext.zero.runtime import whole_weights
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a folder holds adapters and no whole model."""
+    return Path(path, "adapter_config.json").is_file() and not Path(path, "config.json").exists()
+
+
+def check_reward_model(key: str, path: str) -> None:
+    """Raises ValueError, from the configuration files alone, unless `path` is a classifier or adapter with one label.
+
+    A language model without a head would get a random one. key: where the path was given, for the message.
+    """
+    try:
+        adapter = PeftConfig.from_pretrained(path) if is_adapter(path) else None
+        config = AutoConfig.from_pretrained(adapter.base_model_name_or_path if adapter else path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{key}={path}: no such folder or hub id of a reward model; train one with algorithm=reward."
+        ) from error
+    architectures = [adapter.task_type or "an adapter"] if adapter else config.architectures or []
+    if any("CausalLM" in str(name) or "CAUSAL_LM" in str(name) for name in architectures):
+        raise ValueError(
+            f"{key}={path} is a language model ({architectures[0]}) without a reward head: a reward model with "
+            "num_labels=1 is needed; train one with algorithm=reward."
+        )
+    if adapter is None and config.num_labels != 1:
+        raise ValueError(
+            f"{key}={path} has num_labels={config.num_labels}: a reward model with num_labels=1 is needed; "
+            "train one with algorithm=reward."
+        )
+
+
+def load_classifier(path: str, **settings) -> PreTrainedModel:
+    """The classifier in `path`; an adapter is merged into its base. settings: of `from_pretrained`."""
+    if not is_adapter(path):
+        return AutoModelForSequenceClassification.from_pretrained(path, **settings)
+    model = AutoPeftModelForSequenceClassification.from_pretrained(path, num_labels=1, **settings).merge_and_unload()
+    model.config._name_or_path = model.name_or_path = str(path)  # where its tokenizer lies
+    return model
 
 
 class RewardModel:
     """Scores `(prompts, completions)` in mini-batches with a classifier that has one label, as TRL's trainers do.
 
-    The chat is rendered with the reward model's own tokenizer, so it may differ from the policy's.
+    A chat is rendered with the reward model's own tokenizer, so it may differ from the policy's.
     """
 
     def __init__(self, path: str, batch_size: int = 64, dtype: str = "float32", device: str | None = None):
         self.__name__ = "reward_model"
         self.batch_size = batch_size
+        check_reward_model("reward.path", path)
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         with whole_weights():  # its forward is not part of DeepSpeed's engine
-            self.model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype).eval()
-        if self.model.config.num_labels != 1:
-            raise ValueError(f"reward.path={path} has num_labels={self.model.config.num_labels}: a reward model has 1.")
+            self.model = load_classifier(path, dtype=dtype).eval()
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @torch.no_grad()
     def __call__(self, prompts: list, completions: list, **kwargs) -> list[float]:
-        """Rewards in the model's own unit (logits); chats as lists of messages."""
-        chats = [{"messages": prompt + completion} for prompt, completion in zip(prompts, completions, strict=True)]
-        texts = [apply_chat_template(chat, self.tokenizer)["text"] for chat in chats]
+        """Rewards in the model's own unit (logits); both as texts, or both as lists of messages."""
+        texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+        if is_conversational({"prompt": prompts[0]}):
+            texts = [apply_chat_template({"messages": chat}, self.tokenizer)["text"] for chat in texts]
         rewards = []
         for start in range(0, len(texts), self.batch_size):
             batch = self.tokenizer(

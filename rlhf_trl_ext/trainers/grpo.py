@@ -1,25 +1,19 @@
 """TRL's GRPOTrainer with exact resume and, if asked for, a KL coefficient that is adapted to a target."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trl
 
-from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
-from rlhf_trl_ext.trainers.parts.resume import ExactResume
+from rlhf_trl_ext.trainers.parts.online import Online, OnlineArguments
 
 
 @dataclass
-class GRPOConfig(trl.GRPOConfig):
+class GRPOConfig(OnlineArguments, trl.GRPOConfig):
     """`trl.GRPOConfig` with a target for the divergence."""
 
-    kl_target: float | None = field(default=None, metadata={"help": "Nats per sequence that beta is adapted to."})
-    kl_horizon: float = 10_000
 
+class GRPOTrainer(Online, trl.GRPOTrainer):
+    """`trl.GRPOTrainer` plus exact resume, rewards that are checked, and `beta` adapted to `args.kl_target`."""
 
-class GRPOTrainer(ExactResume, trl.GRPOTrainer):
-    """`trl.GRPOTrainer` with only its checkpoints completed and `beta` adapted."""
-
-    def __init__(self, model, reward_funcs=None, args=None, **kwargs):
-        super().__init__(model, reward_funcs, args, **kwargs)
-        if args.kl_target is not None:
-            self.add_callback(AdaptiveKL(self, args.kl_target, args.kl_horizon))
+    config_class = GRPOConfig
+    takes_trl_args = True

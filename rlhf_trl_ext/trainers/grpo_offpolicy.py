@@ -11,38 +11,74 @@ Sampling, rewards, loss types, reference, PEFT, vLLM and DeepSpeed are TRL's.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
-from rlhf_trl_ext.functional.importance import bounded, effective_share, importance_ratios, tapered, weighted_reference
+from rlhf_trl_ext.functional import bounded, effective_share, importance_ratios, tapered, weighted_reference
+from rlhf_trl_ext.functional.importance import BOUNDS, LEVELS
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
+from rlhf_trl_ext.trainers.parts.online import choice, number, results_of
 from rlhf_trl_ext.trainers.parts.past_completions import past_groups, read_past
-from rlhf_trl_ext.trainers.parts.replay import Group, ReplayBuffer
-from rlhf_trl_ext.trainers.parts.replay_arguments import ReplayArguments
-from rlhf_trl_ext.trainers.parts.replay_records import ReplayRecords
-from rlhf_trl_ext.trainers.parts.replayed_batch import equal_rewards, groups_of, merged, token_mask
-from rlhf_trl_ext.trainers.parts.scores import RewardMixin
+from rlhf_trl_ext.trainers.parts.replay import STRATEGIES, Group, ReplayBuffer
+from rlhf_trl_ext.trainers.parts.replayed_batch import ReplayRecords, equal_rewards, groups_of, merged, token_mask
+
+PASS = "_get_per_token_logps_and_entropies"
 
 
 @dataclass
-class OffPolicyGRPOConfig(ReplayArguments, GRPOConfig):
+class OffPolicyGRPOConfig(GRPOConfig):
     """`GRPOConfig` with a replay buffer; `off_policy_mask_threshold`, 0.5 say, is TRL's own sequence mask."""
 
+    replay_ratio: float = number(1.0, 0, 8, "Groups replayed for each fresh one; 0 is TRL's GRPO.")
+    replay_mode: str = choice(("add", "fill"), "add: to the batch. fill: in place of groups of equal rewards.")
+    buffer_size: int = number(512, 1, math.inf, "Groups kept by each process, at most.")
+    min_buffer: int = number(1, 1, math.inf, "Groups that a process keeps before any is replayed.")
+    max_staleness: int = number(4, 1, math.inf, "Age after which a group is dropped, in generation batches.")
+    max_uses: int = number(2, 1, math.inf, "How often one group is replayed.")
+    replay_strategy: str = choice(STRATEGIES, "Which groups are likely to be drawn, see ReplayBuffer.")
+    replay_alpha: float = number(1.0, 0, math.inf, "Power of the spread, or of the reward, in replay_strategy.")
+    replay_rho: float = number(0.8, 0.01, 1, "Factor for each generation batch of age in replay_strategy.")
+    is_level: str = choice(LEVELS, "Importance weights of tokens, of sequences, or their geometric mean.")
+    is_mode: str = choice(BOUNDS, "Weights outside the bounds are moved to them, or set to 0.")
+    is_cap: float | None = number(None, 1, math.inf, "Largest weight; null: 2, for sequences 5.")
+    is_floor: float | None = number(None, 0, 1, "Smallest weight; null: 0, with is_mode=mask 0.5.")
+    decoupled: bool = field(default=True, metadata={"help": "false: clip around the policy that sampled, weight 1."})
+    topr_positives: bool = field(default=False, metadata={"help": "Weights 1 for A >= 0, at most 1 for the others."})
+    replay_data: str | None = field(
+        default=None, metadata={"help": "File of past completions with rewards, put in the buffer before step 1."}
+    )
+    replay_data_policy: str | None = field(
+        default=None, metadata={"help": "The model that sampled replay_data, where that holds no logprobs."}
+    )
+    ess_min: float = number(0.3, 0, 1, "Effective share of samples below which drawn groups are turned away.")
 
-class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
+    def __post_init__(self):
+        super().__post_init__()
+        if self.replay_data is not None and self.replay_ratio == 0:
+            raise ValueError(f"replay_data={self.replay_data} with replay_ratio=0: give a ratio above 0, or no data.")
+        if self.is_cap is None:
+            self.is_cap = 5.0 if self.is_level == "sequence" else 2.0
+        if self.is_floor is None:
+            self.is_floor = 0.5 if self.is_mode == "mask" else 0.0
+
+
+class OffPolicyGRPOTrainer(ReplayRecords, GRPOTrainer):
     """`trl.GRPOTrainer` with only the rows of its batches changed, between sampling and learning.
 
-    Its batches have a few more keys than TRL's, for every row: `rewards (B,)`, `is_replay (B,)` and
-    `importance_weights`, `(B,)` or `(B, T)`, which `advantages` are multiplied with.
+    Its batches have two keys more than `GRPOTrainer`'s, for every row: `is_replay (B,)` and `importance_weights`,
+    `(B,)` or `(B, T)`, which `advantages` are multiplied with.
     """
+
+    config_class = OffPolicyGRPOConfig
+    takes_trl_args = False
 
     _tag_names = ["trl", "grpo-offpolicy"]
     _name = "Off-policy GRPO"
 
     def __init__(self, model, reward_funcs=None, args=None, **kwargs):
         super().__init__(model, reward_funcs, args, **kwargs)
+        args = self.args
         self.buffer, self._past = None, []
         if args.replay_data is not None:
             self._past = read_past(self, args.replay_data)
@@ -80,8 +116,7 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         batch = super()._generate_and_score_completions(inputs)
-        batch["rewards"] = self._rewards  # (B,)
-        batch["is_replay"] = torch.zeros_like(self._rewards, dtype=torch.bool)
+        batch["is_replay"] = torch.zeros_like(batch["rewards"], dtype=torch.bool)
         batch["importance_weights"] = torch.ones_like(batch["advantages"])
         if self.buffer is None or not self.model.training:
             return batch
@@ -92,7 +127,7 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
         """The batch to learn from; the fresh groups enter the buffer only after it is put together."""
         args, groups = self.args, self.num_generations
         if "old_per_token_logps" not in fresh:  # TRL leaves them out where the ratio would be 1
-            fresh["old_per_token_logps"] = self._logprobs(fresh)
+            fresh["old_per_token_logps"] = self.completion_logprobs(fresh)
         sampled = fresh.setdefault("sampling_per_token_logps", fresh["old_per_token_logps"])
         # vLLM gives no number for some tokens.
         fresh["sampling_per_token_logps"] = torch.where(sampled.isnan(), fresh["old_per_token_logps"], sampled)
@@ -130,14 +165,8 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
         order = batch["is_replay"].int().argsort(descending=True, stable=True)[:count]
         names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
         logprobs = batch["old_per_token_logps"].clone()
-        logprobs[order] = self._logprobs({name: batch[name][order] for name in names})
+        logprobs[order] = self.completion_logprobs({name: batch[name][order] for name in names})
         batch["old_per_token_logps"] = torch.where(batch["is_replay"][:, None], logprobs, batch["old_per_token_logps"])
-
-    def _logprobs(self, batch: dict) -> Tensor:
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        width, size = batch["completion_ids"].shape[1], self.args.per_device_train_batch_size
-        return self._get_per_token_logps_and_entropies(self.model, ids, attention, width, batch_size=size)[0]
 
     def _weigh(self, batch: dict) -> float:
         """Multiply the weights of replayed rows into the advantages; returns the effective share of those rows."""
@@ -164,15 +193,11 @@ class OffPolicyGRPOTrainer(ReplayRecords, RewardMixin, GRPOTrainer):
         )
         return share
 
-    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
-        result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
-        self._latest_logprobs = result[0].detach()
-        return result
-
     def _compute_loss(self, model, inputs):
-        loss = super()._compute_loss(model, inputs)
+        with results_of(self, PASS) as passes:
+            loss = super()._compute_loss(model, inputs)
         if self.buffer is not None and self.model.training:
-            self.record_loss(inputs, self._latest_logprobs)
+            self.record_loss(inputs, passes[-1][0].detach())
         return loss
 
     def _save_rng_state(self, output_dir):

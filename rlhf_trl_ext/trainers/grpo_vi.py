@@ -14,6 +14,7 @@ kappa = 0 or no sweeps is GRPO bit for bit; `replay_ratio` above 0 adds off-poli
 """
 
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import torch
@@ -21,60 +22,82 @@ from torch import Tensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model
 
-from rlhf_trl_ext.functional.advantages import length_adaptive_lambda
-from rlhf_trl_ext.functional.masking import last_token
-from rlhf_trl_ext.functional.value_iteration import root_mean_square, segment_starts, value_advantages
-from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
+from rlhf_trl_ext.functional import (
+    Reliability,
+    group_statistics,
+    last_token,
+    length_adaptive_lambda,
+    root_mean_square,
+    segment_starts,
+    value_advantages,
+    value_statistics,
+)
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
-from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, load_critic
-from rlhf_trl_ext.trainers.parts.critic_files import PolicyHead, critic_folder
-from rlhf_trl_ext.trainers.parts.generation_states import READ, GenerationStates
-from rlhf_trl_ext.trainers.parts.prefix_values import GAINS, PrefixValues, tokens_with
-from rlhf_trl_ext.trainers.parts.replay_records import token_mask
-from rlhf_trl_ext.trainers.parts.value_fitting import FittingArguments, ValueFitting
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder, load_critic
+from rlhf_trl_ext.trainers.parts.online import choice, number
+from rlhf_trl_ext.trainers.parts.replayed_batch import token_mask
+from rlhf_trl_ext.trainers.parts.value_fitting import GAINS, PolicyHead, PrefixValues, ValueFitting, generation_states
 from rlhf_trl_ext.zero.runtime import whole_weights
 
-ADAPTED = ("none", "mixture", "lambda", "both")
 FITTING = "value_fitting.pt"
+READ = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
 @dataclass
-class GRPOVIConfig(FittingArguments, CriticArguments, OffPolicyGRPOConfig):
+class GRPOVIConfig(CriticArguments, OffPolicyGRPOConfig):
     """`OffPolicyGRPOConfig`, without replay by default, and value iteration; rewards need no particular scale."""
 
-    replay_ratio: float = 0.0
-    vi_coef: float = field(default=1.0, metadata={"help": "kappa, the share of A^VI in the advantage."})
-    vi_lambda: float | str = field(default=0.8, metadata={"help": "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8."})
-    vi_adapt: str = field(default="both", metadata={"choices": ADAPTED, "help": "What follows the critic's trust."})
-    vi_min_ev: float | None = field(default=None, metadata={"help": "Explained variance below which A^VI is left out."})
+    replay_ratio: float = number(0.0, 0, 8, "Groups replayed for each fresh one.")
+    vi_coef: float = number(1.0, 0, 1, "kappa, the share of A^VI in the advantage.")
+    vi_lambda: float | str = number(0.8, 0, 1, "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8.", "auto")
+    vi_adapt: str = choice(("none", "mixture", "lambda", "both"), "What follows the critic's trust.", "both")
+    vi_min_ev: float | None = number(None, -inf, 1, "Explained variance below which A^VI is left out.")
     vi_root_anchor: bool = field(default=False, metadata={"help": "Shift values so that V(root) is the group's."})
-    vi_state_boundaries: list[str] | None = field(
-        default=None, metadata={"help": "Text in a token that ends a segment, a newline say; replaces the stride."}
+    vi_equal_groups: float = number(1.0, 0, 1, "Share of A^VI where a group's rewards are all equal.")
+    vi_state_stride: int = number(1, 1, inf, "Tokens of a segment, which shares one advantage.")
+    vi_warmup: int = number(0, 0, inf, "Batches that the critic learns from before A^VI counts.")
+    vi_pretrain: int = number(0, 0, inf, "Batches that only the critic learns from, the policy's advantages being 0.")
+    vi_value_model: str = choice(("model", "head"), "head: linear, on detached states of the policy.")
+    vi_temperature: float | str = number(
+        "auto",
+        1e-9,
+        inf,
+        "eta, in reward units; inf: policy evaluation; auto: from the rewards' range and noise.",
+        "auto",
     )
-    vi_value_model: str = field(
-        default="model", metadata={"choices": ("model", "head"), "help": "head: linear, on detached policy states."}
+    vi_target_lambda: float = number(0.9, 0, 1, "Of the returns that the critic is fitted to.")
+    vi_sweeps: int = number(1, 0, inf, "Over a batch and the buffer; an optimizer step for each.")
+    vi_sweep_batches: float | None = number(
+        1.5, 1, inf, "Batches in a sweep: the new one, others drawn, half of one for .5; null: the whole buffer."
     )
-    vi_token_gains: bool = field(default=True, metadata={"help": "Values are also sums of learnt gains of tokens."})
+    vi_buffer: int = number(4, 0, inf, "Earlier batches that the critic goes on learning from.")
+    vi_target_tau: float = number(1.0, 1e-4, 1, "Step of the target network; 1: there is none.")
+    vi_linex_clip: float = number(5.0, 1, 20, "Error / eta from which the loss is linear.")
+    critic_learning_rate: float | None = field(default=None, metadata={"help": "null: five times the policy's."})
+    critic_max_grad_norm: float | None = number(
+        None, 0, inf, "null: max_grad_norm; 0: no clipping. Clipped at 1, values of rare rewards can stay low."
+    )
 
     def __post_init__(self):
-        if not (self.vi_lambda == "auto" or (not isinstance(self.vi_lambda, str) and 0 <= self.vi_lambda <= 1)):
-            raise ValueError(f"vi_lambda={self.vi_lambda}: a number from 0 to 1, or auto, is allowed.")
-        if not 0 <= self.vi_coef <= 1:
-            raise ValueError(f"vi_coef={self.vi_coef}: a share from 0 to 1 is allowed.")
         if self.vi_value_model == "head" and (self.critic_path or self.critic_shares_base):
             raise ValueError("vi_value_model=head loads no model: leave critic_path and critic_shares_base out.")
+        if self.critic_learning_rate is None:
+            self.critic_learning_rate = 5 * self.learning_rate
+        if self.critic_max_grad_norm is None:
+            self.critic_max_grad_norm = self.max_grad_norm
         super().__post_init__()
 
 
-class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
+class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
     """`OffPolicyGRPOTrainer` with only its advantages mixed with those of value iteration, and a critic that learns."""
 
+    config_class = GRPOVIConfig
     _tag_names = ["trl", "grpo-vi"]
     _name = "GRPO-VI"
 
     def __init__(self, model, reward_funcs=None, args=None, **kwargs):
         super().__init__(model, reward_funcs, args, **kwargs)
-        self.fitting = None
+        args, self.fitting = self.args, None
         if not (args.vi_coef and args.vi_sweeps):
             return
         if args.critic_shares_base and is_deepspeed_zero3_enabled():
@@ -88,27 +111,24 @@ class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
                 critic.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         disable_dropout_in_model(critic)
         self.attach_critic(critic.to(self.accelerator.device), learns_with_policy=False)
-        self.prefix_values = PrefixValues(self.critic, self.accelerator.unwrap_model(self.model), args.vi_token_gains)
+        self.prefix_values = PrefixValues(self.critic, self.accelerator.unwrap_model(self.model))
         if args.critic_path and Path(args.critic_path, GAINS).exists():
             self.prefix_values.load_gains(args.critic_path)
         self.fitting = ValueFitting(self.prefix_values, self.values, args, self.total, args.per_device_train_batch_size)
         self.reliability, self.vi_batches = Reliability(), 0
-        self._ends = tokens_with(args.vi_state_boundaries, self.processing_class)
-
-    def wants_states(self):
-        return self.fitting is not None and self.args.vi_value_model == "head" and self.model.training
 
     def values(self, batch):
         with self.accelerator.autocast():
             return self.prefix_values(batch)
 
     def _generate_and_score_completions(self, inputs):
-        batch = super()._generate_and_score_completions(inputs)
         if self.fitting is None or not self.model.training:
-            return batch
+            return super()._generate_and_score_completions(inputs)
+        with generation_states(self, self.prefix_values) as states:
+            batch = super()._generate_and_score_completions(inputs)
         eta = self.args.vi_temperature
         temperature = self.reliability.temperature() if eta == "auto" else float(eta)
-        read = self._valued(batch)
+        read = self._valued(batch, states)
         bounds = self.reliability.bounds(self.accelerator.gather(batch["rewards"]))
         values, fit = self.fitting.sweep(read, temperature, bounds, ~batch["is_replay"])
         self._mix(batch, values * read["value_mask"], read["value_mask"], temperature, fit)
@@ -116,16 +136,32 @@ class GRPOVITrainer(CriticMixin, GenerationStates, OffPolicyGRPOTrainer):
         return batch
 
     @torch.no_grad()
-    def _valued(self, batch: dict) -> dict:
-        """What the critic is fitted to: rewards, the states that it values, and what it reads."""
+    def _valued(self, batch: dict, states: list[Tensor]) -> dict:
+        """What the critic is fitted to: rewards, the states that it values, and what it reads.
+
+        states: of the tokens generated, each `(B, H)`.
+        """
         mask = token_mask(batch)  # (B, T)
-        ends = None if self._ends is None else self._ends.to(mask.device)[batch["completion_ids"]]
-        starts = segment_starts(mask, self.args.vi_state_stride, ends) * ~batch["rewards"].isnan()[:, None]
+        starts = segment_starts(mask, self.args.vi_state_stride) * ~batch["rewards"].isnan()[:, None]
         read = {"rewards": batch["rewards"].nan_to_num(), "value_mask": starts, "token_mask": mask}
         read |= {name: batch[name] for name in READ}
         if self.args.vi_value_model == "model":
             return read
-        return {name: read[name] for name in read if name not in READ[:2]} | {"states": self.states(batch)}
+        return {name: read[name] for name in read if name not in READ[:2]} | {"states": self._states(batch, states)}
+
+    def _states(self, batch: dict, generated: list[Tensor]) -> Tensor:
+        """`(B, T, H)` before every token: those that generation went through, or computed anew.
+
+        Anew where rows were replayed, or generation was not one call of transformers'.
+        """
+        rows, width = batch["completion_ids"].shape
+        if not (self.args.use_vllm or self.use_transformers_continuous_batching or self.tools):
+            states = torch.stack(generated[:width], dim=1)
+            if states.shape[:2] == (rows, width):
+                return states
+        with self.accelerator.autocast():
+            parts = zip(*(batch[name].split(self.args.per_device_train_batch_size) for name in READ), strict=True)
+            return torch.cat([self.prefix_values.states(dict(zip(READ, part, strict=True))) for part in parts])
 
     @torch.no_grad()
     def _mix(self, batch: dict, values: Tensor, starts: Tensor, temperature: float, fit: dict) -> None:

@@ -11,29 +11,66 @@ paid at its last token; TRL 1.12 paid it one step after the end-of-sequence toke
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
-from rlhf_trl_ext.callbacks.records import generations
-from rlhf_trl_ext.functional.advantages import gae, length_adaptive_lambda
-from rlhf_trl_ext.functional.kl import ESTIMATORS, kl_estimate
-from rlhf_trl_ext.functional.losses import clipped_value_loss, explained_variance, policy_statistics
-from rlhf_trl_ext.functional.masking import last_token, masked_mean, whiten, with_phantom
-from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, check_one_label, load_critic
-from rlhf_trl_ext.trainers.parts.logprobs import CompletionLogprobs
-from rlhf_trl_ext.trainers.parts.resume import ExactResume
+from rlhf_trl_ext.functional import (
+    clipped_value_loss,
+    explained_variance,
+    gae,
+    kl_estimate,
+    last_token,
+    length_adaptive_lambda,
+    masked_mean,
+    policy_statistics,
+    whiten,
+    with_phantom,
+)
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, load_critic
+from rlhf_trl_ext.trainers.parts.online import (
+    CompletionLogprobs,
+    Online,
+    OnlineArguments,
+    choice,
+    number,
+    results_of,
+)
 from rlhf_trl_ext.trainers.parts.scores import ScoreArguments, ScoreMixin
-from rlhf_trl_ext.trainers.parts.shared_base import AdapterReward
 
-PLACEMENTS = ("last", "trl_phantom")
+PASS = "_get_per_token_logps_and_entropies"
+# Names of TRL's PPO up to 1.12 and of its first one, of the configuration and of the trainer alike.
+RENAMED = {
+    **dict.fromkeys(("num_ppo_epochs", "ppo_epochs"), "give num_iterations"),
+    "cliprange": "give epsilon",
+    "response_length": "give max_completion_length",
+    "total_episodes": "give max_steps (optimizer steps) or num_train_epochs",
+    "num_mini_batches": "give steps_per_generation (batches of a sampling) and gradient_accumulation_steps",
+    **dict.fromkeys(("batch_size", "mini_batch_size"), "give per_device_train_batch_size and steps_per_generation"),
+    "local_rollout_forward_batch_size": "give per_device_train_batch_size, which passes without gradients follow",
+    "num_sample_generations": "give log_completions=True",
+    **dict.fromkeys(("stop_token", "stop_token_id"), "leave it out, completions end at the model's end tokens"),
+    "whiten_rewards": "give score_center='reference' and score_scale='reference'",
+    "init_kl_coef": "give kl_coef",
+    **dict.fromkeys(("target", "adap_kl_ctrl"), "give kl_target"),
+    "horizon": "give kl_horizon",
+    **dict.fromkeys(("sft_model_path", "policy", "policy_model"), "give model, the trainer's first argument"),
+    **dict.fromkeys(("reward_model", "reward_model_path"), "give reward_funcs, an argument of the trainer"),
+    "value_model": "give critic_path, an argument of the configuration",
+    "ref_model": "leave it out, it is the model that training starts from (kl_coef=0: none)",
+    **dict.fromkeys(("model_adapter_name", "ref_adapter_name"), "leave it out, the reference has the adapter off"),
+    "tokenizer": "give processing_class",
+    "config": "give args",
+    "dataset": "give train_dataset",
+    "data_collator": "leave it out, prompts are tokenised when they are sampled for",
+}
 
 
 @dataclass
-class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
-    """`trl.GRPOConfig` and PPO's names of TRL 1.12, whose num_ppo_epochs is `num_iterations`, cliprange `epsilon`."""
+class PPOConfig(CriticArguments, ScoreArguments, OnlineArguments, GRPOConfig):
+    """`trl.GRPOConfig` with PPO's arguments; the table in README.md has the names of earlier versions of TRL."""
 
     num_iterations: int = 4
     num_generations: int = 2  # PPO knows no groups; TRL demands two
@@ -41,25 +78,20 @@ class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
     scale_rewards: str = "none"
     disable_dropout: bool = True
     ddp_find_unused_parameters: bool | None = False  # the critic runs outside DDP's forward
-    kl_coef: float = field(default=0.05, metadata={"help": "Weight of the divergence in the reward; becomes `beta`."})
-    kl_estimator: str = field(default="k1", metadata={"choices": ESTIMATORS})
-    kl_target: float | None = field(default=None, metadata={"help": "Nats per sequence that kl_coef is adapted to."})
-    kl_horizon: float = 10_000
-    gamma: float = 1.0
-    lam: float = 0.95
+    kl_coef: float = number(0.05, 0, inf, "Weight of the divergence in the reward; becomes `beta`.")
+    kl_estimator: str = choice(("k1", "k3"), "Of the divergence in the reward.")
+    gamma: float = number(1.0, 0, 1, "Discount of a token.")
+    lam: float = number(0.95, 0, 1, "Lambda of GAE.")
     length_adaptive_lambda: bool = field(default=False, metadata={"help": "VAPO: lam by length; 1 for the returns."})
-    vf_coef: float = 0.1
-    cliprange_value: float | None = 0.2
-    value_warmup_steps: int = field(default=0, metadata={"help": "Optimizer steps in which only the critic learns."})
-    missing_eos_penalty: float = field(default=1.0, metadata={"help": "Taken off the score of a truncated completion."})
-    score_placement: str = field(default="last", metadata={"choices": PLACEMENTS})
+    vf_coef: float = number(0.1, 0, inf, "Weight of the value loss.")
+    cliprange_value: float | None = number(0.2, 1e-9, inf, "Change of a value that the loss rewards; null: any.")
+    value_warmup_steps: int = number(0, 0, inf, "Optimizer steps in which only the critic learns.")
+    missing_eos_penalty: float = number(1.0, 0, inf, "Taken off the score of a truncated completion.")
+    score_placement: str = choice(("last", "trl_phantom"), "Where a completion's score is paid.")
+
+    renamed = RENAMED
 
     def __post_init__(self):
-        if self.kl_coef < 0:
-            raise ValueError(f"kl_coef={self.kl_coef}: 0 or more is allowed; 0 trains without a reference model.")
-        for name, allowed in (("kl_estimator", ESTIMATORS), ("score_placement", PLACEMENTS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}.")
         if self.beta not in (0.0, self.kl_coef):
             raise ValueError(f"beta={self.beta}: PPO's KL coefficient is kl_coef; leave beta out.")
         if self.value_warmup_steps and self.weight_decay:
@@ -68,44 +100,34 @@ class PPOConfig(CriticArguments, ScoreArguments, GRPOConfig):
         super().__post_init__()
 
 
-class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, CompletionLogprobs, GRPOTrainer):
-    """`trl.GRPOTrainer` with only the three changes above. The critic starts from `args.critic_path`."""
+class PPOTrainer(CriticMixin, ScoreMixin, Online, CompletionLogprobs, GRPOTrainer):
+    """`trl.GRPOTrainer` with only the three changes above. The critic starts from `args.critic_path`.
 
+    Batches have four keys more than TRL's, all `(B, T)`: `values`, `returns`, `value_mask` (where the value loss
+    counts) and `old_per_token_logps` in every batch.
+    """
+
+    config_class, renamed = PPOConfig, RENAMED
     _tag_names = ["trl", "ppo"]
     _name = "PPO"
     _paper = {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"}
 
     def __init__(self, model, reward_funcs=None, args=None, **kwargs):
-        for function in reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]:
-            if isinstance(function, str):
-                check_one_label("reward_funcs", function)
         super().__init__(model, reward_funcs, args, **kwargs)
         self.attach_critic(load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")))
-        for function in self.reward_funcs:
-            if isinstance(function, AdapterReward):
-                function.attach(self.model, self.processing_class)
-        self.kl_control = None
-        if args.kl_target is not None:
-            self.kl_control = AdaptiveKL(self, args.kl_target, args.kl_horizon)
-            self.add_callback(self.kl_control)
 
     def values(self, batch):
         values = super().values(batch)
         # A critic that was a reward model speaks in raw rewards, and goes on doing so.
         return (values - self.score_center) / self.score_scale if self.args.critic_path else values
 
+    @torch.no_grad()
     def _generate_and_score_completions(self, inputs):
         batch = super()._generate_and_score_completions(inputs)
-        with torch.no_grad():
-            if "old_per_token_logps" not in batch:  # TRL leaves them out where the ratio would be 1
-                ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-                attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-                size = self.args.per_device_train_batch_size
-                batch["old_per_token_logps"] = self._get_per_token_logps_and_entropies(
-                    self.model, ids, attention, batch["completion_ids"].shape[1], batch_size=size
-                )[0]
-            batch["values"] = self.values_in_mini_batches(batch)
-            self._add_advantages(batch)
+        if "old_per_token_logps" not in batch:  # TRL leaves them out where the ratio would be 1
+            batch["old_per_token_logps"] = self.completion_logprobs(batch)
+        batch["values"] = self.values_in_mini_batches(batch)
+        self._add_advantages(batch)
         return batch
 
     def _add_advantages(self, batch: dict) -> None:
@@ -114,8 +136,9 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, CompletionLogprobs, GRPOT
         last_ids = (ids * last_token(batch["completion_mask"])).sum(dim=1)
         ended = torch.isin(last_ids, torch.tensor(self.eos_token_ids, device=ids.device))  # (B,)
         mask = batch["completion_mask"] * batch.get("tool_mask", 1)  # (B, T)
-        valid = ~self.scores.isnan() & mask.any(dim=1)  # (B,)
-        scores = torch.where(valid, self.scores - args.missing_eos_penalty * (~ended), 0.0)
+        scores = self.scores(batch)  # (B,)
+        valid = ~scores.isnan() & mask.any(dim=1)  # (B,)
+        scores = torch.where(valid, scores - args.missing_eos_penalty * (~ended), 0.0)
         logprobs = batch["old_per_token_logps"]
         ref_logprobs = batch.pop("ref_per_token_logps", logprobs)
         penalty = -self.beta * kl_estimate(logprobs, ref_logprobs, args.kl_estimator) * mask
@@ -150,17 +173,14 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, CompletionLogprobs, GRPOT
         if self.kl_control and self.model.training:
             self.kl_control.update(metrics["objective/kl"][-1], int(sequences))
 
-    def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
-        result = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
-        self._latest_logprobs = result[0].detach()
-        return result
-
     def _compute_loss(self, model, inputs):
         beta, self.beta = self.beta, 0.0  # the divergence is in the reward
         try:
-            policy_loss = super()._compute_loss(model, inputs)
+            with results_of(self, PASS) as passes:
+                policy_loss = super()._compute_loss(model, inputs)
         finally:
             self.beta = beta
+        logprobs = passes.pop()[0].detach()  # (B, T)
         training = self.model.training
         warms_up = training and self.state.global_step < self.args.value_warmup_steps
         learnt = self.learn_before_critic(0 * policy_loss if warms_up else policy_loss)
@@ -168,13 +188,15 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, CompletionLogprobs, GRPOT
         values = self.values(inputs)
         value_loss, value_clipped = clipped_value_loss(values, *parts, self.args.cliprange_value)
         accumulated = self.current_gradient_accumulation_steps if training else 1
-        self._record_update(inputs, values.detach(), policy_loss.detach() * accumulated, value_loss, value_clipped)
+        self._record_update(
+            inputs, logprobs, values.detach(), policy_loss.detach() * accumulated, value_loss, value_clipped
+        )
         return learnt + self.args.vf_coef * value_loss / accumulated
 
     @torch.no_grad()
-    def _record_update(self, inputs, values, policy_loss: Tensor, value_loss: Tensor, value_clipped: Tensor):
+    def _record_update(self, inputs, logprobs, values, policy_loss: Tensor, value_loss: Tensor, value_clipped: Tensor):
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        ratio = (self._latest_logprobs, inputs["old_per_token_logps"], inputs["advantages"])
+        ratio = (logprobs, inputs["old_per_token_logps"], inputs["advantages"])
         shown = policy_statistics(*ratio, mask, self.epsilon_low, self.epsilon_high)
         metrics = {
             "policy/approxkl_avg": shown["approxkl"],
@@ -192,6 +214,5 @@ class PPOTrainer(CriticMixin, ScoreMixin, ExactResume, CompletionLogprobs, GRPOT
 
     def log(self, logs, start_time=None):
         if "learning_rate" in logs:
-            sampled = generations(self.args, self.state.global_step) * self.args.generation_batch_size
-            logs.update(lr=logs["learning_rate"], episode=sampled)
+            logs.update(lr=logs["learning_rate"], episode=self.sampled_batches() * self.args.generation_batch_size)
         super().log(logs, start_time)

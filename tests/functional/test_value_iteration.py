@@ -172,8 +172,6 @@ def test_a_constant_value_with_the_root_at_the_group_mean_is_grpo_unscaled():
 def test_segments():
     mask = torch.tensor([[1, 1, 0, 1, 1, 1], [0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
     assert segment_starts(mask, 2).tolist() == [[1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0], [0] * 6]
-    ends = torch.tensor([[0, 1, 1, 0, 1, 1], [1, 0, 0, 0, 0, 0], [1] * 6]).bool()
-    assert segment_starts(mask, 1, ends).tolist() == [[1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0], [0] * 6]
     values = torch.tensor([[5.0, 0, 0, 7, 0, 8], [0, 3.0, 0, 0, 0, 0], [0.0] * 6])
     expected = [[5, 5, 0, 7, 7, 8], [0, 3, 3, 0, 0, 0], [0] * 6]
     assert spread(values, segment_starts(mask, 2), mask).tolist() == expected

@@ -2,16 +2,20 @@
 
 import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
-from peft import get_peft_model
+from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model, get_config_model_id
 
-from rlhf_trl_ext.trainers.parts.critic_files import NAME, critic_folder, load_critic_weights
+from rlhf_trl_ext.rewards.model import check_reward_model
 from rlhf_trl_ext.trainers.parts.shared_base import critic_on, for_classification
+from rlhf_trl_ext.zero.runtime import whole_weights
+
+NAME = "critic"
 
 
 @dataclass
@@ -137,6 +141,31 @@ class CriticMixin:
         return alone
 
 
+def critic_folder(critic: nn.Module, folder: str) -> Path:
+    """Where in a saved model its critic lies. An adapter lies deeper, or the policy's PEFT would load it as its own."""
+    return Path(folder, NAME, "adapter") if hasattr(critic, "peft_config") else Path(folder, NAME)
+
+
+def load_critic_weights(critic: nn.Module, folder: Path) -> None:
+    """Load what `_save` wrote. Raises ValueError where there is no critic, or one of another width."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist: the checkpoint was saved without a critic; start a new run.")
+    if hasattr(critic, "load_pretrained"):  # a head alone
+        critic.load_pretrained(folder)
+        return
+    if hasattr(critic, "peft_config"):
+        set_peft_model_state_dict(critic, load_peft_weights(str(folder), device="cpu"))
+        return
+    with whole_weights():
+        saved = AutoModelForSequenceClassification.from_pretrained(folder, dtype=critic.dtype)
+    if saved.config.hidden_size != critic.config.hidden_size:
+        raise ValueError(
+            f"{folder} holds a critic with hidden_size={saved.config.hidden_size} and this run has "
+            f"{critic.config.hidden_size}: give the args.critic_path that the checkpoint was made with."
+        )
+    critic.load_state_dict(saved.state_dict())
+
+
 def token_values(critic: nn.Module, ids: Tensor, mask: Tensor, width: int) -> Tensor:
     """Values of the states before each of the last `width` tokens: `head(hidden_{t-1})`.
 
@@ -166,7 +195,7 @@ def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Modul
         critic.get_base_model().config.pad_token_id = tokenizer.pad_token_id
         return critic
     if path is not None:
-        check_one_label("args.critic_path", path)
+        check_reward_model("args.critic_path", path)
         _check_tokenizer(path, tokenizer)
     source = path or get_config_model_id(policy.config)
     extra = {} if quantization_config is None else {"quantization_config": quantization_config}
@@ -177,16 +206,6 @@ def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Modul
     if path is None:
         _zero(critic.score.weight)
     return critic if peft_config is None else get_peft_model(critic, for_classification(peft_config))
-
-
-def check_one_label(key: str, path: str) -> None:
-    """Raises ValueError unless `path` is a sequence classifier with one label."""
-    config = AutoConfig.from_pretrained(path)
-    if config.num_labels != 1:
-        raise ValueError(
-            f"{key}={path} has num_labels={config.num_labels}: a reward model with num_labels=1 is needed; "
-            "train one with algorithm=reward."
-        )
 
 
 def _check_tokenizer(path: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,11 +1,11 @@
-"""Raw scores of completions, brought to a common scale, for algorithms whose result depends on it."""
+"""Rewards brought to a common scale, for algorithms whose result depends on it."""
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.masking import masked_mean, masked_variance
+from rlhf_trl_ext.functional import masked_mean, masked_variance
 
 REFERENCE = "reference"
 
@@ -26,43 +26,13 @@ class ScoreArguments:
         super().__post_init__()
 
 
-class RewardMixin:
-    """Keeps the rewards that `trl.GRPOTrainer` centres within groups and does not return.
-
-    `_rewards (B,)` are the weighted sums of this process's last batch before it is shuffled; NaN where no
-    reward function gave one.
-    """
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        try:
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        except Exception as error:
-            error.add_note(f"Raised while scoring completions with reward_funcs={self.reward_func_names}.")
-            raise
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        total[rewards[:, self.reward_weights != 0].isnan().all(dim=1)] = torch.nan  # of weight 0: it watches only
-        start = self.accelerator.process_index * len(prompts)
-        self._rewards = total[start : start + len(prompts)]
-        return rewards
-
-    def total(self, values: Tensor) -> Tensor:
-        """Sum over processes."""
-        return self.accelerator.reduce(values, reduction="sum")
-
-    def record(self, metrics: dict[str, Tensor]) -> None:
-        """Log scalars, averaged over processes, as metrics of the current mode."""
-        kept = self._metrics["train" if self.model.training else "eval"]
-        means = self.accelerator.reduce(torch.stack([m.float() for m in metrics.values()]), reduction="mean")
-        for name, value in zip(metrics, means.tolist(), strict=True):
-            kept[name].append(value)
-
-
-class ScoreMixin(RewardMixin):
-    """Brings rewards to a common scale: `scores` is `(reward - center) / scale`.
+class ScoreMixin:
+    """Mixin beside `Online`: `scores` are `(reward - score_center) / score_scale`.
 
     With `reference`, center and scale are mean and standard deviation of the rewards of completions that the first
     policy, which is the reference, samples on prompts spread over the training data (arXiv:2403.17031, detail 3;
     Ziegler et al., arXiv:1909.08593, 2.2). They are measured once, before the first step, and kept in checkpoints.
+    Completions without a reward do not count.
     """
 
     def __init__(self, *args, **kwargs):
@@ -72,10 +42,9 @@ class ScoreMixin(RewardMixin):
             raise ValueError(f"score_center={given[0]}, score_scale={given[1]}: a streamed dataset needs numbers.")
         self.score_center, self.score_scale = (None if value == REFERENCE else float(value) for value in given)
 
-    @property
-    def scores(self) -> Tensor:
-        """`(B,)` of this process's last batch, before it is shuffled; NaN where no reward function gave a reward."""
-        return (self._rewards - self.score_center) / self.score_scale
+    def scores(self, batch: dict) -> Tensor:
+        """`(B,)`; NaN where no reward function gave a reward."""
+        return (batch["rewards"] - self.score_center) / self.score_scale
 
     def _generate_and_score_completions(self, inputs):
         if self.score_center is None or self.score_scale is None:
@@ -89,8 +58,8 @@ class ScoreMixin(RewardMixin):
         first, total = self.accelerator.process_index * count * rows, self.accelerator.num_processes * count * rows
         for start in range(first, first + count * rows, rows):
             places = [place * len(self.train_dataset) // total for place in range(start, start + rows)]
-            super()._generate_and_score_completions([self.train_dataset[place] for place in places])
-            seen.append(self._rewards)
+            batch = super()._generate_and_score_completions([self.train_dataset[place] for place in places])
+            seen.append(batch["rewards"])
         metrics.clear()
         metrics.update(before)
         rewards = torch.cat(seen)

@@ -1,73 +1,107 @@
-"""A critic that is fitted by sweeps of soft value iteration over the last batches of completions."""
+"""A critic of prefixes, fitted by sweeps of soft value iteration over the last batches of completions; its states."""
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf_trl_ext.functional.value_iteration import linex_loss, soft_returns
+from rlhf_trl_ext.trainers.parts.critic import critic_folder, token_states
+
+HEAD, GAINS = "head.safetensors", "gains.safetensors"
 
 
-@dataclass
-class FittingArguments:
-    """Arguments of value iteration itself; mixed into a subclass of `trl.GRPOConfig`."""
+class PolicyHead(nn.Module):
+    """A critic that is only a linear head, of zeros at first, on the policy's own last hidden states."""
 
-    critic_learning_rate: float | None = field(default=None, metadata={"help": "null: five times the policy's."})
-    critic_max_grad_norm: float | None = field(
-        default=None,
-        metadata={"help": "null: max_grad_norm; 0: no clipping. Clipped at 1, values of rare rewards can stay low."},
-    )
-    vi_temperature: float | str = field(
-        default="auto",
-        metadata={"help": "eta, in reward units; inf: policy evaluation; auto: from the rewards' range and noise."},
-    )
-    vi_target_lambda: float = field(default=0.9, metadata={"help": "Of the returns that the critic is fitted to."})
-    vi_sweeps: int = field(default=1, metadata={"help": "Over a batch and the buffer; an optimizer step for each."})
-    vi_sweep_batches: float | None = field(
-        default=1.5,
-        metadata={"help": "Batches in a sweep: the new one, others drawn, half of one for .5; null: the whole buffer."},
-    )
-    vi_buffer: int = field(default=4, metadata={"help": "Earlier batches that the critic goes on learning from."})
-    vi_target_tau: float = field(default=1.0, metadata={"help": "Step of the target network; 1: there is none."})
-    vi_linex_clip: float = field(default=5.0, metadata={"help": "Error / eta from which the loss is linear."})
-    vi_warmup: int = field(default=0, metadata={"help": "Batches that the critic learns from before A^VI counts."})
-    vi_pretrain: int = field(
-        default=0, metadata={"help": "Batches that only the critic learns from, the policy's advantages being 0."}
-    )
-    vi_equal_groups: float = field(
-        default=1.0, metadata={"help": "Share of A^VI where a group's rewards are all equal: the critic's word alone."}
-    )
-    vi_state_stride: int = field(default=1, metadata={"help": "Tokens of a segment, which shares one advantage."})
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.score = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
 
-    def __post_init__(self):
-        if self.vi_temperature != "auto" and (isinstance(self.vi_temperature, str) or self.vi_temperature <= 0):
-            raise ValueError(f"vi_temperature={self.vi_temperature}: a number above 0, inf, or auto is allowed.")
-        for entry in fields(self):
-            value, allowed = getattr(self, entry.name), entry.metadata.get("choices")
-            if entry.name.startswith("vi_") and allowed and value not in allowed:
-                raise ValueError(f"{entry.name}={value}: allowed are {', '.join(allowed)}.")
-        ranges = {"vi_target_lambda": (0, 1), "vi_target_tau": (1e-4, 1), "vi_linex_clip": (1, 20)}
-        ranges |= {
-            "vi_equal_groups": (0, 1),
-            "vi_sweeps": (0, None),
-            "vi_buffer": (0, None),
-            "vi_sweep_batches": (1, None),
-            "critic_max_grad_norm": (0, None),
-        }
-        ranges |= {"vi_warmup": (0, None), "vi_pretrain": (0, None), "vi_state_stride": (1, None)}
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= (math.inf if high is None else high):
-                limits = f"{low} or more" if high is None else f"{low} to {high}"
-                raise ValueError(f"{name}={value}: {limits} is allowed.")
-        if self.critic_learning_rate is None:
-            self.critic_learning_rate = 5 * self.learning_rate
-        if self.critic_max_grad_norm is None:
-            self.critic_max_grad_norm = self.max_grad_norm
-        super().__post_init__()
+    def forward(self, states: Tensor) -> Tensor:
+        """`(B, T, H)` -> `(B, T)` in reward units, float32."""
+        return self.score(states.float()).squeeze(-1)
+
+    def save_pretrained(self, folder: Path, state_dict: dict | None = None) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(state_dict or self.state_dict(), Path(folder, HEAD))
+
+    def load_pretrained(self, folder: Path) -> None:
+        self.load_state_dict(load_file(Path(folder, HEAD)))
+
+
+class TokenGains(nn.Module):
+    """What each token adds to the value: `<W h_t, e(y_t)> / H`, h the hidden state before it, e its unit embedding.
+
+    The value of a prefix is the critic's own plus the gains of its tokens. A sum over tokens is what the additive part
+    of a reward is, and a product of state and token is what a policy's logit is, so that this is learnt much sooner
+    than by a head on the state after the token. W is zero at first.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden_size, hidden_size))
+
+    def forward(self, states: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """Summed gains of the tokens before each. states, embeddings: `(B, T, H)`, mask: `(B, T)`; returns `(B, T)`."""
+        tokens = nn.functional.normalize(embeddings.detach().float(), dim=-1)
+        gains = (states.float() @ self.weight * tokens).sum(-1) / len(self.weight) * mask  # (B, T)
+        return gains.cumsum(dim=1) - gains
+
+
+class PrefixValues(nn.Module):
+    """`V(s_t) = critic(s_t) + sum_{l < t} gain(s_l, y_l)` before every completion token.
+
+    critic: a sequence classifier with one label, a PEFT model of one, or a `PolicyHead`. policy: causal language model
+    whose states a `PolicyHead` reads.
+    """
+
+    def __init__(self, critic: nn.Module, policy: nn.Module):
+        super().__init__()
+        self.critic = critic
+        read = policy if isinstance(critic, PolicyHead) else critic
+        read = read.get_base_model() if hasattr(read, "peft_config") else read
+        self.read = (read,)  # no submodule: its parameters are not all the critic's
+        self.gains = TokenGains(read.config.get_text_config().hidden_size).to(read.device)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What computes hidden states: the critic's own, or the policy's for a `PolicyHead`."""
+        return self.read[0].base_model
+
+    def states(self, batch: dict) -> Tensor:
+        """Last hidden states `(B, T, H)` before every completion token. batch: ids and masks, as TRL names them."""
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)  # (B, P + T)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        return token_states(self.backbone, ids, mask, batch["completion_ids"].shape[1])
+
+    def forward(self, batch: dict) -> Tensor:
+        """`(B, T)` in reward units, float32. batch: what `states` reads, or `states`; completion_ids; token_mask."""
+        if isinstance(self.critic, PolicyHead):
+            states = batch["states"]
+            values = self.critic(states)
+        else:
+            states = self.states(batch)
+            values = self.read[0].score(states).squeeze(-1).float()
+        embeddings = self.read[0].get_input_embeddings()(batch["completion_ids"])
+        return values + self.gains(states, embeddings, batch["token_mask"])
+
+    def save_gains(self, folder: str) -> None:
+        """Beside the critic in a saved model."""
+        save_file(self.gains.state_dict(), critic_folder(self.critic, folder) / GAINS)
+
+    def load_gains(self, folder: Path) -> None:
+        """folder: a saved critic's own. Raises ValueError if it has none."""
+        if not Path(folder, GAINS).exists():
+            raise ValueError(f"{folder} has no {GAINS}: it is no critic of GRPO-VI's.")
+        self.gains.load_state_dict(load_file(Path(folder, GAINS)))
 
 
 class ValueFitting:
@@ -137,13 +171,16 @@ class ValueFitting:
             bootstrap = (values.detach() if bootstrap is None else bootstrap).clamp(*bounds)
             returns = soft_returns(part["rewards"], bootstrap, mask, temperature, args.vi_target_lambda)
             losses, clipped = linex_loss(returns - values, temperature, args.vi_linex_clip)
-            ((losses * mask).sum() / states).backward()
+            self._backward((losses * mask).sum() / states)
             before.append(values.detach())
             with torch.no_grad():
                 sums += torch.stack([(x * mask).sum() for x in (losses, (returns - values) ** 2, clipped)])
         self._update()
         loss, residual, clipped = self.total(sums) / states
         return torch.cat(before), {"loss": loss, "bellman_residual": residual, "linex_clip_frac": clipped}
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
 
     def _update(self) -> None:
         for parameter in self.parameters:
@@ -183,3 +220,30 @@ class ValueFitting:
     def fill(self, batches: list[dict], device: torch.device) -> None:
         """Put saved batches back into the buffer."""
         self.buffer.extend({name: rows.to(device) for name, rows in batch.items()} for batch in batches)
+
+
+@contextlib.contextmanager
+def generation_states(trainer, values: PrefixValues):
+    """While inside, the hidden states `(B, H)` before every generated token are appended to the list that this yields.
+
+    Generation calls the policy once for every token, which is all that a `PolicyHead` needs; others need nothing.
+    """
+    states, generate = [], trainer._generate_single_turn
+    if not isinstance(values.critic, PolicyHead):
+        yield states
+        return
+
+    def generating(*args, **kwargs):
+        handle = values.backbone.register_forward_hook(
+            lambda _, __, outputs: states.append(outputs.last_hidden_state[:, -1])
+        )
+        try:
+            return generate(*args, **kwargs)
+        finally:
+            handle.remove()
+
+    trainer._generate_single_turn = generating
+    try:
+        yield states
+    finally:
+        del trainer._generate_single_turn

@@ -3,11 +3,11 @@ import sys
 
 import pytest
 import torch
+from rlhf_trl_ext.trainers.parts.prefix_values import PrefixValues
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from evaluation.report import value_picture
 from rlhf_trl_ext.trainers.parts.critic import token_values
-from rlhf_trl_ext.trainers.parts.prefix_values import PrefixValues
 
 
 @pytest.fixture
