@@ -119,7 +119,8 @@ class AccelerateLauncher(Launcher):
         return sets[: self.jobs]
 
     def _run(self, overrides: list[str], gpus: str | None) -> tuple[object, dict]:
-        from rlhf_trl_ext.stages.stage import digest, source, versions
+        from rlhf_trl_ext.stages.identity import digest, versions
+        from rlhf_trl_ext.stages.sources import source
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         # Without output_root, a folder that jobs write to: its contents are no part of what a job is.

@@ -1,6 +1,7 @@
 """The Markdown report of an evaluation: what was found in words, tables, and samples side by side."""
 
 from rlhf_trl_ext.judging.prompt import as_text
+from rlhf_trl_ext.markdown import rows
 
 LONGEST = 600  # characters of a text that are shown
 
@@ -32,14 +33,6 @@ def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> s
             ]
     parts += ["", "## Samples", "", *_samples(results, samples, shown)]
     return "\n".join(parts) + "\n"
-
-
-def rows(header: list[str], body: list[list[str]]) -> list[str]:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *body]
-    return [
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    ]
 
 
 def _number(value, form: str = ".3f") -> str:

@@ -59,11 +59,12 @@ class LocalRespondent(Respondent):
         chat_template: str | None = None,
         least_mass: float = LEAST_MASS,
     ):
-        from rlhf_trl_ext.stages.stage import digest
+        from rlhf_trl_ext.stages.identity import digest
 
         self.name, self.record, self.least_mass = model, Record(record), least_mass
         self.options = {"dtype": dtype, "device": device, "chat_template": chat_template, "where": "labeller"}
-        self.identity = digest([model, dtype, chat_template])  # the weights, not only where they are
+        # The weights and the template themselves, not only where they are.
+        self.identity = digest({"model": model, "dtype": dtype, "chat_template": chat_template})
         self.deciders: dict[tuple, decision.LocalDecisions] = {}
 
     def check(self, prompt: Prompt) -> None:

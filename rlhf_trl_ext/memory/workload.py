@@ -15,7 +15,7 @@ from rlhf_trl_ext.memory.cards import card_bytes
 from rlhf_trl_ext.memory.phases import Workload
 from rlhf_trl_ext.memory.sharding import OPTIMIZERS, Role, Sharding
 from rlhf_trl_ext.models.loading import ModelArguments
-from rlhf_trl_ext.stages.stage import built_folder
+from rlhf_trl_ext.stages.identity import built_folder
 from rlhf_trl_ext.trainers.parts.online import CompletionLogprobs
 from rlhf_trl_ext.trainers.parts.shared_base import for_classification
 

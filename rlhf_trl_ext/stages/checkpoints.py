@@ -1,6 +1,5 @@
 """Checkpoints that are whole or not counted: marked once every process has written, checked before a run resumes."""
 
-import hashlib
 import json
 import logging
 import os
@@ -11,6 +10,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from rlhf_trl_ext.stages import files
 
 logger = logging.getLogger(__name__)
 MARK = "complete.json"
@@ -37,23 +38,15 @@ class Checkpoints(TrainerCallback):
 
 def mark(checkpoint: Path) -> None:
     """Record what belongs to a whole checkpoint, in a file that is there wholly or not at all."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK)
-    partial = checkpoint / f"{MARK}.partial"
-    partial.write_text(json.dumps({str(path.relative_to(checkpoint)): _identity(path) for path in files}, indent=1))
-    os.replace(partial, checkpoint / MARK)
+    found = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK]
+    files.write(checkpoint / MARK, json.dumps(files.record(checkpoint, found), indent=1))
 
 
 def damage(checkpoint: Path) -> str:
     """What is wrong with a checkpoint: a file that is missing or changed, or a save that was cut off; "": nothing."""
     if not (checkpoint / MARK).exists():
         return "the run ended while it was written"
-    for name, known in json.loads((checkpoint / MARK).read_text()).items():
-        if not (checkpoint / name).exists():
-            return f"{name} is missing"
-        found = _identity(checkpoint / name)
-        if found != known:
-            return f"{name} is damaged: {found['bytes']} bytes of {known['bytes']}, or other contents"
-    return ""
+    return files.damage(checkpoint, json.loads((checkpoint / MARK).read_text()))
 
 
 def last_whole(folder: Path) -> str | None:
@@ -67,9 +60,3 @@ def last_whole(folder: Path) -> str | None:
             os.replace(checkpoint, aside)
         found = [checkpoint]
     return broadcast_object_list(found)[0]
-
-
-def _identity(file: Path) -> dict:
-    """Size and, up to 64 MiB, contents: enough for a torn write, without reading terabytes."""
-    size = file.stat().st_size
-    return {"bytes": size} | ({"sha256": hashlib.sha256(file.read_bytes()).hexdigest()} if size <= 2**26 else {})

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from evaluation.verdicts.evaluate import write
 from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
 from rlhf_trl_ext.judging.labellers import Labeller
 from rlhf_trl_ext.judging.labelling import Labelling
+from rlhf_trl_ext.stages.files import write
 from rlhf_trl_ext.stages.label_report import Tally, markdown
 from rlhf_trl_ext.stages.pairs import Pairs, write_pairs
 from rlhf_trl_ext.stages.stage import Stage, exclusive
@@ -36,10 +36,11 @@ def label(config: DictConfig) -> dict:
 def preview(config: DictConfig) -> dict:
     """What labelling would take; nothing is asked. Replies that are not sampled yet are sampled."""
     labeller, labelling, model, dataset = _built(config)
-    folder = Stage(config).folder
-    folder.mkdir(parents=True, exist_ok=True)
+    stage = Stage(config)
+    if not stage.result:
+        stage.begin()
     with as_config_error():
-        pairs = write_pairs(config, model, dataset, folder / "pairs.jsonl")
+        pairs = write_pairs(config, model, dataset, stage.folder / "pairs.jsonl")
         return {"pairs": pairs.count, **labeller.preview(lambda: labelling.displays(pairs, labeller))}
 
 

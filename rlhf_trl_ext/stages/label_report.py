@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 
-from evaluation.report.markdown import rows
 from rlhf_trl_ext.judging.bias import length_bias, order_flip_rate, position_bias
 from rlhf_trl_ext.judging.labelling import IDENTICAL, LABEL, TIE, UNPARSABLE, Label
 from rlhf_trl_ext.judging.prompt import as_text
+from rlhf_trl_ext.markdown import rows
 from rlhf_trl_ext.statistics import cohen_kappa, wilson_interval
 
 BINS = 10

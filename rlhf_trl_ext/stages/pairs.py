@@ -17,7 +17,8 @@ from rlhf_trl_ext.judging.labelling import Pair
 from rlhf_trl_ext.judging.prompt import as_text
 from rlhf_trl_ext.models.sampling import complete
 from rlhf_trl_ext.rewards.gold import content_of
-from rlhf_trl_ext.stages.stage import built_folder, digest, source
+from rlhf_trl_ext.stages.identity import built_folder, digest
+from rlhf_trl_ext.stages.sources import source
 
 
 class Pairs:

@@ -50,7 +50,12 @@ class Plan:
         algorithm = self.algorithm(own.pop("algorithm", name))
         general = self.config.stages.get(algorithm.name) or {}
         config = OmegaConf.merge(
-            stage, {"output_dir": None}, OmegaConf.to_container(algorithm), general, own, {"name": name}
+            stage,
+            {"kind": "train", "output_dir": None},
+            OmegaConf.to_container(algorithm),
+            general,
+            own,
+            {"name": name},
         )
         config.needs = _names(OmegaConf.to_container(config.needs, resolve=True))
         if config.view == "preferences" and "labeller" in self.config:
@@ -61,12 +66,16 @@ class Plan:
         """The stage that labels pairs of the policies in `pairs.policies`, which are names of stages."""
         keys = (*SHARED, "labeller", "labelling", "pairs")
         stage = OmegaConf.create({key: self.config[key] for key in keys if key in self.config})
-        return OmegaConf.merge(stage, {"name": LABELS, "output_dir": None, "needs": list(stage.pairs.policies)})
+        return OmegaConf.merge(
+            stage, {"kind": "label", "name": LABELS, "output_dir": None, "needs": list(stage.pairs.policies)}
+        )
 
     def _sampling(self, policy: str) -> DictConfig:
         stage = OmegaConf.create({key: self.config[key] for key in (*SHARED, "samples") if key in self.config})
         needs = _names([policy, self.config.baseline, self.config.reward.stage])
-        return OmegaConf.merge(stage, {"name": SAMPLES + policy, "output_dir": None, "needs": needs})
+        return OmegaConf.merge(
+            stage, {"kind": "generate", "name": SAMPLES + policy, "output_dir": None, "needs": needs}
+        )
 
     def check(self) -> None:
         """Check every stage's arguments before the first one starts. Raises ConfigError naming the stage."""
@@ -98,7 +107,7 @@ class Plan:
 
     def launcher(self, name: str) -> str:
         """The launcher that runs a stage."""
-        return "generate" if name.startswith(SAMPLES) else "label" if name == LABELS else "train"
+        return self.configs[name].kind
 
     def _with_needs(self, config: DictConfig) -> DictConfig:
         """Put the folders of the needed stages where the configuration wants them."""

@@ -15,7 +15,8 @@ from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
 from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
 from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
-from rlhf_trl_ext.stages.stage import Stage, built_folder, exclusive
+from rlhf_trl_ext.stages.identity import built_folder
+from rlhf_trl_ext.stages.stage import Stage, exclusive
 from rlhf_trl_ext.zero import runtime as zero
 
 logger = logging.getLogger(__name__)

@@ -105,7 +105,7 @@ def test_a_completion_without_a_trained_reward_stays_without_one():
 
 
 def test_offline_stages_are_as_without(composed):
-    from rlhf_trl_ext.stages.stage import fingerprint
+    from rlhf_trl_ext.stages.identity import fingerprint
 
     assert fingerprint(composed("train", "algorithm=dpo", "held_out=gold")) == fingerprint(
         composed("train", "algorithm=dpo")

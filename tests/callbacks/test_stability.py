@@ -189,7 +189,7 @@ def test_alerts_reach_trackio(tmp_path, monkeypatch):
 
 
 def test_watching_does_not_make_another_run(composed):
-    from rlhf_trl_ext.stages.stage import fingerprint
+    from rlhf_trl_ext.stages.identity import fingerprint
 
     plain, watched, acting = (
         composed("train", "algorithm=sft", *more) for more in ([], ALWAYS, [*ALWAYS, "++monitor.action=stop"])

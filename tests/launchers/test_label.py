@@ -56,7 +56,7 @@ def test_policies_write_the_replies_and_their_samples_are_kept(labelling, tiny, 
 
 
 def test_how_fast_and_how_dear_does_not_make_another_run(labelling):
-    from rlhf_trl_ext.stages.stage import fingerprint
+    from rlhf_trl_ext.stages.identity import fingerprint
 
     asked = ["labeller=endpoint", "labeller.respondent.model=m"]
     base = fingerprint(labelling(*asked))

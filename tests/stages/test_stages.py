@@ -4,12 +4,21 @@ import pytest
 from omegaconf import OmegaConf
 
 from rlhf_trl_ext.configuration.checks import ConfigError
-from rlhf_trl_ext.stages import stage as stages
-from rlhf_trl_ext.stages.stage import Stage, digest, fingerprint, source
+from rlhf_trl_ext.stages import identity
+from rlhf_trl_ext.stages.identity import digest, fingerprint
+from rlhf_trl_ext.stages.sources import source
+from rlhf_trl_ext.stages.stage import Stage
 
 
 def a_stage(tmp_path, **changes):
-    base = {"name": "sft", "output_root": str(tmp_path), "output_dir": None, "seed": 0, "args": {"learning_rate": 1e-3}}
+    base = {
+        "kind": "train",
+        "name": "sft",
+        "output_root": str(tmp_path),
+        "output_dir": None,
+        "seed": 0,
+        "args": {"learning_rate": 1e-3},
+    }
     return Stage(OmegaConf.create({**base, **changes}))
 
 
@@ -27,10 +36,10 @@ def test_where_and_how_it_is_reported_does_not_decide(tmp_path):
 
 def test_packages_and_code_decide(tmp_path, monkeypatch):
     before = a_stage(tmp_path).fingerprint
-    monkeypatch.setattr(stages, "version", lambda package: "0")
+    monkeypatch.setattr(identity, "versions", lambda: {"torch": "0"})
     assert a_stage(tmp_path).fingerprint != before
     monkeypatch.undo()
-    monkeypatch.setattr(stages, "source", lambda *modules: "edited")
+    monkeypatch.setattr(identity, "source", lambda *modules, **options: {"edited": ""})
     assert a_stage(tmp_path).fingerprint != before
 
 
@@ -74,8 +83,45 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path):
     stage = a_stage(tmp_path, output_dir=str(tmp_path / "mine"))
     stage.begin()
     stage.finish({})
-    with pytest.raises(ConfigError, match="holds another run"):
+    with pytest.raises(ConfigError, match=r"holds another run \(it differs in seed=1 \(recorded: 0\)\)"):
         _ = a_stage(tmp_path, output_dir=str(tmp_path / "mine"), seed=1).result
+
+
+def test_an_unfinished_run_of_another_configuration_is_not_taken_over(tmp_path):
+    mine = {"output_dir": str(tmp_path / "mine")}
+    a_stage(tmp_path, **mine, model={"model_name_or_path": "first"}).begin()
+    other = a_stage(tmp_path, **mine, args={"learning_rate": 1e-7, "beta": 0.9}, model={"model_name_or_path": "second"})
+    told = (
+        r"args.beta=0.9 \(recorded: None\), args.learning_rate=1e-07 \(recorded: 0.001\), "
+        r"model.model_name_or_path=second \(recorded: first\)"
+    )
+    with pytest.raises(ConfigError, match=told):
+        other.begin()
+    assert a_stage(tmp_path, **mine, model={"model_name_or_path": "first"}).result is None
+
+
+def test_a_folder_of_somebody_else_is_not_written_into(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.tex").write_text("")
+    with pytest.raises(ConfigError, match=r"files that no run of this project wrote there \(thesis.tex\)"):
+        a_stage(tmp_path, output_dir=str(tmp_path / "theirs")).begin()
+
+
+def test_a_damaged_result_is_not_reused(tmp_path):
+    stage = a_stage(tmp_path)
+    stage.begin()
+    (stage.folder / "model.safetensors").write_bytes(b"weights")
+    stage.finish({"steps": 3})
+    user = {"model": {"model_name_or_path": str(stage.folder)}}
+    assert stage.result["steps"] == 3 and a_stage(tmp_path, **user).fingerprint
+    (stage.folder / "model.safetensors").write_bytes(b"wei")
+    with pytest.raises(ConfigError, match=r"model.safetensors is damaged: 3 bytes of 7.* run again to make it anew"):
+        _ = stage.result
+    with pytest.raises(ConfigError, match=r"model.model_name_or_path=.*damaged.* run its stage again"):
+        a_stage(tmp_path, **user)
+    (stage.folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"model.safetensors is missing"):
+        _ = stage.result
 
 
 def test_the_written_configuration_gives_the_same_fingerprint(tmp_path):

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_trl_ext.configuration.checks import as_json
-from rlhf_trl_ext.stages.stage import source, versions
+from rlhf_trl_ext.stages.identity import versions
+from rlhf_trl_ext.stages.sources import source
 
 # Nothing here changes what is learnt: no device but the processor, nothing written, nothing printed.
 QUIET = {
