@@ -13,7 +13,7 @@ from evaluation.verdicts.statistics import in_words
 from evaluation.verdicts.store import Verdicts
 from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
-from rlhf_trl_ext.stages.stage import digest
+from rlhf_trl_ext.stages.identity import digest
 
 AA_CONTROL = "aa_control"  # the name of other samples of the baseline, among policies
 
