@@ -17,6 +17,7 @@ from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
 from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
 from rlhf_trl_ext.stages.identity import built_folder
 from rlhf_trl_ext.stages.stage import Stage, exclusive
+from rlhf_trl_ext.trainers.parts.signature import accepted
 from rlhf_trl_ext.zero import runtime as zero
 
 logger = logging.getLogger(__name__)
@@ -64,15 +65,10 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     recorder = MetricsRecorder(stage.folder)
     callbacks = [recorder, Checkpoints(args.save_total_limit), *_callbacks(config, stage.folder, recorder)]
     args.save_total_limit = None  # Checkpoints removes the old ones
-    trainer = trainer(
-        model=checkpoint,
-        args=args,
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
-        processing_class=tokenizer,
-        callbacks=callbacks,
-        **model.trainer_arguments(),
-    )
+    data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "processing_class": tokenizer}
+    with as_config_error():
+        extra = accepted(trainer, {**data, "callbacks": callbacks, **model.trainer_arguments()})
+        trainer = trainer(model=checkpoint, args=args, **extra)
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)

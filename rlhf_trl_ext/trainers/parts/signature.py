@@ -1,0 +1,39 @@
+"""What a trainer's constructor takes, so that any of TRL's trainers can be built from one configuration."""
+
+import inspect
+
+from rlhf_trl_ext.configuration.checks import ConfigError
+
+# What asks for an argument, where it is not its namesake in the configuration.
+ASKED_BY = {
+    "peft_config": "model.use_peft=true",
+    "quantization_config": "model.load_in_4bit=true or model.load_in_8bit=true",
+    "eval_dataset": "evaluate=true or args.eval_strategy",
+}
+
+
+def accepted(trainer, offered: dict) -> dict:
+    """The keyword arguments of `offered` that `trainer`, a class or a partial of one, takes.
+
+    None is a default, and left out where there is no such argument. Raises ConfigError for anything else.
+    """
+    owner = getattr(trainer, "func", trainer)
+    names = parameters(owner)
+    lacking = [name for name in offered if name not in names and offered[name] is not None]
+    if lacking:
+        asked = "; ".join(ASKED_BY.get(name, name) for name in lacking)
+        raise ConfigError(f"{asked}: {owner.__name__} has no argument {' or '.join(lacking)}; leave it out.")
+    return {name: value for name, value in offered.items() if name in names}
+
+
+def parameters(owner: type) -> set[str]:
+    """Names that a class's constructor takes, those that it hands on by `**kwargs` as well."""
+    names = set()
+    for base in owner.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        found = inspect.signature(base.__init__).parameters.values()
+        names |= {one.name for one in found if one.kind is not one.VAR_KEYWORD}
+        if all(one.kind is not one.VAR_KEYWORD for one in found):
+            break
+    return names - {"self"}
