@@ -1,17 +1,10 @@
-"""Files that an evaluation writes: whole or not at all, and JSON that every parser reads."""
+"""What an evaluation writes: JSON that every parser reads."""
 
 import json
 import math
-import os
 from pathlib import Path
 
-
-def write(path: Path, text: str) -> None:
-    """Write a file aside and rename it, so that it is there wholly or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+from rlhf_trl_ext.files import write
 
 
 def write_json(path: Path, data) -> None:

@@ -6,8 +6,6 @@
 What is finished is not run again, and the table at the end is the same, as with hydra/launcher=accelerate.
 """
 
-import os
-import subprocess
 from pathlib import Path
 
 from hydra_plugins.accelerate_launcher import AccelerateLauncher
@@ -25,29 +23,35 @@ class SlurmLauncher(AccelerateLauncher):
         super().__init__(num_processes or queue.params["gpus_per_node"] or 1, jobs, config_file, None, metric, maximize)
         self.queue = queue
 
-    def _places(self) -> list[None]:
+    def places(self) -> list[None]:
         return [None] * self.jobs
 
-    def _processes(self) -> int:
+    @property
+    def world_size(self) -> int:
         return self.queue.params["nodes"] * self.num_processes
 
-    def _wait(self, command: list[str], environment: dict, folder: Path) -> int:
-        """Submit; returns the exit code of the first node once the job has ended. Raises what Slurm ended it by."""
+    def execute(self, command: list[str], environment: dict, folder: Path):
+        """Submit and wait; the outcome is that of the first node, or what Slurm ended the job by."""
         import hydra_plugins.hydra_submitit_launcher.config as submitit_launcher
         import submitit
+
+        from rlhf_trl_ext.stages.processes import Outcome, ProcessesEnded, last_error
 
         cluster, settings = self.queue._EXECUTOR, dict(self.queue.params)
         own = {f"{cluster}_{key}": settings.pop(key) for key in ("max_num_timeout",) if key in settings}
         executor = submitit.AutoExecutor(folder=settings.pop("submitit_folder"), cluster=cluster, **own)
         plain = submitit_launcher.BaseQueueConf.__dataclass_fields__
         executor.update_parameters(**{key if key in plain else f"{cluster}_{key}": v for key, v in settings.items()})
-        told = {"JOB_RECORD": environment["JOB_RECORD"]}
-        job = executor.submit(on_node, command, self.num_processes, told, str(folder))
-        self.running.append(job.cancel)
+        job = executor.submit(on_node, command, self.num_processes, environment, str(folder))
+        while not job.done():
+            if self.processes.ended.wait(1.0):
+                job.cancel()
+                raise ProcessesEnded
         try:
-            return job.results()[0]
-        finally:
-            self.running.remove(job.cancel)
+            code = job.results()[0]
+        except Exception as error:  # of what runs it: a scheduler that ended the job, say
+            return Outcome(1, " ".join(f"{type(error).__name__}: {error}".split())[:300])
+        return Outcome(code, last_error(folder / "log.txt", code) if code else "")
 
 
 def on_node(command: list[str], num_processes: int, environment: dict[str, str], folder: str) -> int:
@@ -57,6 +61,8 @@ def on_node(command: list[str], num_processes: int, environment: dict[str, str],
     to `log-<node>.txt`.
     """
     import submitit
+
+    from rlhf_trl_ext.stages.processes import Processes
 
     place = submitit.JobEnvironment()
     if place.num_nodes > 1:
@@ -69,6 +75,6 @@ def on_node(command: list[str], num_processes: int, environment: dict[str, str],
         at = command.index("--num_processes")
         command = [*command[:at], *(option for option in more if option not in command), *command[at:]]
     name = f"log-{place.node}.txt" if place.node else "log.txt"
-    with open(Path(folder) / name, "w") as log:
-        done = subprocess.run(command, env={**os.environ, **environment}, stdout=log, stderr=log, check=False)
-    return done.returncode
+    log = Path(folder) / name
+    log.unlink(missing_ok=True)
+    return Processes().run(command, log, environment).code

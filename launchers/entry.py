@@ -10,6 +10,7 @@ import hydra
 
 from rlhf_trl_ext.configuration.folders import CONF
 from rlhf_trl_ext.configuration.mistakes import report_user_errors
+from rlhf_trl_ext.stages.guard import end_with_parent
 
 # Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.
 GROUPS = (
@@ -43,6 +44,8 @@ def entry(config_name: str, positional: str | None = None):
             sys.argv[1:] = [flags.get(argument) or OPEN.sub(r"++\1", argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach `answered`
             warnings.filterwarnings("ignore", category=FutureWarning)
+            if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
+                end_with_parent()
             with report_user_errors():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 

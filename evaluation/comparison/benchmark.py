@@ -12,10 +12,10 @@ from evaluation.comparison.results import benchmark_results
 from evaluation.comparison.run import Run, read_run
 from evaluation.files import write_json
 from evaluation.verdicts.results import judge_of, summarise
-from hydra_plugins.accelerate_launcher import AccelerateLauncher
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages.execution import Execution
 from rlhf_trl_ext.stages.pipeline import SAMPLES, Plan, link
+from rlhf_trl_ext.stages.processes import accelerate_launch, gpu_places
 
 AGAIN = "_again"
 OTHER_SEED = 1000  # added to the training seed of the A/A row
@@ -82,11 +82,10 @@ class Benchmark:
         A failed cell does not stop the others. Everything finished is reused by a second run.
         """
         begin = time.time()
-        jobs = self.config.jobs or max(1, (os.cpu_count() or 1) // self.config.num_processes)
-        launcher = AccelerateLauncher(self.config.num_processes, self.config.jobs)
-        places = [place for place in launcher._places() if place] or [None] * jobs
-        several = self.config.num_processes > 1
-        command = (lambda module: launcher._command(module)) if several else None
+        processes = self.config.num_processes
+        jobs = self.config.jobs or max(1, (os.cpu_count() or 1) // processes)
+        places = [place for place in gpu_places(processes, self.config.jobs) if place] or [None] * jobs
+        command = (lambda module: accelerate_launch(module, processes)) if processes > 1 else None
         failures = Execution(self.plans, places, keep_going=True, command=command).run()
         runs = [self._judged(dataset, seed, failures) for dataset, seed in self.names]
         results = benchmark_results(self._header(), runs, self.rows, self.config.threshold)

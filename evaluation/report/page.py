@@ -7,12 +7,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from evaluation.files import write
 from evaluation.report import tabular
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
 from evaluation.report.runs import Runs, read
 from evaluation.report.tabular import Table
+from rlhf_trl_ext.files import write
 
 
 @dataclass

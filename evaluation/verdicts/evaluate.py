@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from evaluation.files import write, write_json
+from evaluation.files import write_json
 from evaluation.quality.failures.diagnostics import diagnose, false_positive_rate
 from evaluation.quality.metrics import reward_quality, text_metrics
 from evaluation.report.markdown import markdown
@@ -27,6 +27,7 @@ from evaluation.verdicts.results import PERPLEXITY, describe
 from evaluation.verdicts.samples import check_pairs, read_samples
 from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.configuration.checks import build
+from rlhf_trl_ext.files import write
 from rlhf_trl_ext.judging.judge import Judge
 
 BASELINE = "baseline"

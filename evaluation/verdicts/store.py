@@ -11,9 +11,10 @@ import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from evaluation.files import finite, write
+from evaluation.files import finite
 from evaluation.verdicts.samples import Samples
 from rlhf_trl_ext.data.reading import local_records
+from rlhf_trl_ext.files import write
 from rlhf_trl_ext.judging.judge import Verdict
 
 Verdicts = dict[tuple[str, str], list[Verdict]]

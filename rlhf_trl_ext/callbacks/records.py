@@ -1,14 +1,16 @@
 """What every run records, whatever it reports to: metrics as JSONL, seconds, peak memory and sampled tokens."""
 
+import contextlib
 import json
 import math
-import os
 import resource
 import time
 from pathlib import Path
 
 import torch
 from transformers import TrainerCallback
+
+from rlhf_trl_ext.files import full_disk, write
 
 
 class MetricsRecorder(TrainerCallback):
@@ -28,10 +30,7 @@ class MetricsRecorder(TrainerCallback):
         rows = read_metrics(self.path) if self.path.exists() else []
         rows = [row for row in rows if row["step"] <= state.global_step]
         if state.is_world_process_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            os.replace(partial, self.path)
+            write(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         if rows:
             self.seconds, self.sampled_tokens = rows[-1]["seconds"], rows[-1].get("sampled_tokens", 0)
         self.last_step = max((row["step"] for row in rows if "completions/mean_length" in row), default=0)
@@ -52,10 +51,9 @@ class MetricsRecorder(TrainerCallback):
             self.last_step = state.global_step
         if self.sampled_tokens:
             row["sampled_tokens"] = self.sampled_tokens
-        with self.path.open("a") as file:
-            file.write(
-                json.dumps({k: v if isinstance(v, int | float | str) else str(v) for k, v in row.items()}) + "\n"
-            )
+        line = json.dumps({k: v if isinstance(v, int | float | str) else str(v) for k, v in row.items()}) + "\n"
+        with full_disk(self.path), self.path.open("a") as file:
+            file.write(line)
 
     def summary(self) -> dict:
         """`train_seconds`, `sampled_tokens` and `peak_memory_mb` of this process for the stage's record."""
@@ -82,11 +80,11 @@ def peak_memory_mb() -> float:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Rows of a metrics.jsonl; a line torn by a crash is left out."""
+    """Rows of a metrics.jsonl; a line torn by a crash, or damaged otherwise, is left out."""
     rows = []
-    for line in Path(path).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for line in Path(path).read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int | float):
+                rows.append(row)
     return rows

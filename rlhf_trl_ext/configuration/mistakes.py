@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import os
 import re
+import signal
 import sys
 
 from hydra.core.global_hydra import GlobalHydra
@@ -19,7 +20,8 @@ def report_user_errors():
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command continues from the last checkpoint")
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         told = sentence(error)
         if told is None or os.environ.get("TRACEBACK") == "1":

@@ -11,6 +11,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
+from rlhf_trl_ext.files import read_mark, write
 from rlhf_trl_ext.stages import files
 
 logger = logging.getLogger(__name__)
@@ -39,14 +40,18 @@ class Checkpoints(TrainerCallback):
 def mark(checkpoint: Path) -> None:
     """Record what belongs to a whole checkpoint, in a file that is there wholly or not at all."""
     found = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK]
-    files.write(checkpoint / MARK, json.dumps(files.record(checkpoint, found), indent=1))
+    for path in found:  # the mark says that they are on the disk
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    write(checkpoint / MARK, json.dumps(files.record(checkpoint, found), indent=1))
 
 
 def damage(checkpoint: Path) -> str:
     """What is wrong with a checkpoint: a file that is missing or changed, or a save that was cut off; "": nothing."""
     if not (checkpoint / MARK).exists():
         return "the run ended while it was written"
-    return files.damage(checkpoint, json.loads((checkpoint / MARK).read_text()))
+    identities = read_mark(checkpoint / MARK)
+    return files.damage(checkpoint, identities) if identities else f"{MARK} cannot be read"
 
 
 def last_whole(folder: Path) -> str | None:

@@ -6,25 +6,25 @@ it prints is in the stage's log.txt.
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from queue import SimpleQueue
 
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages.processes import Processes
 from rlhf_trl_ext.stages.stage import Stage
 
+PARALLEL = ("TOKENIZERS_PARALLELISM", "false")
 Key = tuple[str, str]  # names of a plan and of one of its stages
 
 
 class StageFailed(ConfigError):
-    """A stage's process ended with an error; the message holds the end of its log."""
+    """A stage's process ended with an error; the message holds the end of its log, and in its last line the reason."""
 
 
 class Execution:
@@ -45,10 +45,7 @@ class Execution:
     ):
         self.plans, self.keep_going = plans, keep_going
         self.command = command or (lambda module: [sys.executable, "-m", module])
-        self.jobs = len(places)
-        self.places: SimpleQueue = SimpleQueue()
-        for place in places:
-            self.places.put(place)
+        self.processes = Processes(places)
         self.failures: dict[Key, str] = {}
 
     def run(self) -> dict[Key, str]:
@@ -56,11 +53,15 @@ class Execution:
         waiting = {(plan, name): config for plan in self.plans for name, config in self.plans[plan].configs.items()}
         running: dict[Future, tuple[Key, TaskID]] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with Progress(*columns, transient=True) as progress, ThreadPoolExecutor(self.jobs) as pool:
+        with (
+            Progress(*columns, transient=True) as progress,
+            ThreadPoolExecutor(self.processes.count) as pool,
+            self.processes,
+        ):
             self.progress = progress
             while waiting or running:
                 self._give_up(waiting)
-                for key in [key for key in waiting if self._ready(*key)][: self.jobs - len(running)]:
+                for key in [key for key in waiting if self._ready(*key)][: self.processes.count - len(running)]:
                     stage = self.plans[key[0]].stage(key[1])
                     del waiting[key]
                     bar = progress.add_task(" ".join(filter(None, key)), total=1.0)
@@ -111,24 +112,22 @@ class Execution:
             return stage.result, "reused"
         begin = time.time()
         stage.begin()
-        log, place = stage.folder / "log.txt", self.places.get()
-        try:
-            with log.open("a") as output:
-                streams = {"stdout": output, "stderr": subprocess.STDOUT}
-                command = self._command(plan.launcher(key[1]), stage)
-                process = subprocess.Popen(command, env=self._environment(place), **streams)
-                while process.poll() is None:
-                    self.progress.update(bar, completed=_share_done(stage.folder))
-                    time.sleep(0.3)
-        finally:
-            self.places.put(place)
-        if not process.returncode and Stage(stage.config, stage.processes).fingerprint != stage.fingerprint:
+        log = stage.folder / "log.txt"
+        command = self._command(plan.launcher(key[1]), stage)
+        outcome = self.processes.run(
+            command,
+            log,
+            self._environment(),
+            watch=lambda: self.progress.update(bar, completed=_share_done(stage.folder)),
+        )
+        if not outcome.code and Stage(stage.config, stage.processes).fingerprint != stage.fingerprint:
             raise StageFailed(
                 f"stage {stage.name}: the project's code changed while it ran; run the same command again."
             )
-        if process.returncode or stage.result is None:
+        if outcome.code or stage.result is None:
             tail = "\n".join(line for line in log.read_text(errors="replace").splitlines()[-12:] if line.strip())
-            raise StageFailed(f"stage {stage.name} failed (exit {process.returncode}); the end of {log}:\n{tail}")
+            reason = outcome.error.removeprefix("error: ") or "it recorded no result"
+            raise StageFailed(f"the end of {log}:\n{tail}\nstage {stage.name} failed (exit {outcome.code}): {reason}")
         return stage.result, f"{time.time() - begin:.0f} s"
 
     def _command(self, launcher: str, stage: Stage) -> list[str]:
@@ -136,11 +135,10 @@ class Execution:
         start = self.command(module) if launcher == "train" else [sys.executable, "-m", module]
         return [*start, "--config-dir", str(stage.folder), "--config-name", "config"]
 
-    def _environment(self, place: str | None) -> dict[str, str]:
-        """Threads shared between the stages that run side by side, unless the caller decided; the place's GPUs."""
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        gpus = {} if place is None else {"CUDA_VISIBLE_DEVICES": place}
-        return {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", **os.environ, **gpus}
+    def _environment(self) -> dict[str, str]:
+        """Threads shared between the stages that run side by side, unless the caller decided."""
+        threads = str(max(1, (os.cpu_count() or 1) // self.processes.count))
+        return {name: os.environ.get(name, value) for name, value in (("OMP_NUM_THREADS", threads), PARALLEL)}
 
 
 def _share_done(folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""Files by what is in them: digests, records of finished results, and writing that is whole or not at all."""
+"""Files by what is in them: digests, and records of finished results."""
 
 import contextlib
 import hashlib
@@ -8,19 +8,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.files import write
+
 LARGE = 2**26  # bytes; above, a digest is kept in the cache, and records know a file by its size
 SETTLED = 2_000_000_000  # ns; a file that was changed more recently may change again within one tick of its clock
-
-
-def write(path: Path, text: str) -> None:
-    """Write aside, flush to the disk and rename, so that the file is there wholly or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def digest(file: Path) -> str:
@@ -42,7 +34,7 @@ def digest(file: Path) -> str:
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if time.time_ns() - stat.st_ctime_ns > SETTLED:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ConfigError):
             write(cached, found)
     return found
 
@@ -80,5 +72,6 @@ def damage(folder: Path, recorded: dict[str, dict]) -> str:
             return f"{name} is missing"
         found = identity(folder / name)
         if found != known:
-            return f"{name} is damaged: {found['bytes']} bytes of {known['bytes']}, or other contents"
+            size = known.get("bytes") if isinstance(known, dict) else "?"
+            return f"{name} is damaged: {found['bytes']} bytes of {size}, or other contents"
     return ""

@@ -7,9 +7,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
+from rlhf_trl_ext.files import write
 from rlhf_trl_ext.judging.labellers import Labeller
 from rlhf_trl_ext.judging.labelling import Labelling
-from rlhf_trl_ext.stages.files import write
 from rlhf_trl_ext.stages.label_report import Tally, markdown
 from rlhf_trl_ext.stages.pairs import Pairs, write_pairs
 from rlhf_trl_ext.stages.stage import Stage, exclusive

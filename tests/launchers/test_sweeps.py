@@ -98,9 +98,9 @@ def test_two_nodes_train_together(few, tmp_path):
         job = free.getsockname()[1] - 20_000  # whose number gives the port
     run = """
 import sys
-from hydra_plugins.accelerate_launcher import AccelerateLauncher
 from hydra_plugins.slurm_launcher import on_node
-launch = AccelerateLauncher(1)._command("launchers.train")
+from rlhf_trl_ext.stages.processes import accelerate_launch
+launch = accelerate_launch("launchers.train", 1)
 sys.exit(on_node([*launch, *sys.argv[2:]], 1, {"JOB_RECORD": sys.argv[1] + "/record.json"}, sys.argv[1]))
 """
     settings = [str(tmp_path), "algorithm=sft", *SMALL, *few, f"output_root={tmp_path}"]

@@ -3,12 +3,10 @@
 import itertools
 import json
 import math
-import multiprocessing
 import os
-import threading
+import sys
+import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from evaluation.comparison.landscapes.cell import QUIET, Cell
 from evaluation.comparison.landscapes.summary import mean_reward, summarise
 from rlhf_trl_ext.configuration.checks import ConfigError, build, check
+from rlhf_trl_ext.files import read_mark, write
+from rlhf_trl_ext.stages.processes import Processes
 
 EXTENSIONS = 2  # learning rates tried beyond either end of the grid
 
@@ -106,34 +106,34 @@ class Benchmark:
         cells = [self.cell(*names) for names in wanted]
         folder = self.folder / "cells"
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [cell for cell in cells if not (folder / cell.file).exists()]
+        missing = [cell for cell in cells if not read_mark(folder / cell.file)]
         if missing:
             self._train(missing, folder)
         return {cell.names: json.loads((folder / cell.file).read_text()) for cell in cells}
 
     def _train(self, cells: list[Cell], folder: Path) -> None:
-        os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")  # read when a process starts
+        """Train cells in processes that each take the next one, as importing takes longer than many a cell.
+
+        Raises ConfigError where one fails.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        spawn = multiprocessing.get_context("spawn")
+        environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         with (
             Progress(*columns, TimeRemainingColumn(), transient=True) as progress,
-            ProcessPoolExecutor(min(self.processes, len(cells)), spawn, _end_with_parent) as pool,
+            tempfile.TemporaryDirectory() as work,
         ):
             bar = progress.add_task("cells", total=len(cells))
-            try:
-                for done in as_completed([pool.submit(partial(cell.run, str(folder))) for cell in cells]):
-                    done.result()
-                    progress.advance(bar)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            write(Path(work, "cells.json"), json.dumps([[cell.names, cell.settings] for cell in cells]))
+            command = [sys.executable, "-m", "evaluation.comparison.landscapes.cell", work, str(folder)]
 
+            def work_on(number: int) -> None:
+                log = Path(work, f"log-{number}.txt")
+                outcome = processes.run(command, log, environment, watch=watch)
+                if outcome.code:
+                    raise ConfigError(f"a cell failed (exit {outcome.code}): {outcome.error}")
 
-def _end_with_parent() -> None:
-    """Make a worker end with the process that started it, also where that was killed."""
+            def watch() -> None:
+                progress.update(bar, completed=sum((folder / cell.file).exists() for cell in cells))
 
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+            processes = Processes([None] * min(self.processes, len(cells)))
+            processes.map(work_on, range(processes.count))

@@ -1,10 +1,15 @@
-"""One cell of the benchmark: an algorithm with a learning rate and a seed on a landscape, by its real trainer."""
+"""One cell of the benchmark: an algorithm with a learning rate and a seed on a landscape, by its real trainer.
+
+    python -m evaluation.comparison.landscapes.cell <work> <results>
+
+trains the cells of `<work>/cells.json` that no other process with the same folder has taken (see `Benchmark._train`).
+"""
 
 import functools
 import gc
 import hashlib
 import json
-import os
+import sys
 import tempfile
 import time
 import warnings
@@ -12,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_trl_ext.configuration.checks import as_json
+from rlhf_trl_ext.files import read_mark, write
 from rlhf_trl_ext.stages.identity import versions
 from rlhf_trl_ext.stages.sources import source
 
@@ -45,11 +51,8 @@ class Cell:
     def run(self, folder: str) -> None:
         """Train, and write the result to `folder` unless it is there: wholly or not at all."""
         path = Path(folder) / self.file
-        if path.exists():
-            return
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"names": self.names, **train(self.settings)}))
-        os.replace(partial, path)
+        if not read_mark(path):
+            write(path, json.dumps({"names": self.names, **train(self.settings)}))
 
 
 @functools.cache
@@ -99,3 +102,16 @@ def train(settings: dict) -> dict:
         "seconds": round(time.perf_counter() - begin, 2),
         "metrics": last,
     }
+
+
+def main(work: str, folder: str) -> None:
+    for number, (names, settings) in enumerate(json.loads(Path(work, "cells.json").read_text())):
+        try:
+            Path(work, f"taken-{number}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        Cell(tuple(names), settings).run(folder)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

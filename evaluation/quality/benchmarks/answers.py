@@ -8,9 +8,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from evaluation.files import write
 from evaluation.quality.benchmarks.questions import Question, read_questions
 from rlhf_trl_ext.configuration.checks import as_config_error, build
+from rlhf_trl_ext.files import write
 from rlhf_trl_ext.models.sampling import complete
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation.files import write
+from rlhf_trl_ext.files import write
 from rlhf_trl_ext.statistics import bootstrap_interval
 
 DROP = 0.02  # a loss of accuracy that is flagged, where its interval excludes none
