@@ -152,10 +152,10 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
     def _states(self, batch: dict, generated: list[Tensor]) -> Tensor:
         """`(B, T, H)` before every token: those that generation went through, or computed anew.
 
-        Anew where rows were replayed, or generation was not one call of transformers'.
+        Anew where rows were replayed, or generation was compiled or not one call of transformers'.
         """
         rows, width = batch["completion_ids"].shape
-        if not (self.args.use_vllm or self.use_transformers_continuous_batching or self.tools):
+        if len(generated) >= width and not self.tools:
             states = torch.stack(generated[:width], dim=1)
             if states.shape[:2] == (rows, width):
                 return states

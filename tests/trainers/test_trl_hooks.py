@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 import torch
-from transformers import Trainer
+from transformers import GenerationMixin, PreTrainedModel, Trainer
 from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
 from trl.extras.profiling import ProfilingContext
 
@@ -24,14 +24,29 @@ OVERRIDDEN = [
         GRPOTrainer,
         "_generate_single_turn",
         "prompt_ids images multimodal_fields num_generations has_tool_images",
-        "generation_states",
+        "generation_states, CompiledGeneration",
     ),
+    (RLOOTrainer, "_generate_single_turn", "prompt_ids images multimodal_fields", "CompiledGeneration"),
+    (PreTrainedModel, "enable_input_require_grads", "", "register_hooks_once"),
+    (
+        GenerationMixin,
+        "_prepare_static_cache",
+        "cache_implementation batch_size max_cache_len prefill_chunk_size model_kwargs",
+        "CompiledDecoding",
+    ),
+    (GenerationMixin, "_update_model_kwargs_for_generation", "outputs model_kwargs ...", "CompiledDecoding"),
     (GRPOTrainer, "_compute_loss", "model inputs", "PPOTrainer, OffPolicyGRPOTrainer"),
     (
         GRPOTrainer,
         "_get_per_token_logps_and_entropies",
         "model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss ...",
         "PPOTrainer, CompletionLogprobs, OffPolicyGRPOTrainer",
+    ),
+    (
+        RLOOTrainer,
+        "_get_per_token_logps_and_entropies",
+        "model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss ...",
+        "LengthSorting",
     ),
     (GRPOTrainer, "log", "logs start_time", "PPOTrainer, ReplayRecords"),
     (Trainer, "create_optimizer", "model", "CriticMixin"),
@@ -69,6 +84,8 @@ TRAINERS = (SFTTrainer, RewardTrainer, DPOTrainer, KTOTrainer, GRPOTrainer, RLOO
 METRICS = 'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}'
 # owner, method, text that it must contain, what relies on it
 READ = [
+    (GRPOTrainer, "__init__", "GenerationConfig(**generation_kwargs, disable_compile=True)", "CompiledGeneration"),
+    (PreTrainedModel, "enable_input_require_grads", "self._require_grads_hooks = hooks", "register_hooks_once"),
     (GRPOTrainer, "__init__", "self._step = 0", "ExactResume"),
     (GRPOTrainer, "__init__", "self._buffered_inputs = None", "ExactResume"),
     (GRPOTrainer, "log", "logs.update(metrics)", "held_out: evaluate returns the dictionary that log completes"),

@@ -12,6 +12,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model, get_config_model_id
 
 from rlhf_trl_ext.rewards.model import check_reward_model
+from rlhf_trl_ext.trainers.parts.length_sorting import length_sorted
 from rlhf_trl_ext.trainers.parts.shared_base import critic_on, for_classification
 from rlhf_trl_ext.zero.runtime import whole_weights
 
@@ -67,9 +68,16 @@ class CriticMixin:
     def values_in_mini_batches(self, batch: dict) -> Tensor:
         """`values` without gradients, as many rows at a time as a training step has."""
         keys = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-        size = self.args.per_device_train_batch_size
-        starts = range(0, len(batch["prompt_ids"]), size)
-        return torch.cat([self.values({key: batch[key][start : start + size] for key in keys}) for start in starts])
+        mask, size = batch["completion_mask"], self.args.per_device_train_batch_size
+        parts = length_sorted(mask, size)
+        if parts is None:
+            parts = [(rows, mask.shape[1]) for rows in torch.arange(len(mask), device=mask.device).split(size)]
+        values = torch.zeros(mask.shape, device=mask.device)
+        for rows, width in parts:
+            part = {key: batch[key][rows] for key in keys}
+            part |= {key: part[key][:, :width] for key in ("completion_ids", "completion_mask")}
+            values[rows, :width] = self.values(part)
+        return values
 
     def learn_before_critic(self, policy_loss: Tensor) -> Tensor:
         """Backpropagate the policy's loss now, so that its activations are gone before the critic's come.

@@ -17,6 +17,8 @@ from trl.trainer.utils import entropy_from_logits, get_config_model_id, selectiv
 from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
 from rlhf_trl_ext.callbacks.records import generations
 from rlhf_trl_ext.rewards.model import check_reward_model, is_adapter, load_classifier
+from rlhf_trl_ext.trainers.parts.compiled_generation import CompiledGeneration
+from rlhf_trl_ext.trainers.parts.length_sorting import LengthSorting
 from rlhf_trl_ext.trainers.parts.resume import ExactResume
 from rlhf_trl_ext.trainers.parts.shared_base import AdapterReward
 
@@ -43,6 +45,7 @@ class OnlineArguments:
 
     kl_target: float | None = number(None, 1e-9, math.inf, "Nats per sequence that the KL coefficient is adapted to.")
     kl_horizon: float = number(10_000, 1e-9, math.inf, "Sequences; the larger, the slower it adapts.")
+    compiled_generation: str = choice(("auto", "on", "off"), "auto: on CUDA, where a run is long enough to pay for it.")
 
     renamed = {}  # not annotated: no field
 
@@ -51,6 +54,8 @@ class OnlineArguments:
         return super().__new__(cls)
 
     def __post_init__(self):
+        if isinstance(self.compiled_generation, bool):  # as YAML reads on and off
+            self.compiled_generation = "on" if self.compiled_generation else "off"
         for entry in fields(self):
             value, allowed = getattr(self, entry.name), entry.metadata.get("choices")
             if "range" in entry.metadata and value is not None and value not in entry.metadata["words"]:
@@ -71,7 +76,7 @@ def refuse_renamed(owner: type, given) -> None:
         raise TypeError(f"{owner.__name__} has other names: {'; '.join(known)}.")
 
 
-class Online(ExactResume):
+class Online(CompiledGeneration, LengthSorting, ExactResume):
     """Mixin of TRL's online trainers.
 
     Batches have one key more than TRL's: `rewards (B,)`, the weighted sum over the reward functions, NaN where none

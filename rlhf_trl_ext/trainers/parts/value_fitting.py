@@ -227,9 +227,10 @@ def generation_states(trainer, values: PrefixValues):
     """While inside, the hidden states `(B, H)` before every generated token are appended to the list that this yields.
 
     Generation calls the policy once for every token, which is all that a `PolicyHead` needs; others need nothing.
+    Nothing is appended where the step is compiled, which has no room for a hook.
     """
     states, generate = [], trainer._generate_single_turn
-    if not isinstance(values.critic, PolicyHead):
+    if trainer.compiles() or not isinstance(values.critic, PolicyHead):
         yield states
         return
 
