@@ -1,6 +1,7 @@
 """The command `rlhf`: `rlhf <launcher> ...` is `python -m launchers.<launcher> ...`; `rlhf --help` lists them."""
 
 import ast
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def main() -> None:
         print(usage())
     elif name in names():
         del sys.argv[1]
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, for modules of the user's own
         runpy.run_module(f"launchers.{name}", run_name="__main__", alter_sys=True)
     else:
         sys.exit(f"error: rlhf {name}: no such launcher; allowed are {', '.join(names())}.")
