@@ -30,6 +30,7 @@ def entry(config_name: str, positional: str | None = None):
         @functools.wraps(main)
         def task(config):
             with report_user_errors():
+                accept(config, config_name)
                 main(config)
 
         def command():
@@ -47,8 +48,33 @@ def entry(config_name: str, positional: str | None = None):
             if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
                 end_with_parent()
             with report_user_errors():
+                refuse_foreign_hydra(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
         return command
 
     return decorate
+
+
+def refuse_foreign_hydra(arguments: list[str]) -> None:
+    """Raises ConfigError where a folder of the command line sets Hydra up."""
+    from rlhf_trl_ext.configuration.foreign import hydra_settings
+
+    if found := hydra_settings(arguments):
+        from rlhf_trl_ext.configuration.checks import ConfigError, listed
+
+        raise ConfigError(listed(found))
+
+
+def accept(config, launcher: str) -> None:
+    """Review a launcher's configuration; one that lies in a stage's own folder writes to that folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from rlhf_trl_ext.configuration.foreign import folder_of, own_folder
+    from rlhf_trl_ext.configuration.review import review
+
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    if folder := folder_of(hydra_config.job.config_name, hydra_config.runtime.config_sources):
+        own_folder(config, folder, overrides)
+    review(config, launcher, overrides)

@@ -10,12 +10,19 @@ import difflib
 import functools
 import inspect
 import json
+import operator
 import re
+import types
 import typing
+from collections.abc import Iterator
 
 from hydra.utils import get_object, instantiate
+from jinja2 import TemplateError
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from rlhf_trl_ext.configuration import ranges
+from rlhf_trl_ext.configuration.settings import shown
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _QUOTED = r"[`'\"]+(\w+)[`'\"]+"
@@ -23,7 +30,7 @@ _LISTED = re.compile(rf"(?:Supported|Possible) values are:?((?:\s*(?:and\s+)?{_Q
 
 
 class ConfigError(ValueError):
-    """A mistake in the configuration, told in one sentence: key=value found, what is allowed, what to do."""
+    """Mistakes in the configuration, a sentence each: key=value found, what is allowed, what to do."""
 
 
 @contextlib.contextmanager
@@ -31,7 +38,9 @@ def as_config_error():
     """Refusals of data, models and files inside are told as one sentence, without a traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except ConfigError:
+        raise
+    except (ValueError, OSError, TemplateError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
 
 
@@ -40,13 +49,13 @@ def build(node: DictConfig, where: str, **extra):
 
     where: the node's key in the configuration, for messages. Raises ConfigError.
     """
+    check(OmegaConf.merge(node, {key: value for key, value in extra.items() if key not in ranges.ELSEWHERE}), where)
     node = OmegaConf.merge(node, extra)
-    check(node, where)
     try:
         return instantiate(node, _convert_="all")
     except Exception as error:  # Hydra wraps what a constructor raises; only its refusals become sentences
         cause = error.__cause__ or error
-        if isinstance(cause, ValueError | TypeError):
+        if isinstance(cause, ValueError | TypeError | OSError | ImportError):
             told = " ".join(str(cause).split())
             named = [
                 f".{k}={v}" for k, v in node.items() if isinstance(v, str) and re.match(rf"{re.escape(v)}\b", told)
@@ -56,36 +65,68 @@ def build(node: DictConfig, where: str, **extra):
 
 
 def check(node: DictConfig, where: str) -> None:
-    """Check names, types and choices of every `_target_` node below `node`; ConfigError for the first mistake."""
-    for key in sorted(OmegaConf.missing_keys(node)):
-        key = key if key.startswith(f"{where}.") else f"{where}.{key}"
-        raise ConfigError(f"{key} has no value: give {key}=<value>.")
-    _check(OmegaConf.to_container(node, resolve=True), where)
+    """Check names, types, ranges and choices of every `_target_` node below `node`; ConfigError with all mistakes."""
+    found = problems(node, where)
+    if found:
+        raise ConfigError(listed(found))
 
 
-def _check(node, where: str) -> None:
+def listed(found: list[str]) -> str:
+    """One mistake as a sentence, several as a numbered list, none of them twice."""
+    found = list(dict.fromkeys(found))
+    if len(found) == 1:
+        return found[0]
+    return f"{len(found)} mistakes:" + "".join(f"\n  {number}. {told}" for number, told in enumerate(found, 1))
+
+
+def problems(node: DictConfig, where: str, missing: bool = True) -> list[str]:
+    """A sentence for every mistake at or below `node`. missing: whether a value that has to be given is one."""
+    if not OmegaConf.is_config(node):
+        return [f"{where}={node}: a group of settings is needed, {where}.<name>=<value>."]
+    keys = [re.sub(r"\[(\d+)\]", r".\1", key) for key in sorted(OmegaConf.missing_keys(node))]
+    if node._get_parent() is None:  # else the keys are whole, and lead to where an interpolation leads
+        keys = [key if key.startswith(f"{where}.") else f"{where}.{key}" for key in keys]
+    found = [f"{key} has no value: give {key}=<value>." for key in keys if missing]
+    return found or list(_problems(OmegaConf.to_container(node, resolve=True), where))
+
+
+def _problems(node, where: str) -> Iterator[str]:
     if isinstance(node, list):
         for index, item in enumerate(node):
-            _check(item, f"{where}[{index}]")
+            yield from _problems(item, f"{where}[{index}]")
     if not isinstance(node, dict):
         return
     for key, value in node.items():
-        _check(value, f"{where}.{key}")
+        yield from _problems(value, f"{where}.{key}")
     if "_target_" not in node:
         return
-    target = get_object(node["_target_"])
-    types, open_ended = parameters(target)
+    try:
+        target = get_object(node["_target_"])
+        known, open_ended = parameters(target)
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        yield f"{where}._target_={node['_target_']}: no such class or function ({reason})."
+        return
     for key, value in node.items():
-        if key in _HYDRA_KEYS or _has_target(value):
+        if key in _HYDRA_KEYS or _has_target(value) or value == "???":
             continue
         name = f"{where}.{key}"
-        if key not in types and not open_ended:
-            close = difflib.get_close_matches(key, types, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are {', '.join(sorted(types))}."
-            raise ConfigError(f"{name}={value}: {target.__name__} has no such argument; {hint}")
-        if key in types:
-            _check_type(name, value, types[key])
-            _check_choice(name, value, choices(target, key))
+        if key not in known and not open_ended:
+            close = difflib.get_close_matches(key, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are {', '.join(sorted(known))}."
+            yield f"{name}={shown(value)}: {target.__name__} has no such argument; {hint}"
+        elif key in known:
+            yield from filter(None, [_wrong(target, key, name, value, known[key])])
+
+
+def _wrong(target, key: str, name: str, value, annotation) -> str | None:
+    """The first thing that is wrong with one argument, or None."""
+    if told := ranges.elsewhere(target, key, value):
+        return f"{name}={shown(value)}: {told}"
+    if told := _wrong_type(name, value, annotation) or _wrong_choice(name, value, choices(target, key)):
+        return told
+    told = ranges.refusal(target, key, value)
+    return f"{name}={shown(value)}: {told}." if told else None
 
 
 def _has_target(value) -> bool:
@@ -96,38 +137,54 @@ def _has_target(value) -> bool:
 
 def parameters(target) -> tuple[dict[str, typing.Any], bool]:
     """Names and annotations of a callable's parameters, and whether it takes any other keyword."""
-    signature = inspect.signature(target).parameters
+    try:
+        signature = inspect.signature(target).parameters
+    except ValueError:  # some of Python's own classes have none
+        return {}, True
     hinted = target if dataclasses.is_dataclass(target) or not inspect.isclass(target) else target.__init__
     try:
-        hints = typing.get_type_hints(hinted)
+        hints = typing.get_type_hints(hinted, include_extras=True)
     except NameError:  # annotations that exist for type checkers only
         hints = {}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     return {n: hints.get(n, typing.Any) for n, p in signature.items() if p.kind is not p.VAR_KEYWORD}, open_ended
 
 
-def _check_type(name: str, value, annotation) -> None:
+def _wrong_type(name: str, value, annotation) -> str | None:
+    plain = _plain(annotation)
     # TRL and transformers convert a lone string to a list, and true or false to the word that they mean.
-    if (isinstance(value, str) and annotation == list[str]) or (
-        isinstance(value, bool) and str in (typing.get_args(annotation) or (annotation,))
+    if (isinstance(value, str) and plain == list[str]) or (
+        isinstance(value, bool) and str in (typing.get_args(plain) or (plain,))
     ):
-        return
-    numeric = set(typing.get_args(annotation) or (annotation,)) - {type(None)} <= {int, float, bool}
-    strict = isinstance(value, str) and numeric  # "1" would pass as a number and stay a string
-    config = None if dataclasses.is_dataclass(annotation) else ConfigDict(arbitrary_types_allowed=True)
+        return None
+    kinds = set(typing.get_args(plain) or (plain,)) - {type(None)}
+    allowed = re.sub(r"<class '([\w.]+)'>", r"\1", str(plain)).replace("typing.", "")
+    if isinstance(value, bool) and kinds <= {int, float}:  # true would pass as 1
+        return f"{name}={shown(value)}: {allowed} is needed, and true and false are no numbers."
+    # "1" would pass as a number and stay a string; 1 and "no" as true and false, and "off" would stay true.
+    strict = (isinstance(value, str) and kinds <= {int, float, bool}) or kinds == {bool}
+    config = None if dataclasses.is_dataclass(plain) else ConfigDict(arbitrary_types_allowed=True)
     try:
         TypeAdapter(annotation, config=config).validate_python(value, strict=strict)
     except ValidationError as error:
-        allowed = re.sub(r"<class '([\w.]+)'>", r"\1", str(annotation)).replace("typing.", "")
-        raise ConfigError(f"{name}={value}: {allowed} is needed ({error.errors()[0]['msg'].lower()}).") from None
+        return f"{name}={shown(value)}: {allowed} is needed ({error.errors()[0]['msg'].lower()})."
+    return None
 
 
-def _check_choice(name: str, value, allowed: tuple[str, ...]) -> None:
+def _plain(annotation):
+    """A type without the ranges that its annotation states, for messages and comparisons."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _plain(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(_plain, typing.get_args(annotation)))
+    return annotation
+
+
+def _wrong_choice(name: str, value, allowed: tuple[str, ...]) -> str | None:
     if not allowed or value is None:
-        return
-    for item in value if isinstance(value, list) else [value]:
-        if str(item) not in allowed:
-            raise ConfigError(f"{name}={item}: allowed are {', '.join(allowed)}.")
+        return None
+    wrong = [item for item in (value if isinstance(value, list) else [value]) if str(item) not in allowed]
+    return f"{name}={wrong[0]}: allowed are {', '.join(allowed)}." if wrong else None
 
 
 @functools.cache

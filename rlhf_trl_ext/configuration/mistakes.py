@@ -9,8 +9,9 @@ import sys
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
+from rlhf_trl_ext.configuration.credentials import redact
 from rlhf_trl_ext.configuration.folders import CONF
 
 
@@ -26,27 +27,50 @@ def report_user_errors():
         told = sentence(error)
         if told is None or os.environ.get("TRACEBACK") == "1":
             raise
-        sys.exit(f"error: {told}")
+        sys.exit(f"error: {redact(told)}")
 
 
 def sentence(error: Exception) -> str | None:
     """A mistake of the caller in one sentence; None for any other exception, whose traceback is wanted."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        allowed = sorted(name for name in error.options or _choices(group) if not name.startswith("_"))
-        return f"{group or 'config'}={choice}: no such choice; allowed are {', '.join(allowed)}."
-    missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
-    if missing:
+        return _no_choice(*error.missing_cfg_file.rpartition("/")[::2], error.options)
+    message = " ".join(str(error).split())
+    if missing := re.search(r"Missing mandatory value: ([\w.]+)", message):
         return f"{missing.group(1)} has no value: give {missing.group(1)}=<value>."
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
-        key = re.search(r"Could not override '([\w.]+)'", str(error))
-        if key is None:
-            return " ".join(str(error).split())
-        given = next((a.lstrip("+~") for a in sys.argv[1:] if a.lstrip("+~").startswith(key.group(1))), key.group(1))
-        return f"{given}: no such key; {_hint(key.group(1))}"
+        return _of_hydra(message, error)
+    if message.startswith("Config group override must be a string"):  # Hydra, for a word such as =3
+        return "an override is written key=value; one of the command line's has no key, or a group gets a number."
     from rlhf_trl_ext.configuration.checks import ConfigError
 
     return str(error) if isinstance(error, ConfigError) else None
+
+
+def _of_hydra(message: str, error: Exception) -> str:
+    """What Hydra or OmegaConf refuses, by the key and value as they were typed."""
+    if absent := re.search(r"Could not (?:find|load) '(?:[\w/]+/)?(\w+)/([\w.-]+)'", message):
+        return _no_choice(*absent.groups())
+    if group := re.search(r"Could not override '([\w/@.]+)'. No match in the defaults list", message):
+        return f"{_typed(group.group(1))}: no such group here; the groups are {', '.join(_groups())}."
+    if key := re.search(r"Could not override '([\w./@\[\]]+)'", message):
+        return f"{_typed(key.group(1))}: no such key; {_hint(key.group(1))}"
+    full = getattr(error, "full_key", None)
+    full = full or (re.search(r"full_key: ([\w.\[\]]+)", message) or [None, None])[1]
+    if "Recursive interpolation" in message or isinstance(error, InterpolationResolutionError | InterpolationKeyError):
+        return (
+            f"{full or 'a value'}: its ${{...}} cannot be resolved ({message.partition(' full_key')[0]}); give a value."
+        )
+    if "parsing override" in message or "no viable alternative" in message or "mismatched input" in message:
+        reason = message.partition(" See https")[0]
+        return f"{reason}: values with = ( ) [ ] {{ }} , : or spaces are quoted twice, 'key=\"value\"'."
+    if full:
+        return f"{full}: {message.partition(' full_key')[0]}."
+    return message
+
+
+def _no_choice(group: str, choice: str, options: list[str] | None = None) -> str:
+    allowed = sorted(name for name in options or _choices(group) if not name.startswith("_"))
+    return f"{group or 'config'}={choice}: no such choice; allowed are {', '.join(allowed)}."
 
 
 def _choices(group: str) -> list[str]:
@@ -56,11 +80,23 @@ def _choices(group: str) -> list[str]:
     return [path.stem for path in (CONF / group).glob("*.yaml")]
 
 
+def _typed(key: str) -> str:
+    """The override of `key` as it stands in the command line, without Hydra's + and ~."""
+    return next((a.lstrip("+~") for a in sys.argv[1:] if a.lstrip("+~").startswith(key)), key)
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
 def _hint(key: str) -> str:
     """Where a key that does not exist probably belongs."""
     top = [line.split(":")[0] for line in (CONF / "base.yaml").read_text().splitlines() if re.match(r"\w+:", line)]
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-    close = difflib.get_close_matches(key, top + groups)
-    if close:
+    first, _, below = key.partition(".")
+    if first in _groups() or first in top:
+        return f"this launcher reads no {first}{' of this name' if below else ''}; see --help for its keys."
+    if close := difflib.get_close_matches(key, top + _groups()):
         return f"did you mean {' or '.join(close)}?"
+    if below:
+        return "see --help for the keys of this launcher."
     return f"an argument of TRL's config class is written args.{key}=<value>; see --help for the others."

@@ -18,17 +18,17 @@ from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from rlhf_trl_ext.configuration.checks import ConfigError, check
+from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
 
 
 def preflight(config: DictConfig) -> None:
-    """Run every check of `CHECKS` on a training configuration; ConfigError for the first that finds something."""
-    check(config.args, "args")
-    run = Run(config)
-    for find in CHECKS:
-        told = find(run)
-        if told is not None:
-            raise ConfigError(told)
+    """Run every check of `CHECKS` on a training configuration; ConfigError with all that is found."""
+    found = [told for key in ("args", "trainer", "model", "dataset") for told in problems(config[key], key)]
+    if not found:
+        run = Run(config)
+        found = [told for find in CHECKS if (told := find(run)) is not None]
+    if found:
+        raise ConfigError(listed(found))
 
 
 def enough_rows(rows: int, args) -> None:
@@ -149,6 +149,17 @@ def controller_without_reference(run: Run) -> str | None:
     return f"args.kl_target={target} with args.{name}=0: there is no reference to measure it by; give {name} above 0."
 
 
+def longer_warmup(run: Run) -> str | None:
+    """A rate that never ends rising is another rate than the one asked for."""
+    warmup, steps = run.argument("warmup_steps", 0) or 0, run.argument("max_steps", -1)
+    if warmup < 1 or steps < 1 or warmup < steps:
+        return None
+    return (
+        f"args.warmup_steps={warmup} with args.max_steps={steps}: the run ends before learning_rate is reached; give "
+        "fewer, or below 1 a share of the run."
+    )
+
+
 def vllm_version(run: Run) -> str | None:
     if not run.argument("use_vllm"):
         return None
@@ -227,6 +238,7 @@ CHECKS = (
     quantised_and_split,
     quantised_without_adapters,
     controller_without_reference,
+    longer_warmup,
     vllm_version,
     compiler,
     best_model,

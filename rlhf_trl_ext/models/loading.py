@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import trl
 from filelock import FileLock
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
@@ -17,11 +19,19 @@ class ModelArguments(trl.ModelConfig):
 
     build: Any = field(default=None, metadata={"help": "Called with a folder to make the model when no path is given."})
     chat_template: str | None = field(
-        default=None, metadata={"help": "For tokenizers without one: a name in rlhf_trl_ext/chat_templates, or a file."}
+        default=None,
+        metadata={"help": "In place of the tokenizer's own: a name in rlhf_trl_ext/chat_templates, or a file."},
     )
     merge_adapter: bool = field(
         default=True, metadata={"help": "With LoRA: save the merged model beside the adapter; a next stage needs it."}
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.model_name_or_path == "":
+            raise ValueError("model_name_or_path is empty: give a folder or a hub id, or null to build the model.")
+        if self.chat_template is not None:
+            template(self.chat_template)
 
     def checkpoint(self, cache: Path) -> str:
         """The path or hub id that TRL loads; a `build` model is made below `cache` on first use."""
@@ -37,14 +47,20 @@ class ModelArguments(trl.ModelConfig):
         return str(cache)
 
     def tokenizer(self, checkpoint: str) -> PreTrainedTokenizerBase:
-        """The checkpoint's tokenizer, with a pad token and a chat template.
+        """The checkpoint's tokenizer, with a pad token, an end-of-sequence token and a chat template.
 
         Raises ValueError when it has no chat template and none is configured: a guessed one would train the wrong text.
+        So it does without an end-of-sequence token: no policy would ever stop.
         """
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=self.model_revision)
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                f"model.model_name_or_path={checkpoint}: its tokenizer has no eos_token, so no reply would end; "
+                "give one in its tokenizer_config.json."
+            )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        if self.chat_template is not None and tokenizer.chat_template is None:
+        if self.chat_template is not None:
             tokenizer.chat_template = template(self.chat_template)
         if tokenizer.chat_template is None:
             known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
@@ -65,10 +81,20 @@ class ModelArguments(trl.ModelConfig):
 
 
 def template(name: str) -> str:
-    """Text of a chat template: the name of a file in `rlhf_trl_ext/chat_templates` without .jinja, or a path."""
+    """Text of a chat template: the name of a file in `rlhf_trl_ext/chat_templates` without .jinja, or a path.
+
+    Raises ValueError for a file that does not exist, is empty, or is no Jinja.
+    """
     path = TEMPLATES / f"{name}.jinja"
-    path = path if path.exists() else Path(name)
+    path = path if path.exists() else Path(name).expanduser()
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in TEMPLATES.glob("*.jinja")))
         raise ValueError(f"model.chat_template={name}: no such file; allowed are {known}, or a path to a .jinja file.")
-    return path.read_text()
+    text = path.read_text()
+    if not text.strip():
+        raise ValueError(f"model.chat_template={name} is empty, so every chat would be; give a template.")
+    try:
+        _compile_jinja_template(text)
+    except jinja2.TemplateError as error:
+        raise ValueError(f"model.chat_template={name} is no Jinja template ({error}); mend it.") from error
+    return text

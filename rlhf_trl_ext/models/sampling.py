@@ -71,8 +71,10 @@ def complete(
     heat = {"do_sample": False}
     if temperature:
         heat = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    ids = policy.generate(**inputs, max_new_tokens=max_new_tokens, **heat)
     ends = policy.generation_config.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends  # without generation_config.json no reply would end
+    special = {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
+    ids = policy.generate(**inputs, max_new_tokens=max_new_tokens, **special, **heat)
     ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=policy.device)
     width = inputs["input_ids"].shape[1]
     mask = completion_mask(ids[:, width:], ends)

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.configuration import trust
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages.processes import Processes
 from rlhf_trl_ext.stages.stage import Stage
@@ -133,7 +134,7 @@ class Execution:
     def _command(self, launcher: str, stage: Stage) -> list[str]:
         module = f"launchers.{launcher}"
         start = self.command(module) if launcher == "train" else [sys.executable, "-m", module]
-        return [*start, "--config-dir", str(stage.folder), "--config-name", "config"]
+        return [*start, "--config-dir", str(stage.folder), "--config-name", "config", *trust.arguments(stage.config)]
 
     def _environment(self) -> dict[str, str]:
         """Threads shared between the stages that run side by side, unless the caller decided."""

@@ -60,8 +60,10 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     if config.held_out and evaluates:
         eval_dataset = eval_dataset.select(range(min(config.held_out.prompts, len(eval_dataset))))
     args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}
-    if "wandb" in args.report_to and not os.environ.get("WANDB_API_KEY"):
-        os.environ.setdefault("WANDB_MODE", "offline")
+    if "wandb" in args.report_to and "WANDB_MODE" not in os.environ:
+        import wandb
+
+        os.environ["WANDB_MODE"] = "online" if wandb.login(prompt=False) else "offline"
     recorder = MetricsRecorder(stage.folder)
     callbacks = [recorder, Checkpoints(args.save_total_limit), *_callbacks(config, stage.folder, recorder)]
     args.save_total_limit = None  # Checkpoints removes the old ones

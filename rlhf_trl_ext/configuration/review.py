@@ -1,0 +1,82 @@
+"""Every mistake of a command that its configuration alone shows, told at once and before anything is loaded."""
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from rlhf_trl_ext.configuration import credentials, settings, trust
+from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
+from rlhf_trl_ext.configuration.paths import checkpoint_refusal, folder_creatable
+
+
+def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
+    """Raises ConfigError that lists the mistakes. Nothing is built, and no module is imported that is not trusted.
+
+    launcher: the name of its configuration. overrides: the command line's, which alone can say what is trusted.
+    """
+    words = [override.lstrip("+").partition("=")[0] for override in overrides]
+    trusted = list(config.get("trust") or []) if "trust" in words else []
+    found = credentials.refusals(config) + trust.refusals(config, trusted)
+    if (trust_in_file := list(config.get("trust") or [])) and not trusted:
+        found.append(
+            f"trust={settings.shown(trust_in_file)} stands in a file, which cannot vouch for itself; give it on the "
+            "command line."
+        )
+    found += settings.refusals(config, launcher)
+    if isinstance(told := config.get("output_dir"), str) and (reason := folder_creatable(told)):
+        found.append(f"output_dir={told}: {reason}.")
+    if not found:
+        for key in config:
+            if key not in ("hydra", "stages") and _resolves(config, key):
+                found += problems(config._get_node(key), key, missing=False)
+        found += [refusal for entry in checkpoints(config, launcher) if (refusal := checkpoint_refusal(*entry))]
+    if found:
+        raise ConfigError(listed(found))
+
+
+def _resolves(config: DictConfig, key: str) -> bool:
+    """Whether a part of the configuration has values that can be looked at: not one that waits for another."""
+    node = config._get_node(key)
+    if not OmegaConf.is_config(node) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return False
+    try:
+        OmegaConf.to_container(node, resolve=True)
+    except Exception as error:
+        if "MissingMandatory" in str(error) or "InterpolationToMissing" in type(error).__name__:
+            return False
+        raise
+    return True
+
+
+def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool, bool]]:
+    """(key, folder or hub id, whether a reward model, whether with a tokenizer) of the models that a launcher loads."""
+    select = {"train": ("model.model_name_or_path", "args.critic_path"), "pipeline": ("model.model_name_or_path",)}
+    select |= {"generate": ("policy", "reference"), "answer": ("policy",), "capability": ("baseline",)}
+    found = [(key, _text(config, key), False, key != "args.critic_path") for key in select.get(launcher, ())]
+    if launcher in ("label", "revise"):
+        found += [(f"pairs.policies[{i}]", str(path), False, True) for i, path in enumerate(config.pairs.policies)]
+    if launcher == "capability":
+        found += [(f"policies.{name}", str(path), False, True) for name, path in config.policies.items()]
+    rewards = {"train": "trainer.reward_funcs", "generate": "reward.functions"}
+    if launcher == "pipeline" and not config.reward.stage:
+        rewards["pipeline"] = "reward.functions"
+    for key in filter(None, (rewards.get(launcher), "held_out.functions")):
+        found += _reward_models(config, key)
+    return [entry for entry in found if entry[1]]
+
+
+def _text(config: DictConfig, key: str) -> str | None:
+    value = OmegaConf.select(config, key, throw_on_missing=False)
+    return value if isinstance(value, str) else None
+
+
+def _reward_models(config: DictConfig, key: str) -> list[tuple[str, str, bool, bool]]:
+    functions = OmegaConf.select(config, key, throw_on_missing=False)
+    if not isinstance(functions, ListConfig):
+        return []
+    name = "reward.path" if _text(config, "reward.path") in [f for f in functions if isinstance(f, str)] else None
+    found = []
+    for index, function in enumerate(functions):
+        if isinstance(function, str):
+            found.append((name or f"reward.functions[{index}]", function, True, True))
+        elif function and str(function.get("_target_")).endswith("rewards.model.RewardModel") and "path" in function:
+            found.append((f"{key}[{index}].path", _text(function, "path"), True, True))
+    return found

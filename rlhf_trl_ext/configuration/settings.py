@@ -1,0 +1,220 @@
+"""Types and ranges of the keys that the launchers read themselves, which no class states.
+
+A key of a class is checked against that class (`checks.py`); one of TRL's numbers by `ranges.py`.
+"""
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import AfterValidator, Field, Strict, TypeAdapter, ValidationError
+
+from rlhf_trl_ext.configuration.paths import creatable
+
+Count = Annotated[int, Strict(), Field(ge=1)]
+Index = Annotated[int, Strict(), Field(ge=0)]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+Texts = list[Text]
+Models = Annotated[dict[Text, Text], Field(min_length=1)]
+Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
+
+
+def _distinct(items: list) -> list:
+    if len(set(items)) < len(items):
+        raise ValueError("every one is named once")
+    return items
+
+
+def _built(node: dict) -> dict:
+    if "_target_" not in node:
+        raise ValueError("{_target_: module.Class, ...} is needed")
+    return node
+
+
+def _writable(path: str) -> str:
+    if told := creatable(path):
+        raise ValueError(told)
+    return path
+
+
+Named = Annotated[Texts, Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
+Built = Annotated[dict[str, Any], AfterValidator(_built)]
+Output = Annotated[Text, AfterValidator(_writable)]
+
+SAMPLES = {
+    "samples.max_prompts": Count | None,
+    "samples.max_new_tokens": Count,
+    "samples.temperature": Amount,
+    "samples.batch_size": Count,
+}
+PAIRS = {
+    "pairs.policies": Texts,
+    "pairs.files": Texts,
+    "pairs.view": Literal["demonstrations", "preferences", "prompts"],
+    "pairs.split": Literal["train", "evaluation"],
+    "pairs.completions": Count,
+    "pairs.max_prompts": Count | None,
+    "pairs.max_pairs": Count | None,
+    "pairs.max_new_tokens": Count,
+    "pairs.temperature": Amount,
+    "pairs.batch_size": Count,
+}
+# Of every launcher that has the key.
+SHARED = {
+    "seed": Seed,
+    "output_root": Output,
+    "output_dir": Output | None,
+    "overwrite": Flag,
+    "evaluate": Flag,
+    "dry_run": Flag,
+    "trust": Texts,
+    "trust_tasks": Flag,
+    "step_timeout": Positive | None,
+    "num_processes": Count | None,
+    "held_out.prompts": Count,
+    "held_out.every": Positive,
+    "monitor": Built | None,
+    "profile": Built | None,
+    "callbacks": dict[str, Built],
+    "budget.sampled_tokens": Count | None,
+    "budget.gradient_steps": Count | None,
+    "budget.seconds": Positive | None,
+}
+OF_LAUNCHER: dict[str, dict[str, Any]] = {
+    "pipeline": {"policies": Named, "baseline": Text, "jobs": Count | None, **SAMPLES, **PAIRS},
+    "benchmark": {
+        "algorithms": Named,
+        "datasets": Named,
+        "seeds": Seeds,
+        "threshold": Positive | Text | None,
+        "again": Text | None,
+        "watched_by": dict[Text, Text],
+        "jobs": Count | None,
+        **SAMPLES,
+        **PAIRS,
+    },
+    "landscapes": {
+        "landscapes": Named,
+        "algorithms": Named,
+        "seeds": Seeds,
+        "selection_seeds": Seeds,
+        "learning_rates": Annotated[list[Positive], Field(min_length=1)],
+        "iterations": dict[str, Count],
+        "processes": Count | None,
+    },
+    "generate": {"policy": Text, "reference": Text, **SAMPLES},
+    "label": PAIRS,
+    "revise": PAIRS,
+    "plan": {
+        "num_gpus": Count,
+        "plan.card": Positive | Text,
+        "plan.reserved": Amount,
+        "plan.prompt_length": Count,
+        "plan.length": Count,
+        "plan.logits": Literal["fused", "whole"],
+        "plan.architecture": dict[str, Any],
+    },
+    "answer": {"policy": Text, "output": Output, "max_questions": Count | None, **SAMPLES},
+    "capability": {
+        "baseline": Text,
+        "policies": Models,
+        "tasks": Named,
+        "include_path": Text | None,
+        "limit": Positive | None,
+        "batch_size": Count,
+        "output": Output,
+    },
+    "evaluate": {
+        "results": Text | None,
+        "baseline": Text,
+        "policies": Models,
+        "pairs": Literal["baseline", "all"],
+        "further_judges": Texts,
+        "floor": Text | None,
+        "anchor": Text | None,
+        "labels": Text | None,
+        "output": Output | None,
+    },
+    "report": {
+        "folder": Text,
+        "compare": Text | None,
+        "algorithms": Texts,
+        "metrics": Texts,
+        "output": Output | None,
+        "pdf": Flag | None,
+    },
+    "dashboard": {"host": Text, "port": Port},
+}
+NEEDED = {name: ("args", "model", "dataset", "trainer") for name in ("train", "plan")}
+
+
+def refusals(config: DictConfig, launcher: str) -> list[str]:
+    """One sentence for every key of `launcher` whose value has the wrong type or lies outside its range."""
+    types = SHARED | OF_LAUNCHER.get(launcher, {})
+    found = [
+        f"{key} is missing: {'arguments are given one by one, ' if key == 'args' else ''}{key}.<name>=<value>."
+        for key in NEEDED.get(launcher, ())
+        if not OmegaConf.is_config(OmegaConf.select(config, key))
+    ]
+    for key, kind in types.items():
+        if _present(config, key):
+            found += _refusal(key, _value(config, key), kind)
+    return found + list(_unknown(config, types))
+
+
+def _present(config: DictConfig, key: str) -> bool:
+    """Whether the key is there with a value of its own; one that follows from a missing one is not."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not OmegaConf.is_dict(node) or name not in node or OmegaConf.is_missing(node, name):
+        return False
+    return OmegaConf.select(config, key, throw_on_missing=False) is not None or node[name] is None
+
+
+def _value(config: DictConfig, key: str):
+    value = OmegaConf.select(config, key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _refusal(key: str, value, kind) -> list[str]:
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = first["msg"].removeprefix("Value error, ")
+        return [f"{key}={shown(value)}: {told[0].lower()}{told[1:]}{' or null' if _optional(kind) else ''}."]
+    return []
+
+
+def _optional(kind) -> bool:
+    return type(None) in getattr(kind, "__args__", ())
+
+
+def shown(value) -> str:
+    """A value as the command line has it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(shown, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _unknown(config: DictConfig, types: dict[str, Any]) -> Iterator[str]:
+    """Keys below `samples`, `pairs` and the like that nobody reads."""
+    for parent in dict.fromkeys(key.rpartition(".")[0] for key in types if "." in key):
+        node = OmegaConf.select(config, parent)
+        known = [key.rpartition(".")[2] for key in types if key.startswith(f"{parent}.")]
+        if parent in ("held_out", "budget") or not OmegaConf.is_dict(node):
+            continue
+        for name in set(node) - set(known):
+            close = difflib.get_close_matches(name, known)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are {', '.join(known)}."
+            yield f"{parent}.{name}={shown(node[name])}: no such key; {hint}"
