@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rlhf_trl_ext.configuration import credentials, settings, trust
-from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
+from rlhf_trl_ext.configuration.checks import ConfigError, build, listed, problems
 from rlhf_trl_ext.configuration.paths import checkpoint_refusal, folder_creatable
 
 
@@ -20,16 +20,31 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
             f"trust={settings.shown(trust_in_file)} stands in a file, which cannot vouch for itself; give it on the "
             "command line."
         )
+    unsafe = bool(found)
     found += settings.refusals(config, launcher)
     if isinstance(told := config.get("output_dir"), str) and (reason := folder_creatable(told)):
         found.append(f"output_dir={told}: {reason}.")
-    if not found:
-        for key in config:
-            if key not in ("hydra", "stages") and _resolves(config, key):
-                found += problems(config._get_node(key), key, missing=False)
-        found += [refusal for entry in checkpoints(config, launcher) if (refusal := checkpoint_refusal(*entry))]
+    if not unsafe:
+        heads = tuple(f".{told.partition(':')[0]}" for told in found)  # seed=abc is args.seed=abc as well
+        found += [told for told in _of_parts(config, launcher) if not told.partition(":")[0].endswith(heads)]
     if found:
         raise ConfigError(listed(found))
+
+
+def _of_parts(config: DictConfig, launcher: str) -> list[str]:
+    """Mistakes of what classes, models and data say themselves; only modules that are trusted are imported."""
+    found = []
+    for key in config:
+        if key in ("hydra", "stages") or not _resolves(config, key):
+            continue
+        told = problems(config._get_node(key), key, missing=False)
+        if not told and launcher == "train" and key in ("model", "dataset") and not OmegaConf.missing_keys(config[key]):
+            try:
+                build(config[key], key)
+            except ConfigError as error:
+                told = [str(error)]
+        found += told
+    return found + [refusal for entry in checkpoints(config, launcher) if (refusal := checkpoint_refusal(*entry))]
 
 
 def _resolves(config: DictConfig, key: str) -> bool:
@@ -51,12 +66,13 @@ def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool,
     select = {"train": ("model.model_name_or_path", "args.critic_path"), "pipeline": ("model.model_name_or_path",)}
     select |= {"generate": ("policy", "reference"), "answer": ("policy",), "capability": ("baseline",)}
     found = [(key, _text(config, key), False, key != "args.critic_path") for key in select.get(launcher, ())]
-    if launcher in ("label", "revise"):
-        found += [(f"pairs.policies[{i}]", str(path), False, True) for i, path in enumerate(config.pairs.policies)]
-    if launcher == "capability":
-        found += [(f"policies.{name}", str(path), False, True) for name, path in config.policies.items()]
+    several = {"label": "pairs.policies", "revise": "pairs.policies", "capability": "policies"}.get(launcher)
+    policies = OmegaConf.select(config, several, throw_on_missing=False) if several else None
+    if OmegaConf.is_config(policies):
+        named = policies.items() if OmegaConf.is_dict(policies) else enumerate(policies)
+        found += [(f"{several}.{name}", str(path), False, True) for name, path in named]
     rewards = {"train": "trainer.reward_funcs", "generate": "reward.functions"}
-    if launcher == "pipeline" and not config.reward.stage:
+    if launcher == "pipeline" and not OmegaConf.select(config, "reward.stage"):
         rewards["pipeline"] = "reward.functions"
     for key in filter(None, (rewards.get(launcher), "held_out.functions")):
         found += _reward_models(config, key)

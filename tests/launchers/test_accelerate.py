@@ -14,7 +14,11 @@ def test_two_processes_train_together(few, tmp_path):
     """By the command of the README; tests/test_equality.py compares what they learn."""
     accelerate = Path(executable).with_name("accelerate")
     launch = [accelerate, "launch", "--multi_gpu", "--num_processes", "2", "-m", "launchers.train"]
-    online = ["++trainer.reward_funcs=[{_target_: conftest.DistinctCharacters}]", "++args.max_completion_length=8"]
+    online = [
+        "++trainer.reward_funcs=[{_target_: conftest.DistinctCharacters}]",
+        "++args.max_completion_length=8",
+        "trust=[conftest]",
+    ]
     done = subprocess.run(
         [*launch, "algorithm=grpo", f"output_root={tmp_path}", *few, *online],
         cwd=ROOT,

@@ -34,7 +34,12 @@ def sweep(tmp_path, few):
 
 def test_twelve_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp_path):
     overrides = ["hydra/launcher=accelerate", "hydra.launcher.jobs=2", "hydra.launcher.metric=train_seconds"]
-    overrides += ["seed=range(12)", "++callbacks.fault._target_=faults.Fault", "++callbacks.fault.seed=${seed}"]
+    overrides += [
+        "seed=range(12)",
+        "++callbacks.fault._target_=faults.Fault",
+        "++callbacks.fault.seed=${seed}",
+        "trust=[faults]",
+    ]
     printed, code, jobs = sweep(*overrides, "step_timeout=60")
     assert code == 1 and printed.count(" finished ") == 9 and len(jobs) == 12
     errors = [job["error"] for job in jobs if job["status"] == "failed"]
@@ -60,7 +65,12 @@ def test_twelve_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp
 
 def test_a_hanging_job_of_two_processes_ends_with_all_its_processes(sweep, tmp_path):
     overrides = ["hydra/launcher=accelerate", "hydra.launcher.num_processes=2", "hydra.launcher.timeout=90"]
-    overrides += ["seed=6", "++callbacks.fault._target_=faults.Fault", "++callbacks.fault.seed=${seed}"]
+    overrides += [
+        "seed=6",
+        "++callbacks.fault._target_=faults.Fault",
+        "++callbacks.fault.seed=${seed}",
+        "trust=[faults]",
+    ]
     _, code, (job,) = sweep(*overrides)
     assert code == 1 and job["error"] == "timeout: not finished after 90 s"
     assert "loss" in Path(job["log"]).read_text()  # it had begun
