@@ -5,7 +5,7 @@ from launchers.entry import entry
 
 @entry("dashboard")
 def main(config):
-    from evaluation.report.dashboard.runs import Runs
+    from evaluation.report.dashboard.runs import LoggedRuns
     from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error
 
     try:
@@ -13,7 +13,7 @@ def main(config):
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'rlhf-trl-ext[dashboard]'.") from error
     with as_config_error():
-        serve(Runs(config.output_root), config.host, config.port)
+        serve(LoggedRuns(config.output_root), config.host, config.port)
 
 
 if __name__ == "__main__":

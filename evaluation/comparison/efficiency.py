@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import CensoredData, ecdf
 
-from evaluation.proofs.speed.sample_efficiency import WINDOW, Curve, smoothed
+from evaluation.comparison.learning_curves import WINDOW, Curve, smoothed
 
 POINTS, RESAMPLES = 400, 2000
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from evaluation.comparison import efficiency
 from evaluation.comparison.differences import compare, estimate, with_holm
+from evaluation.comparison.learning_curves import WINDOW
 from evaluation.comparison.run import CONTROLLED, Run
-from evaluation.proofs.speed.sample_efficiency import WINDOW
 from evaluation.verdicts.ranking import every_pair
 
 # Where two algorithms are compared sample by sample: name of a number of each sample -> what it is called.

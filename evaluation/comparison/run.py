@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from evaluation.proofs.speed.sample_efficiency import Curve, curve
+from evaluation.comparison.learning_curves import Curve, curve
 from evaluation.verdicts import store
 from evaluation.verdicts.pairwise import outcomes
-from evaluation.verdicts.samples import Samples, read_samples
 from evaluation.verdicts.store import Verdicts
-from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.data.samples import Samples, read_samples
 
 SAMPLES = "samples-"
 CONTROLLED = "length_controlled_win_rate"
@@ -66,9 +65,7 @@ class Run:
 
     def curve(self, row: str) -> Curve | None:
         """Training reward against sampled tokens; None for what samples none."""
-        metrics = self.folder / row / "metrics.jsonl"
-        rows = read_metrics(metrics) if row in self.records and metrics.exists() else []
-        return curve(self.folder / row) if any("reward" in line and "sampled_tokens" in line for line in rows) else None
+        return curve(self.folder / row) if row in self.records else None
 
 
 def read_run(folder: Path) -> Run:
@@ -83,6 +80,11 @@ def read_run(folder: Path) -> Run:
         except (ValueError, KeyError, TypeError) as error:
             run.problems.append(f"{folder.name}: the verdicts of {judge} cannot be read: {error}")
             continue
+        if not verdicts:
+            run.problems.append(
+                f"{folder.name}: {judge} judged other samples than those that are there now; judge again with "
+                f"`python -m launchers.evaluate results={folder / 'results.json'}`."
+            )
         if judge == results["judge"]:
             run.verdicts = verdicts
         elif verdicts:

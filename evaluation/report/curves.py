@@ -4,8 +4,9 @@ import numpy as np
 
 from evaluation.comparison.run import Run
 from evaluation.report.drawing import Palette, Picture, axes, legend
+from evaluation.report.log_files import rows_after
 from evaluation.report.runs import Runs
-from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.data.samples import finite_number
 
 POINTS = 60
 UNITS = {"reward": "learned reward (the reward model's units)", "gold_reward": "gold reward (0 to 1)"}
@@ -18,9 +19,9 @@ def logged(run: Run, row: str, metric: str, held_out: bool = False) -> np.ndarra
     """
     path = run.folder / row / "metrics.jsonl"
     key = ("eval_" if held_out else "") + (metric if metric == "reward" else f"rewards/{metric}/mean")
-    rows = read_metrics(path) if path.exists() else []
-    found = [(line["sampled_tokens"], line[key]) for line in rows if "sampled_tokens" in line and key in line]
-    return np.array([pair for pair in found if isinstance(pair[1], int | float)], float).reshape(-1, 2).T
+    rows = rows_after(path, 0)[0] if path.exists() else []
+    pairs = [(finite_number(line.get("sampled_tokens")), finite_number(line.get(key))) for line in rows]
+    return np.array([pair for pair in pairs if None not in pair], float).reshape(-1, 2).T
 
 
 def smooth(values: np.ndarray, share: float = 0.1) -> np.ndarray:
@@ -100,9 +101,8 @@ def overoptimisation(runs: Runs, dataset: str, palette: Palette) -> Picture | No
         return None
     figure, (one,) = axes(width=5.8)
     for run in runs.of(dataset):
-        own = run.samples[run.results["baseline"]]
-        centre, scale = (f([row["reward"] for row in own]) for f in (np.mean, np.std))
-        start = [0.0, np.mean([row["gold_reward"] for row in own])]
+        rewards, gold = (run.per_prompt(run.results["baseline"], metric) for metric in ("reward", "gold_reward"))
+        centre, scale, start = np.nanmean(rewards), np.nanstd(rewards), [0.0, np.nanmean(gold)]
         one.scatter(*start, color="black", marker="x", s=20, zorder=3, label=runs.results["baseline"])
         for row in runs.rows:
             if row not in run.results["policies"]:

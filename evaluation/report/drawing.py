@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 # Okabe and Ito's palette without its yellow, which is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 MARKERS = "osD^vP*X"
-STYLE = {"svg.fonttype": "path", "svg.hashsalt": "report", "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8}
+# parse_math: names are the user's, and a dollar sign in one is no formula.
+STYLE = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8}
+STYLE |= {"svg.fonttype": "path", "svg.hashsalt": "report"}
 DPI = 200
 
 

@@ -1,9 +1,7 @@
 """Policies under several objectives: their means, and which of them no other beats in all."""
 
-import numpy as np
-
 from evaluation.report.runs import Runs
-from evaluation.verdicts.samples import OBJECTIVE
+from rlhf_trl_ext.data.samples import OBJECTIVE
 
 
 def frontier(points: dict[str, tuple[float, ...]]) -> list[str]:
@@ -28,8 +26,5 @@ def objective_means(runs: Runs, dataset: str) -> tuple[list[str], dict[str, tupl
     if len(keys) < 2:
         return None
     names = [name for name in (baseline, *runs.rows) if all(name in run.samples for run in found)]
-    points = {
-        name: tuple([np.array([row[key] for row in run.samples[name]]) for run in found] for key in keys[:2])
-        for name in names
-    }
+    points = {name: tuple([run.per_prompt(name, key) for run in found] for key in keys[:2]) for name in names}
     return [key.removeprefix(OBJECTIVE) for key in keys[:2]], points

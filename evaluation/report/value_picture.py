@@ -6,11 +6,12 @@ run of GRPO-VI (or of PPO: any folder with a `critic` in it) and samples of any 
 
 import argparse
 import html
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from rlhf_trl_ext.data.samples import read_samples
 
 STYLE = """body{font:15px/1.7 system-ui,sans-serif;max-width:60em;margin:2em auto;color:#222}pre{white-space:pre-wrap;
 font:inherit;margin:.2em 0}.prompt{color:#666}section{border-top:1px solid #ccc;padding:.6em 0}span.t{border-radius:3px}
@@ -104,11 +105,11 @@ def main() -> None:
     parser.add_argument("--lam", type=float, default=0.8, help="lambda of the advantages")
     parser.add_argument("--output", type=Path, help="by default values.html beside the samples")
     options = parser.parse_args()
-    lines = options.samples.read_text().splitlines()
-    if max(options.rows) >= len(lines):
-        parser.error(f"--rows={options.rows}: {options.samples} has {len(lines)} lines, 0 to {len(lines) - 1}.")
+    samples = read_samples(options.samples)
+    if max(options.rows) >= len(samples):
+        parser.error(f"--rows={options.rows}: {options.samples} has {len(samples)} rows, 0 to {len(samples) - 1}.")
     valuer, tokenizer = load(options.policy)
-    rows = [measured(valuer, tokenizer, json.loads(lines[row]), options.lam) for row in options.rows]
+    rows = [measured(valuer, tokenizer, samples[row], options.lam) for row in options.rows]
     output = options.output or options.samples.with_name("values.html")
     output.write_text(page(rows, options.lam))
     print(f"{len(rows)} samples in {output}")

@@ -6,9 +6,9 @@ import numpy as np
 
 from evaluation.verdicts.pairwise import judge_pairs
 from evaluation.verdicts.ranking import every_pair
-from evaluation.verdicts.samples import Samples
 from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.data.reading import local_records
+from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.judging.judge import ScoreJudge, Verdict
 from rlhf_trl_ext.statistics import cohen_kappa, wilson_interval
 

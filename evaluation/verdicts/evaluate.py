@@ -24,9 +24,10 @@ from evaluation.verdicts.pairwise import (
     with_anchor,
 )
 from evaluation.verdicts.results import PERPLEXITY, describe
-from evaluation.verdicts.samples import check_pairs, read_samples
+from evaluation.verdicts.samples import check_pairs
 from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.configuration.checks import build
+from rlhf_trl_ext.data.samples import read_samples
 from rlhf_trl_ext.files import write
 from rlhf_trl_ext.judging.judge import Judge
 

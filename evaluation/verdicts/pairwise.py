@@ -8,10 +8,11 @@ import numpy as np
 from evaluation.verdicts import store
 from evaluation.verdicts.length_control import Anchor, alpaca_eval, joint
 from evaluation.verdicts.ranking import every_pair, ranking
-from evaluation.verdicts.samples import Samples, check_pairs, length_differences, prompt_ids
+from evaluation.verdicts.samples import check_pairs, length_differences, prompt_ids
 from evaluation.verdicts.statistics import in_words
 from evaluation.verdicts.store import Verdicts
 from evaluation.verdicts.win_rate import summary
+from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
 from rlhf_trl_ext.stages.identity import digest
 

@@ -16,8 +16,8 @@ from evaluation.verdicts.pairwise import (
     stored_entries,
     stored_evaluations,
 )
-from evaluation.verdicts.samples import SCORES, Samples, read_samples
 from rlhf_trl_ext.configuration.checks import build
+from rlhf_trl_ext.data.samples import SCORES, Samples, read_samples
 from rlhf_trl_ext.judging.judge import Judge
 
 

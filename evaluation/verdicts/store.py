@@ -12,8 +12,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from evaluation.files import finite
-from evaluation.verdicts.samples import Samples
 from rlhf_trl_ext.data.reading import local_records
+from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.files import write
 from rlhf_trl_ext.judging.judge import Verdict
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from evaluation.verdicts.samples import Samples, length_differences, prompt_ids
+from evaluation.verdicts.samples import length_differences, prompt_ids
 from evaluation.verdicts.statistics import prompts_needed, sign_test
+from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.judging.bias import length_bias, order_flip_rate, position_bias
 from rlhf_trl_ext.judging.judge import Verdict
 from rlhf_trl_ext.statistics import bootstrap_interval, wilson_interval

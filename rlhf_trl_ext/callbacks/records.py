@@ -81,10 +81,13 @@ def peak_memory_mb() -> float:
 
 def read_metrics(path: Path) -> list[dict]:
     """Rows of a metrics.jsonl; a line torn by a crash, or damaged otherwise, is left out."""
-    rows = []
-    for line in Path(path).read_bytes().split(b"\n"):
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("step"), int | float):
-                rows.append(row)
-    return rows
+    with Path(path).open("rb") as file:
+        rows = [as_row(line) for line in file]
+    return [row for row in rows if row and isinstance(row.get("step"), int | float)]
+
+
+def as_row(line: bytes) -> dict | None:
+    """The JSON object of a line; None for anything else."""
+    with contextlib.suppress(ValueError, RecursionError):
+        row = json.loads(line)
+        return row if isinstance(row, dict) else None

@@ -1,12 +1,11 @@
 """Several reward models as one reward function (Coste et al., arXiv:2310.02743)."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from rlhf_trl_ext.data.samples import read_samples
 from rlhf_trl_ext.functional.ensembles import MODES, aggregate
 from rlhf_trl_ext.rewards.model import RewardModel
 
@@ -71,9 +70,7 @@ class RewardEnsemble:
 
 def _read(reference: str) -> tuple[list, list]:
     """Prompts and completions of a samples.jsonl, completions as messages."""
-    if not Path(reference).is_file():
-        raise ValueError(f"reference={reference}: no such file; write it with `python -m launchers.generate`.")
-    rows = [json.loads(line) for line in Path(reference).read_text().splitlines()]
+    rows = read_samples(reference, "reference")
     if len(rows) < 2:
         raise ValueError(f"reference={reference} has {len(rows)} samples: at least 2 are needed.")
     return [row["prompt"] for row in rows], [[{"role": "assistant", "content": row["completion"]}] for row in rows]

@@ -12,31 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlhf_trl_ext.callbacks.records import read_metrics
+from evaluation.comparison.learning_curves import WINDOW, Curve, curve, smoothed
 
-POINTS, WINDOW, RESAMPLES = 400, 0.2, 5000
-Curve = tuple[np.ndarray, np.ndarray]
-
-
-def curve(folder: Path) -> Curve:
-    """Sampled tokens so far and mean reward of the batches since the last entry."""
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "reward" in row]
-    if not rows:
-        raise SystemExit(f"{folder}/metrics.jsonl has no rewards: only online algorithms have a curve.")
-    return np.array([row["sampled_tokens"] for row in rows], float), np.array([row["reward"] for row in rows])
-
-
-def smoothed(found: Curve, grid: np.ndarray, width: float) -> np.ndarray:
-    """Mean reward over the last `width` tokens at each point of the grid; NaN before there are as many, and after."""
-    tokens, rewards = found
-    sums = np.concatenate([[0.0], np.cumsum(rewards * np.diff(tokens, prepend=0.0))])
-    known = np.concatenate([[0.0], tokens])
-
-    def total(places):
-        return np.interp(places, known, sums)
-
-    values = (total(grid) - total(grid - width)) / width
-    return np.where((grid < width) | (grid > tokens[-1] * (1 + 1e-9)), np.nan, values)
+POINTS, RESAMPLES = 400, 5000
 
 
 def distances(baselines: list[Curve], policies: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,6 +55,8 @@ def main() -> None:
     parser.add_argument("--baseline", default="grpo")
     options = parser.parse_args()
     baselines, policies = ([curve(f / n) for f in options.folders] for n in (options.baseline, options.policy))
+    if None in baselines + policies:
+        raise SystemExit("a metrics.jsonl has no rewards: only online algorithms have a curve.")
     value, low, high = summary(baselines, policies)
     print(
         f"{options.policy} needs {value:.2f} ({low:.2f} - {high:.2f}) of the sampled tokens that {options.baseline} "

@@ -46,7 +46,8 @@ def read_questions(path: str | None, references: str | None = None, hub: Hub | N
     """MT-Bench's questions (`turns` or `prompt`, `category`, `question_id`) or AlpacaEval's (`instruction`, `dataset`).
 
     path: a local file, JSON or JSON lines, plain or .gz, or parquet; None: `hub` is read. references: MT-Bench's
-    reference_answer file, matched by question_id; without it a question's own `reference`, one a turn, counts.
+    reference_answer file, matched by question_id (a number or text); without it a question's own `reference`, one a
+    turn, counts.
     Raises ValueError with file and line for a missing file or field, ConnectionError when the hub cannot be reached.
     """
     if (path is None) == (hub is None):
@@ -54,7 +55,7 @@ def read_questions(path: str | None, references: str | None = None, hub: Hub | N
     known = {}
     for place, row in _rows(_local(references, "references"), "references") if references else ():
         try:
-            known[row["question_id"]] = tuple(row["choices"][0]["turns"])
+            known[str(row["question_id"])] = tuple(row["choices"][0]["turns"])
         except (KeyError, IndexError, TypeError):
             raise ValueError(f"references={place}: question_id and choices are needed.") from None
     records = _local(path, "questions") if path else _from_hub(hub)
@@ -65,10 +66,15 @@ def read_questions(path: str | None, references: str | None = None, hub: Hub | N
         if not all(isinstance(turn, str) and turn.strip() for turn in turns):
             raise ValueError(f"questions={place}: `turns`, `prompt` or `instruction` is needed.")
         category = row.get("category") or row.get("dataset") or "all"
-        right = known.get(row.get("question_id"), ()) if references else tuple(row.get("reference") or ())
+        right = known.get(str(row.get("question_id")), ()) if references else tuple(row.get("reference") or ())
         questions.append(Question(category, tuple(turns), right))
     if not questions:
         raise ValueError(f"questions={path or hub.name} is empty.")
+    if references and not any(question.references for question in questions):
+        raise ValueError(
+            f"references={references}: no question_id of {path or hub.name} is among them; give the references of "
+            "these questions, or none."
+        )
     return questions
 
 

@@ -7,19 +7,26 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
-from evaluation.report.dashboard.runs import Runs
+from evaluation.report.dashboard.runs import LoggedRuns
 
 FOLDER = Path(__file__).parent
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")  # a Host header has an IPv6 address in brackets
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
-def application(runs: Runs, host: str = "127.0.0.1") -> Starlette:
-    """`/` and `/page.js`: the page. `/runs`; `/logged?run=&after=`; `/samples?run=`: JSON, see `Runs`.
+def application(runs: LoggedRuns, host: str = "127.0.0.1") -> Starlette:
+    """`/` and `/page.js`: the page. `/runs`; `/logged?run=&after=`; `/samples?run=`: JSON, see `LoggedRuns`.
 
     On a loopback address requests for other names are refused: a web site open in the same browser could otherwise
     have its name point here, and read along.
@@ -37,7 +44,7 @@ def application(runs: Runs, host: str = "127.0.0.1") -> Starlette:
     def logged(request: Request):
         after = request.query_params.get("after", "0")
         if not after.isdecimal():
-            raise HTTPException(400, f"after={after}: a line number is needed.")
+            raise HTTPException(400, f"after={after}: a number of bytes is needed.")
         return JSONResponse(runs.logged(named(request), int(after)))
 
     def samples(request: Request):
@@ -47,7 +54,18 @@ def application(runs: Runs, host: str = "127.0.0.1") -> Starlette:
     routes += [Route("/page.js", lambda request: FileResponse(FOLDER / "page.js"))]
     routes += [Route("/logged", logged), Route("/samples", samples)]
     allowed = [*LOOPBACK, host] if host in LOOPBACK else ["*"]
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed)])
+    guards = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=allowed),
+        Middleware(BaseHTTPMiddleware, dispatch=_guarded),
+    ]
+    return Starlette(routes=routes, middleware=guards)
+
+
+async def _guarded(request: Request, call_next):
+    """The answer with headers that let the page load its own script and nothing else."""
+    response = await call_next(request)
+    response.headers.update(HEADERS)
+    return response
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -63,12 +81,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def server(runs: Runs, host: str) -> uvicorn.Server:
+def server(runs: LoggedRuns, host: str) -> uvicorn.Server:
     """`server(...).run(sockets=[listen(...)])` serves until interrupted."""
     return uvicorn.Server(uvicorn.Config(application(runs, host), log_level="warning"))
 
 
-def serve(runs: Runs, host: str, port: int) -> None:
+def serve(runs: LoggedRuns, host: str, port: int) -> None:
     """Tell the address and serve until interrupted."""
     listening = listen(host, port)
     shown = f"[{host}]" if ":" in host else host

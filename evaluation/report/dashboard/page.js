@@ -8,7 +8,7 @@ const NOT_METRICS = new Set(["step", "max_steps", "epoch"]);
 const known = new Map(); // name -> {rows, next, alerts, colour}
 let chosen = null, listed = [];
 const $ = id => document.getElementById(id);
-const escaped = text => String(text).replace(/[&<>"]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}[c]));
+const escaped = text => String(text).replace(/[&<>"']/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}[c]));
 const short = x => Math.abs(x) >= 1e5 || (x && Math.abs(x) < 1e-3) ? x.toExponential(1) : String(+x.toPrecision(3));
 const ask = async path => { const answer = await fetch(path); if (!answer.ok) throw new Error(await answer.text()); return answer.json(); };
 const ago = s => s < 90 ? `${s} s ago` : s < 5400 ? `${Math.round(s / 60)} min ago` : s < 172800 ? `${Math.round(s / 3600)} h ago` : `${Math.round(s / 86400)} days ago`;
@@ -43,7 +43,7 @@ function draw() {
   const shown = [...(chosen || [])].filter(name => known.has(name));
   $("runs").innerHTML = listed.map(run => `<label class="run"><input type="checkbox" data-run="${escaped(run.name)}" ${chosen.has(run.name) ? "checked" : ""}>
     <span class="chip" style="${chosen.has(run.name) && known.has(run.name) ? `background:${known.get(run.name).colour}` : ""}"></span>
-    <span>${escaped(run.name)}<small><span class="${run.status}">${run.status}</span>, step ${run.step} of ${run.max_steps}, ${ago(run.age)}${run.alerts ? `<span class="alerted">, ${run.alerts} alert${run.alerts > 1 ? "s" : ""}</span>` : ""}</small></span></label>`).join("") || "none yet";
+    <span>${escaped(run.name)}<small><span class="${run.status}">${run.status}</span>, step ${run.step} of ${run.max_steps}, ${ago(run.age)}${run.alerts ? `<span class="alerted">, ${run.alerts} alert${run.alerts > 1 ? "s" : ""}</span>` : ""}${run.problem ? `<span class="alerted">, ${escaped(run.problem)}</span>` : ""}</small></span></label>`).join("") || "none yet";
   const words = $("filter").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
   const metrics = new Set();
   for (const name of shown) for (const row of known.get(name).rows) for (const key of Object.keys(row)) if (!NOT_METRICS.has(key)) metrics.add(key);
@@ -71,9 +71,9 @@ function smoothed(points) {
 
 function chart(key, names) {
   const width = 360, height = 190, left = 52, right = 8, top = 8, bottom = 32;
-  const curves = names.map(name => [name, smoothed(known.get(name).rows.filter(row => key in row).map(row => [row.step, row[key]]))]).filter(([, points]) => points.length);
+  const curves = names.map(name => [name, smoothed(known.get(name).rows.filter(row => key in row && "step" in row).map(row => [row.step, row[key]]))]).filter(([, points]) => points.length);
   const all = curves.flatMap(([, points]) => points);
-  let [x0, x1, y0, y1] = [0, 1].flatMap(axis => [Math.min(...all.map(p => p[axis])), Math.max(...all.map(p => p[axis]))]);
+  let [x0, x1, y0, y1] = [0, 1].flatMap(axis => all.reduce(([low, high], p) => [Math.min(low, p[axis]), Math.max(high, p[axis])], [Infinity, -Infinity]));
   if (x0 === x1) { x0 -= 1; x1 += 1; }
   if (y0 === y1) { const room = Math.abs(y0) / 2 || 1; y0 -= room; y1 += room; }
   const x = value => left + (value - x0) / (x1 - x0) * (width - left - right);

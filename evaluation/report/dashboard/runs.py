@@ -1,21 +1,27 @@
-"""Runs below a folder as a page shows them: what they logged, their alerts and their samples."""
+"""Runs below a folder as a page shows them: what they logged, their alerts and their samples.
 
-import fcntl
-import json
-import math
+Whatever stands in the files, a page gets numbers that are finite and texts that are text; nothing is written, and no
+lock is opened.
+"""
+
+import os
 import time
 from pathlib import Path
 
-from rlhf_trl_ext.callbacks.records import read_metrics
+from evaluation.report.log_files import count_lines, is_line_start, last_rows, rows_after
+from rlhf_trl_ext.data.samples import finite_number, text_of
 
-DEPTHS = ("metrics.jsonl", "*/metrics.jsonl", "*/*/metrics.jsonl", "*/*/*/metrics.jsonl")
+METRICS = "metrics.jsonl"
+DEPTHS = (METRICS, f"*/{METRICS}", f"*/*/{METRICS}", f"*/*/*/{METRICS}")
 LONGEST = 2_000  # characters of a text that are shown
+ALERTS = 200  # the latest, that are shown
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError)
 
 
-class Runs:
+class LoggedRuns:
     """Every run with a `metrics.jsonl` at most three folders below `root`; links to one are not counted twice.
 
-    Raises ValueError if `root` is no folder.
+    Files that lie outside the root, by a link, are not read. Raises ValueError if `root` is no folder.
     """
 
     def __init__(self, root: str | Path):
@@ -25,108 +31,128 @@ class Runs:
 
     def folders(self) -> dict[str, Path]:
         """Run name, its path below the root, -> folder; those that changed last first."""
-        found = {path.resolve().parent for pattern in DEPTHS for path in self.root.glob(pattern)}
-        found = {folder for folder in found if folder.is_relative_to(self.root)}
-        ordered = sorted(found, key=lambda folder: -(folder / "metrics.jsonl").stat().st_mtime)
+        places = {path.parent.resolve() for pattern in DEPTHS for path in self.root.glob(pattern)}
+        times = {folder: _changed(folder / METRICS) for folder in places if folder.is_relative_to(self.root)}
+        ordered = sorted(times, key=lambda folder: -times[folder])
         return {str(folder.relative_to(self.root)): folder for folder in ordered}
 
+    def _file(self, folder: Path, name: str) -> Path | None:
+        """A regular file of a run; None where there is none. Raises ValueError for one outside the root."""
+        path = (folder / name).resolve()
+        if path.exists() and not path.is_relative_to(self.root):
+            raise ValueError(f"{name} is a link out of the folder that is shown, and is not read.")
+        return path if path.is_file() else None
+
     def summaries(self) -> list[dict]:
-        """name, status (running, finished, stopped), step, max_steps, age in seconds, alerts."""
+        """name, status (running, finished, stopped, unreadable), step, max_steps, age in seconds, alerts, problem."""
         return [self._summary(name, folder) for name, folder in self.folders().items()]
 
     def _summary(self, name: str, folder: Path) -> dict:
-        row = _last(folder / "metrics.jsonl")
-        status = "finished" if (folder / "stage.json").exists() else "running" if _locked(folder) else "stopped"
-        age = time.time() - (folder / "metrics.jsonl").stat().st_mtime
-        counts = {"step": row.get("step", 0), "max_steps": row.get("max_steps", 0), "alerts": len(_alerts(folder))}
-        return {"name": name, "status": status, "age": round(age), **counts}
+        row = {"name": name, "status": "unreadable", "step": 0, "max_steps": 0, "alerts": 0, "problem": ""}
+        row["age"] = round(time.time() - _changed(folder / METRICS))
+        try:
+            last = next(iter(last_rows(self._file(folder, METRICS), 1)), {})
+            alerts = self._file(folder, "alerts.jsonl")
+            row |= {key: int(finite_number(last.get(key)) or 0) for key in ("step", "max_steps")}
+            row["alerts"] = count_lines(alerts) if alerts else 0
+            finished = self._file(folder, "stage.json")
+            row["status"] = "finished" if finished else "running" if _locked(folder) else "stopped"
+        except UNREADABLE as error:
+            row["problem"] = str(error) or type(error).__name__
+        return row
 
     def logged(self, name: str, after: int = 0) -> dict:
-        """rows: from line `after` on, numbers only; next: the line to ask for then; alerts: all.
+        """rows: what was logged from byte `after` on, numbers only; next: the byte to ask for then; alerts: the latest.
 
-        A run that resumed has fewer lines than were read: then all are given again, and `restarted` is true. Raises
-        KeyError for a run that is not there.
+        Long logs are thinned, see `rows_after`. A run that resumed has another file than was read: then all is given
+        again, and `restarted` is true. Raises KeyError for a run that is not there.
         """
         folder = self.folders()[name]
-        rows = read_metrics(folder / "metrics.jsonl")
-        restarted = after > len(rows)
-        new = [{k: v for k, v in row.items() if _number(v)} for row in rows[0 if restarted else after :]]
-        return {"rows": new, "next": len(rows), "restarted": restarted, "alerts": _alerts(folder)}
+        try:
+            path = self._file(folder, METRICS)
+            restarted = not is_line_start(path, after)
+            rows, end = rows_after(path, 0 if restarted else after)
+            return {
+                "rows": [_numbers(row) for row in rows],
+                "next": end,
+                "restarted": restarted,
+                "alerts": self._alerts(folder),
+            }
+        except UNREADABLE as error:
+            return {"rows": [], "next": after, "restarted": False, "alerts": [], "problem": str(error)}
+
+    def _alerts(self, folder: Path) -> list[dict]:
+        path = self._file(folder, "alerts.jsonl")
+        texts = ("rule", "metric", "message")
+        return [
+            {"step": finite_number(row.get("step")) or 0, **{key: _text(row.get(key, "")) for key in texts}}
+            for row in (last_rows(path, ALERTS) if path else [])
+        ]
 
     def samples(self, name: str, most: int = 12) -> list[dict]:
         """Samples of a run, newest first: TRL's logged completions, those of alerts, or of a sampling stage."""
         folder = self.folders()[name]
-        rows = _completions(folder, most)
-        kept = folder / "alert_samples.jsonl"
-        rows += [{**row, "of": f"alert {row['rule']}"} for row in _tail(kept, most)]
-        rows.sort(key=lambda row: -row.get("step", 0))
-        return [_shown(row) for row in (rows or _tail(folder / "samples.jsonl", most))[:most]]
+        try:
+            kept, drawn = self._file(folder, "alert_samples.jsonl"), self._file(folder, "samples.jsonl")
+            rows = self._completions(folder, most)
+            rows += [{**row, "of": f"alert {row.get('rule')}"} for row in (last_rows(kept, most) if kept else [])]
+            rows.sort(key=lambda row: -(finite_number(row.get("step")) or 0))
+            rows = rows or (last_rows(drawn, most) if drawn else [])
+            return [_shown(row) for row in rows[:most]]
+        except UNREADABLE as error:
+            return [{"step": None, "of": "unreadable", "prompt": str(error), "completion": "", "rewards": {}}]
 
+    def _completions(self, folder: Path, most: int) -> list[dict]:
+        """Of the newest table that `args.log_completions=true` leaves."""
+        tables = sorted((folder / "completions").glob("*.parquet"))
+        path = self._file(folder, f"completions/{tables[-1].name}") if tables else None
+        if path is None:
+            return []
+        import pyarrow.parquet
 
-def _completions(folder: Path, most: int) -> list[dict]:
-    """Of the newest table that `args.log_completions=true` leaves."""
-    tables = sorted((folder / "completions").glob("*.parquet"))
-    if not tables:
-        return []
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(tables[-1]).to_pylist()[:most]
-    except (OSError, pyarrow.ArrowInvalid):  # it is being written
-        return []
-    fixed = ("step", "prompt", "completion", "advantage")
-    return [{**row, "rewards": {k: v for k, v in row.items() if k not in fixed}, "of": "training"} for row in rows]
+        try:
+            batch = next(pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=most), None)
+        except (OSError, pyarrow.ArrowInvalid):  # it is being written
+            return []
+        fixed = ("step", "prompt", "completion", "advantage")
+        rows = batch.to_pylist() if batch else []
+        return [{**row, "rewards": {k: v for k, v in row.items() if k not in fixed}, "of": "training"} for row in rows]
 
 
 def _shown(row: dict) -> dict:
     rewards = row.get("rewards") or {k: v for k, v in row.items() if k in ("reward", "gold_reward", "kl")}
     texts = {key: _text(row.get(key, ""))[:LONGEST] for key in ("prompt", "completion")}
-    return {"step": row.get("step"), "of": row.get("of", "held-out prompts"), **texts, "rewards": _finite(rewards)}
+    of = _text(row.get("of", "held-out prompts"))
+    return {"step": finite_number(row.get("step")), "of": of, **texts, "rewards": _numbers(rewards)}
 
 
 def _text(messages) -> str:
-    if isinstance(messages, str):
-        return messages
-    return "\n".join(str(message.get("content")) for message in messages)
+    """Text of anything: of messages, what they say."""
+    try:
+        return text_of(messages)
+    except UNREADABLE:
+        return str(messages)
 
 
-def _finite(rewards: dict) -> dict:
-    return {name: value for name, value in rewards.items() if _number(value)}
+def _numbers(row: dict) -> dict:
+    """What is a finite number in a row."""
+    return {str(name): value for name, value in row.items() if finite_number(value) is not None}
 
 
-def _number(value) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _alerts(folder: Path) -> list[dict]:
-    path = folder / "alerts.jsonl"
-    return read_metrics(path) if path.exists() else []
-
-
-def _tail(path: Path, most: int) -> list[dict]:
-    return read_metrics(path)[-most:][::-1] if path.exists() else []
-
-
-def _last(path: Path) -> dict:
-    """The last whole line, without reading the file."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 2**16))
-        for line in reversed(file.read().splitlines()):
-            try:
-                return json.loads(line)
-            except json.JSONDecodeError:
-                continue
-    return {}
+def _changed(path: Path) -> float:
+    """When a file was last written; 0 where it is gone by now."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _locked(folder: Path) -> bool:
-    """Whether a run holds the folder's lock (`stages.exclusive`)."""
-    path = folder / ".lock"
-    if not path.exists():
+    """Whether a run holds the folder's lock (`stages.exclusive`), by the kernel's own list: the lock is not opened."""
+    try:
+        status = (folder / ".lock").stat()
+        held = Path("/proc/locks").read_text()
+    except OSError:
         return False
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    return f" {device}:{status.st_ino} " in held

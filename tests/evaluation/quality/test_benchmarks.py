@@ -136,3 +136,14 @@ def test_scores_are_given_by_category():
     told = summary(by_score([7, 9, 3, None], [6, 6, 5, 5]), rows, rows)
     assert told["score_means"] == [pytest.approx(19 / 3), pytest.approx(17 / 3)]
     assert told["category_scores"] == {"math": [8.0, 6.0], "stem": [3.0, 5.0]} and told["unparsable"] == 1
+
+
+@pytest.mark.parametrize("ids", [("81", 81), (81, "81"), (81, 81)])
+def test_references_are_matched_by_number_or_text(ids, tmp_path):
+    questions, references = tmp_path / "questions.jsonl", tmp_path / "references.jsonl"
+    questions.write_text(json.dumps({"question_id": ids[0], "category": "math", "turns": ["1 + 1?"]}) + "\n")
+    references.write_text(json.dumps({"question_id": ids[1], "choices": [{"turns": ["2"]}]}) + "\n")
+    assert read_questions(str(questions), str(references))[0].references == ("2",)
+    references.write_text(json.dumps({"question_id": 82, "choices": [{"turns": ["2"]}]}) + "\n")
+    with pytest.raises(ValueError, match=r"references=.*no question_id of .* is among them"):
+        read_questions(str(questions), str(references))

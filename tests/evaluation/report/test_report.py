@@ -124,6 +124,24 @@ def test_verdicts_of_a_further_judge_stand_beside_those_on_recorded_scores(tmp_p
     assert read(folder).runs[0].results["evaluations"].keys() == {"m:helpfulness"}
 
 
+def test_rows_that_are_no_numbers_take_nothing_else_away(tmp_path):
+    """Logs and samples with NaN and "None", a damaged pipeline beside, a name that TeX and HTML would read."""
+    strange = "<i>$\\frac"
+    write_pipeline(tmp_path / "good", 0, policies=("dpo", strange))
+    for name in ("sft", "dpo"):
+        path = tmp_path / "good" / f"samples-{name}" / "samples.jsonl"
+        text = path.read_text().replace('"reward": ', '"reward": "None", "was": ', 1)
+        path.write_text(text.replace('"gold_reward": ', '"gold_reward": NaN, "had": ', 1))
+    log = '{"step": 1, "max_steps": 2, "sampled_tokens": 5, "reward": "None"}\n{"step": 2, "reward": NaN}\nnull\n'
+    (tmp_path / "good" / "dpo" / "metrics.jsonl").write_text(log)
+    (tmp_path / "good" / "dpo" / "alerts.jsonl").write_text('{"step": NaN}\n[]\n')
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "results.json").write_text('{"baseline": "sft", "policies"')
+    page = report(str(tmp_path), pdf=False)["html"].read_text()
+    assert "&lt;i&gt;$" in page and "<i>" not in page and "bad/results.json is no results.json" in page
+    assert "good: gold_reward judged other samples than those that are there now" in page
+
+
 def test_the_frontier_by_hand():
     points = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.5, 0.5), "d": (0.4, 0.5), "e": (0.0, 1.0)}
     assert frontier(points) == ["a", "b", "c", "e"]

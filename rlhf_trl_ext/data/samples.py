@@ -1,0 +1,68 @@
+"""Samples of policies as anyone's files hold them: prompt, completion as text or messages, scores."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from rlhf_trl_ext.data.reading import local_records
+
+OBJECTIVE = "rewards/"  # before the name of a reward function, as in TRL's logs
+SCORES = ("reward", "gold_reward", "kl", "entropy", "completion_tokens", "truncated")
+Samples = list[dict]
+
+
+def read_samples(path: str | Path, key: str = "") -> Samples:
+    """Rows of a samples file: JSON lines or an array, plain or .gz, or parquet; see `as_samples`.
+
+    key: the setting that names the file, for messages. Raises ValueError naming the file, and the line, for what is
+    absent or holds no samples.
+    """
+    name = f"{key}={path}" if key else str(path)
+    if not Path(path).is_file():
+        raise ValueError(f"{name}: no such file; write it with `python -m launchers.generate`.")
+    return as_samples(local_records(name, Path(path)), name)
+
+
+def as_samples(records: Iterable[tuple[str, dict]], source: str) -> Samples:
+    """Rows with `prompt`, `completion` as text where they have one, and scores that are finite numbers or None.
+
+    records: (place, row), the place for messages. Completions may be text or messages, whose texts are taken.
+    Raises ValueError for a row that is no sample, and for no rows.
+    """
+    samples = [_sample(place, row) for place, row in records]
+    if not samples:
+        raise ValueError(f"{source} holds no samples: one JSON object a line, with prompt and completion, is needed.")
+    return samples
+
+
+def _sample(place: str, row) -> dict:
+    try:
+        sample = {**row, "prompt": row["prompt"] if isinstance(row["prompt"], str) else list(row["prompt"])}
+        if "completion" in row:
+            sample["completion"] = text_of(row["completion"])
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError(
+            f"{place} holds no samples: one JSON object a line, with prompt and completion (text or messages), is "
+            "needed."
+        ) from None
+    scores = [name for name in row if name in SCORES or name.startswith(OBJECTIVE)]
+    return sample | {name: finite_number(row[name]) for name in scores}
+
+
+def finite_number(value) -> float | bool | None:
+    """The value where it is a finite number, else None."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def text_of(completion: str | list[dict]) -> str:
+    """The text of a completion: itself, its one message, or several messages with their roles.
+
+    The content of a message is text or a list of parts with `text`. Raises TypeError or KeyError for anything else.
+    """
+    if isinstance(completion, str):
+        return completion
+    texts = [(message.get("role", "assistant"), message["content"]) for message in completion]
+    texts = [(role, text if isinstance(text, str) else "".join(part["text"] for part in text)) for role, text in texts]
+    if len(texts) == 1:
+        return texts[0][1]
+    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in texts)
