@@ -1,7 +1,6 @@
-"""What a profile says, in numbers, words and pictures."""
+"""What a profile says, in numbers and words."""
 
 import json
-from html import escape
 from pathlib import Path
 
 from rlhf_trl_ext.callbacks.phases import OTHER, OUTSIDE, PHASES, PhaseTimer
@@ -46,10 +45,11 @@ def suggestions(phases: dict[str, float], step: float, most: int = 3) -> list[st
     return [f"{shares[name]:.0%} of the step is {name}: {ADVICE[name][1]}." for name in over[:most]]
 
 
-def write(folder: Path, found: dict, timer: PhaseTimer) -> None:
-    """profile.json, profile.txt, profile_trace.json (Perfetto, chrome://tracing), profile.folded (speedscope), SVG."""
-    (folder / "profile.json").write_text(json.dumps(found, indent=1))
-    (folder / "profile.txt").write_text(told(found) + "\n")
+def write(folder: Path, profile: dict, timer: PhaseTimer) -> None:
+    """profile.json, profile.txt, profile_trace.json (Perfetto, chrome://tracing), profile.folded (speedscope)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "profile.json").write_text(json.dumps(profile, indent=1))
+    (folder / "profile.txt").write_text(as_text(profile) + "\n")
     events = [
         {"ph": "X", "pid": 0, "tid": 0, "name": name, "cat": phase, "ts": start * 1e6, "dur": seconds * 1e6}
         for name, phase, start, seconds in timer.slices
@@ -58,45 +58,16 @@ def write(folder: Path, found: dict, timer: PhaseTimer) -> None:
     stacks = {path: seconds for path, seconds in timer.paths.items() if seconds * 1e6 >= 1}
     lines = [f"{';'.join(path)} {round(seconds * 1e6)}" for path, seconds in stacks.items()]
     (folder / "profile.folded").write_text("\n".join(lines) + "\n")
-    flame_graph(stacks, found["steps"], folder / "profile_flame.svg")
 
 
-def told(found: dict) -> str:
+def as_text(profile: dict) -> str:
     """The profile as text."""
-    step = found["step_seconds"]
-    lines = [f"{found['steps']} steps of {step:.3f} s"]
-    ordered = sorted(found["phases"].items(), key=lambda item: -item[1])
+    step = profile["step_seconds"]
+    lines = [f"{profile['steps']} steps of {step:.3f} s"]
+    ordered = sorted(profile["phases"].items(), key=lambda item: -item[1])
     lines += [f"  {name:<10} {taken:8.4f} s  {taken / step:6.1%}" for name, taken in ordered if taken]
-    lines += ["memory, MiB"] + [f"  {role:<10} {size:10.1f}" for role, size in found["memory_mb"].items()]
-    return "\n".join(lines + found["suggestions"])
-
-
-def flame_graph(stacks: dict[tuple, float], steps: int, path: Path, width: float = 1200.0, row: float = 22.0) -> None:
-    """An icicle as SVG: the width of a frame is its time in a mean step, what it calls is below it."""
-    total = {}
-    for stack, seconds in stacks.items():
-        for depth in range(1, len(stack) + 1):
-            total[stack[:depth]] = total.get(stack[:depth], 0.0) + 1000 * seconds / steps  # milliseconds
-    ends, whole, parts = {(): 0.0}, total[("step",)], []
-    for stack in sorted(total, key=lambda stack: (len(stack), -total[stack])):
-        left, size = ends[stack[:-1]], total[stack] / whole * width
-        ends[stack[:-1]], ends[stack] = left + size, left
-        if size < 1:
-            continue
-        name, top = escape(stack[-1]), (len(stack) - 1) * row
-        told = f"{name}: {total[stack]:.1f} ms of {whole:.1f} ms a step, {total[stack] / whole:.1%}"
-        colour = f"hsl({hash_of(stack[-1]) * 47 % 360},55%,75%)"
-        box = f'<rect x="{left:.1f}" y="{top}" width="{size:.1f}" height="{row - 1}" fill="{colour}"/>'
-        label = f'<text x="{left + 4:.1f}" y="{top + 15}">{name}</text>' if size > 7.5 * len(name) + 8 else ""
-        parts.append(f"<g><title>{told}</title>{box}{label}</g>")
-    height = max(map(len, total)) * row
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" font-family="sans-serif"'
-    path.write_text(f'{head} font-size="12">\n' + "\n".join(parts) + "\n</svg>\n")
-
-
-def hash_of(name: str) -> int:
-    """The same number for a name in every run."""
-    return sum(map(ord, name))
+    lines += ["memory, MiB"] + [f"  {role:<10} {size:10.1f}" for role, size in profile["memory_mb"].items()]
+    return "\n".join(lines + profile["suggestions"])
 
 
 def memory_by_role(trainer) -> dict[str, float]:

@@ -1,14 +1,15 @@
 """Where a step's time and memory go: `profile=on`. Off, nothing of it is loaded."""
 
+import contextlib
 import functools
 from pathlib import Path
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import TrainerCallback
 from trl.extras.profiling import ProfilingContext
 
 from rlhf_trl_ext.callbacks import profile_report
+from rlhf_trl_ext.callbacks.attached import AttachedCallback
 from rlhf_trl_ext.callbacks.phases import OUTSIDE, PhaseTimer
 from rlhf_trl_ext.callbacks.records import peak_memory_mb
 
@@ -26,8 +27,8 @@ METHODS = {
 }
 
 
-class Profiler(TrainerCallback):
-    """Writes `profile.json`, `.txt`, a Chrome trace, stacks for speedscope and a flame graph beside the metrics.
+class Profiler(AttachedCallback):
+    """Writes `profile.json`, `.txt`, a Chrome trace and stacks for speedscope to `args.output_dir`.
 
     profile.json: `steps`; `step_seconds`, mean; `phases`, seconds of a mean step by `phases.PHASES`; `memory_mb` by
     role; `suggestions`. A step is all between two ends of steps but evaluations and checkpoints. What TRL profiles
@@ -44,8 +45,9 @@ class Profiler(TrainerCallback):
 
     def attach(self, trainer) -> None:
         """Time the methods of this trainer."""
-        self.trainer = trainer
+        super().attach(trainer)
         self._time(trainer, METHODS)
+        trainer.training_step = self._with_frames_of_trl(trainer.training_step)
         self._time(trainer, {"_get_per_token_logps_and_entropies": self._whose})
         self._time(trainer.accelerator, {"backward": "backward"})
         if trainer.accelerator.num_processes > 1:
@@ -75,28 +77,15 @@ class Profiler(TrainerCallback):
             else "forward"
         )
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.patched = [
-            (torch.Tensor, "backward", torch.Tensor.backward),
-            (ProfilingContext, "__enter__", ProfilingContext.__enter__),
-            (ProfilingContext, "__exit__", ProfilingContext.__exit__),
-        ]
-        enter, leave = ProfilingContext.__enter__, ProfilingContext.__exit__
-        timer = self.timer
+    def _with_frames_of_trl(self, step):
+        """A training step in which all that TRL profiles itself is a frame."""
 
-        @functools.wraps(enter)
-        def entered(context):
-            timer.enter(context.name.rpartition(".")[2])
-            return enter(context)
+        @functools.wraps(step)
+        def profiled(*args, **kwargs):
+            with frames_of_trl(self.timer):
+                return step(*args, **kwargs)
 
-        @functools.wraps(leave)
-        def left(context, *error):
-            timer.leave()
-            return leave(context, *error)
-
-        torch.Tensor.backward = timer.timed(torch.Tensor.backward, "backward")
-        ProfilingContext.__enter__, ProfilingContext.__exit__ = entered, left
-        self.before = 0.0
+        return profiled
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         if not self.steps:
@@ -133,8 +122,6 @@ class Profiler(TrainerCallback):
                 self.operators.__enter__()
 
     def on_train_end(self, args, state, control, **kwargs):
-        for owner, name, original in self.patched:
-            setattr(owner, name, original)
         if self.operators is not None:
             self.left = 0
             self._trace_operators(Path(args.output_dir))
@@ -143,3 +130,25 @@ class Profiler(TrainerCallback):
             self.memory["peak"] = peak_memory_mb()
             found = profile_report.summary(steps, self.seconds, self.counted, self.memory)
             profile_report.write(Path(args.output_dir), found, self.timer)
+
+
+@contextlib.contextmanager
+def frames_of_trl(timer: PhaseTimer):
+    """While inside, TRL's profiling contexts are frames of `timer`; its class is what it was afterwards."""
+    enter, leave = ProfilingContext.__enter__, ProfilingContext.__exit__
+
+    @functools.wraps(enter)
+    def entered(context):
+        timer.enter(context.name.rpartition(".")[2])
+        return enter(context)
+
+    @functools.wraps(leave)
+    def left(context, *error):
+        timer.leave()
+        return leave(context, *error)
+
+    ProfilingContext.__enter__, ProfilingContext.__exit__ = entered, left
+    try:
+        yield
+    finally:
+        ProfilingContext.__enter__, ProfilingContext.__exit__ = enter, leave

@@ -1,12 +1,12 @@
 """Weights of several reward functions that adapt to what each has gained."""
 
 import torch
-from transformers import TrainerCallback
 
+from rlhf_trl_ext.callbacks.attached import AttachedCallback
 from rlhf_trl_ext.functional.objectives import rebalanced
 
 
-class AdaptiveWeights(TrainerCallback):
+class AdaptiveWeights(AttachedCallback):
     """Moves `trainer.reward_weights` towards the rewards that have gained least, whenever the trainer logs.
 
     A reward's gain is the rise of its mean over the first log, in standard deviations of the first log, so that rewards
@@ -23,7 +23,7 @@ class AdaptiveWeights(TrainerCallback):
 
     def attach(self, trainer) -> None:
         """Take hold of the trainer before it starts."""
-        self.trainer = trainer
+        super().attach(trainer)
         self.adapted = [i for i, weight in enumerate(trainer.reward_weights.tolist()) if weight != 0]
         if len(self.adapted) < 2:
             raise ValueError(

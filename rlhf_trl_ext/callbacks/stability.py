@@ -6,11 +6,13 @@ import math
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback
+from omegaconf import OmegaConf
 
+from rlhf_trl_ext.callbacks.attached import AttachedCallback
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.callbacks.rollback import last_before, roll_back
 from rlhf_trl_ext.callbacks.stability_rules import KINDS, Divergence, Rule, Silence
+from rlhf_trl_ext.configuration.folders import CONF
 
 logger = logging.getLogger(__name__)
 ACTIONS = (None, "stop", "rollback")
@@ -43,14 +45,14 @@ class StabilityRules:
 
     def __init__(self, rules: dict[str, dict], gold: str | None = None):
         self.rules: dict[str, Rule] = {}
-        for name, stated in rules.items():
-            stated = dict(stated)
-            kind = KINDS.get(stated.pop("kind", None))
+        for name, settings in rules.items():
+            settings = dict(settings)
+            kind = KINDS.get(settings.pop("kind", None))
             try:
-                self.rules[name] = kind(**stated)
+                self.rules[name] = kind(**settings)
             except (TypeError, ValueError) as error:
-                told = f"kind: allowed are {', '.join(KINDS)}." if kind is None else f"{stated}: {error}"
-                raise ValueError(f"monitor.rules.{name}.{told}") from error
+                mistake = f"kind: allowed are {', '.join(KINDS)}." if kind is None else f"{settings}: {error}"
+                raise ValueError(f"monitor.rules.{name}.{mistake}") from error
         self.gold = gold
         # Logs of one sampled batch so far, and the most of any; a trainer that samples logs `reward` with its first.
         self.online, self.logs_of_batch, self.most_logs = False, 0, 1
@@ -75,18 +77,19 @@ class StabilityRules:
         return alerts
 
 
-class StabilityMonitor(TrainerCallback):
+class StabilityMonitor(AttachedCallback):
     """Alerts go to the log, `alerts.jsonl`, wandb and trackio where they are used; samples to `alert_samples.jsonl`.
 
-    rules: see `StabilityRules`. action: None (watch only), `stop`, or `rollback`: take weights and optimizer back to
-    the last checkpoint before the trouble, and go on with `rollback_factor` times the learning rate; after
-    `max_rollbacks`, or where there is no such checkpoint, stop. samples: kept for an alert, half of the highest and
-    half of the lowest reward. A resumed run knows what it had seen. Raises ValueError for another action.
+    rules: see `StabilityRules`; None: those of `conf/monitor/standard.yaml`. action: None (watch only), `stop`, or
+    `rollback`: take weights and optimizer back to the last checkpoint before the trouble, and go on with
+    `rollback_factor` times the learning rate; after `max_rollbacks`, or where there is no such checkpoint, stop.
+    samples: kept for an alert, half of the highest and half of the lowest reward. A resumed run knows what it had seen.
+    Raises ValueError for another action.
     """
 
     def __init__(
         self,
-        rules: dict[str, dict],
+        rules: dict[str, dict] | None = None,
         action: str | None = None,
         samples: int = 8,
         rollback_factor: float = 0.5,
@@ -94,13 +97,14 @@ class StabilityMonitor(TrainerCallback):
     ):
         if action not in ACTIONS:
             raise ValueError(f"monitor.action={action}: allowed are null, stop, rollback.")
-        self.stated, self.action, self.samples = rules, action, samples
+        rules = OmegaConf.to_container(OmegaConf.load(CONF / "monitor/standard.yaml").rules) if rules is None else rules
+        self.given, self.action, self.samples = rules, action, samples
         self.rollback_factor, self.rollbacks_left = rollback_factor, max_rollbacks
-        self.rules, self.trainer = StabilityRules(rules), None
+        self.rules = StabilityRules(rules)
 
     def attach(self, trainer) -> None:
         """Raises ValueError where weights cannot be taken back during training."""
-        self.trainer = trainer
+        super().attach(trainer)
         if self.action == "rollback" and (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
             raise ValueError("monitor.action=rollback does not go with DeepSpeed or FSDP: use stop.")
         self.rules.gold = self._gold()
@@ -111,8 +115,9 @@ class StabilityMonitor(TrainerCallback):
         return next((name for name, weight in zip(names, weights, strict=True) if weight == 0), None)
 
     def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control)
         folder = Path(args.output_dir)
-        self.rules = StabilityRules(self.stated, self._gold())
+        self.rules = StabilityRules(self.given, self._gold())
         for row in read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []:
             if row["step"] <= state.global_step and "loss" in row:
                 self.rules.update(row)
@@ -127,15 +132,16 @@ class StabilityMonitor(TrainerCallback):
         alerts = self.rules.update(logs)
         if state.is_world_process_zero:
             for alert in alerts:
-                self._tell(args, {"step": state.global_step, **alert})
+                self._report(args, {"step": state.global_step, **alert})
         (troubled,) = broadcast_object_list([bool(alerts)])
         if troubled and self.action is not None:
             self._act(args, state, control)
 
-    def _tell(self, args, alert: dict) -> None:
+    def _report(self, args, alert: dict) -> None:
         title = f"{alert['rule']} at step {alert['step']}"
         logger.warning("%s: %s is %s", title, alert["metric"], alert["message"])
         folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
         with (folder / "alerts.jsonl").open("a") as file:
             file.write(json.dumps(alert) + "\n")
         with (folder / "alert_samples.jsonl").open("a") as file:
@@ -174,9 +180,13 @@ class StabilityMonitor(TrainerCallback):
         if self.action == "rollback" and self.rollbacks_left and checkpoint is not None:
             roll_back(self.trainer, checkpoint, self.rollback_factor)
             self.rollbacks_left -= 1
-            self.rules = StabilityRules(self.stated, self.rules.gold)
-            told = f"weights and optimizer are those of {checkpoint}, the learning rate {self.rollback_factor} times"
-            logger.warning("step %d: %s what it was", state.global_step, told)
+            self.rules = StabilityRules(self.given, self.rules.gold)
+            logger.warning(
+                "step %d: weights and optimizer are those of %s, the learning rate %g times what it was",
+                state.global_step,
+                checkpoint,
+                self.rollback_factor,
+            )
         else:
             logger.warning("step %d: training is stopped (monitor.action=%s)", state.global_step, self.action)
             control.should_training_stop = True

@@ -65,9 +65,9 @@ def test_advice_names_the_largest_excess_first():
     [pytest.param(*case, marks=[] if case[0] == "grpo" else pytest.mark.slow, id=case[0]) for case in ALGORITHMS],
 )
 def test_the_phases_are_the_step(algorithm, more, expected, composed, few, tmp_path):
-    before = torch.Tensor.backward, ProfilingContext.__enter__
+    before = ProfilingContext.__enter__, ProfilingContext.__exit__
     run(composed, few, tmp_path, algorithm, *more, "profile=on", "++args.beta=0.1" if algorithm == "grpo" else "seed=0")
-    assert (torch.Tensor.backward, ProfilingContext.__enter__) == before
+    assert (ProfilingContext.__enter__, ProfilingContext.__exit__) == before
     folder = folder_of(tmp_path, algorithm)
     found = json.loads((folder / "profile.json").read_text())
     assert set(found["phases"]) == set(PHASES) and found["steps"] == 3
@@ -80,7 +80,7 @@ def test_the_phases_are_the_step(algorithm, more, expected, composed, few, tmp_p
     events = json.loads((folder / "profile_trace.json").read_text())["traceEvents"]
     assert all(event["dur"] >= 0 and event["ph"] == "X" for event in events)
     assert any(event["name"] == "optimizer" for event in events)
-    assert (folder / "profile.folded").read_text().startswith("step") and (folder / "profile_flame.svg").stat().st_size
+    assert (folder / "profile.folded").read_text().startswith("step")
 
 
 @pytest.mark.slow

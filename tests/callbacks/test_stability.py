@@ -183,7 +183,7 @@ def test_alerts_reach_trackio(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(alert=lambda title, text: told.append((title, text))))
     args = SimpleNamespace(output_dir=str(tmp_path), report_to=["trackio"], run_name="grpo-1")
     alert = {"step": 7, "rule": "kl_spike", "metric": "kl", "value": 9.0, "message": "9 after 1"}
-    StabilityMonitor({})._tell(args, alert)
+    StabilityMonitor({})._report(args, alert)
     assert told == [("kl_spike at step 7", "grpo-1: kl is 9 after 1")]
     assert read_metrics(tmp_path / "alerts.jsonl") == [alert] and not read_metrics(tmp_path / "alert_samples.jsonl")
 
