@@ -5,9 +5,11 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_trl_ext.data import reading, schema, splits
+from rlhf_trl_ext.data.forms import Forms, llama_factory
 from rlhf_trl_ext.data.schema import BadRow, NoRow, Row
 from rlhf_trl_ext.data.tally import Tally
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARES = {"sft": 0.3, "reward": 0.3, "rl": 0.3, "evaluation": 0.1}
 PROGRESS_DELAY = 2  # seconds before a progress bar appears
 
 
@@ -24,21 +25,24 @@ class Corpus:
     """Records of a hub data set or of local files, turned into rows by `convert.rows(record, view)`.
 
     convert: a source of this package; its `rows` raises BadRow for a malformed record, NoRow for one without a row.
+    None: `forms.Forms(form, columns)`, which knows what others write.
     hub: a hub data set, or {view: hub data set} where a source keeps its views in several repositories.
     hub_split, hub_revision, hub_file: of that data set; a file of its repository is read like a local one.
-    path: local file or folder (.json, .jsonl, .gz of both, .parquet) to read instead of the hub.
+    path: local file or folder to read instead of the hub, as `reading.local_files` takes it. subset: of a folder that
+    holds several data sets: a split of a DatasetDict (by default train), an entry of LLaMA-Factory's dataset_info.json.
     max_samples: at most so many rows of any split, counted after all filters; fewer samples are a subset of more.
     max_tokens: of the whole conversation, the longer of chosen and rejected, in the tokenizer's chat template.
     max_prompt_tokens: of the prompt with the opening of the reply.
     max_bad_fraction: of the records, in [0, 1], that may be malformed.
-    shares: of the prompts for sft, reward, rl and evaluation; with the seed they decide the split of a prompt.
+    shares: of the prompts for sft, reward, rl and evaluation, where several stages share the data; with the seed they
+    decide the split of a prompt. None: a tenth is for evaluation, and a stage trains on all others.
     Raises ValueError for a value that is not allowed and for a path without data.
     """
 
     def __init__(
         self,
-        convert: Any,
-        hub: str | dict[str, str],
+        convert: Any = None,
+        hub: str | dict[str, str] | None = None,
         hub_split: str = "train",
         hub_revision: str | None = None,
         hub_file: str | None = None,
@@ -47,8 +51,11 @@ class Corpus:
         max_tokens: int | None = None,
         max_prompt_tokens: int | None = None,
         max_bad_fraction: float = 0.01,
-        shares: dict[str, float] = SHARES,
+        shares: dict[str, float] | None = None,
         seed: int = 0,
+        form: str | None = None,
+        columns: dict[str, str] | None = None,
+        subset: str | None = None,
     ) -> None:
         limits = {"max_samples": max_samples, "max_tokens": max_tokens, "max_prompt_tokens": max_prompt_tokens}
         for key, value in limits.items():
@@ -56,26 +63,34 @@ class Corpus:
                 raise ValueError(f"{key}={value} is not allowed: give a whole number >= 1, or null for no limit.")
         if not 0 <= max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction={max_bad_fraction} is not allowed: give a number in [0, 1].")
-        if isinstance(hub, dict) and set(hub) != set(schema.VIEWS):
-            raise ValueError(f"hub={hub} does not name one data set for each of {', '.join(schema.VIEWS)}: do so.")
-        splits.check_shares(shares)
+        views = set(schema.VIEWS) - {"unpaired"}
+        if isinstance(hub, dict) and set(hub) != views:
+            raise ValueError(f"hub={hub} does not name one data set for each of {', '.join(sorted(views))}: do so.")
+        if hub is None and path is None:
+            raise ValueError("path=null: give dataset.path=<file or folder>, or dataset.hub=<name on the hub>.")
+        if shares is not None:
+            splits.check_shares(shares)
+        if path is not None:
+            path, columns = chosen_files(path, subset, columns)
         self.files = None if path is None else reading.local_files(path)
-        self.convert, self.path, self.shares, self.seed = convert, path, dict(shares), seed
+        self.path, self.shares, self.seed = path, shares and dict(shares), seed
+        self.convert = Forms(form, columns) if convert is None else convert
         self.hub, self.hub_split, self.hub_revision, self.hub_file = hub, hub_split, hub_revision, hub_file
         self.max_samples, self.max_tokens, self.max_prompt_tokens = max_samples, max_tokens, max_prompt_tokens
         self.max_bad_fraction = max_bad_fraction
 
     def load(
         self,
-        view: Literal["demonstrations", "preferences", "prompts"],
+        view: Literal["demonstrations", "preferences", "prompts", "unpaired"],
         split: Literal["train", "evaluation"] = "train",
         tokenizer: Any = None,
     ) -> "Dataset":
         """The rows of a view, in an order that is a hash of seed and row: files and their order do not matter.
 
         split: "train" gives demonstrations of the sft share, preferences of the reward share and prompts of the rl
-        share; "evaluation" gives any view of the evaluation share. The same rows are kept once; of prompts that differ
-        in case or white space only, one. tokenizer: needed for max_tokens and max_prompt_tokens.
+        share; without shares, all that is not held out. "evaluation" gives any view of the evaluation share. The view
+        "unpaired" gives preferences where the records are pairs, which TRL takes apart. The same rows are kept once; of
+        prompts that differ in case or white space only, one. tokenizer: needed for max_tokens and max_prompt_tokens.
         Raises ValueError if too many records are bad or no row is left, ConnectionError if the hub is out of reach.
         """
         for key, value, allowed in (("view", view, tuple(schema.VIEWS)), ("split", split, ("train", "evaluation"))):
@@ -87,14 +102,35 @@ class Corpus:
         kept = list(itertools.islice(self._short_enough(rows, tokenizer, tally), self.max_samples))
         tally.rows = len(kept)
         tally.surplus = len(rows) - tally.too_long - len(kept)
-        told = f"{self._source(view)} view={view} split={split}: {tally.describe()}"
+        form = getattr(getattr(self.convert, "recognised", None), "name", None)
+        source = f"{self._source(view)}{f' form={form}' if form else ''}"
+        summary = f"{source} view={view} split={split} ({self._split(view, split)}): {tally.describe()}"
         if not kept:
-            raise ValueError(f"{told}: nothing to train on; mend or add data, or change the shares and token limits.")
-        logger.log(logging.WARNING if tally.bad else logging.INFO, told)
+            raise ValueError(
+                f"{summary}: nothing to train on; mend or add data, or change the shares and token limits."
+            )
+        logger.log(logging.WARNING if tally.bad else logging.INFO, summary)
 
         from datasets import Dataset
 
-        return Dataset.from_list(kept, features=schema.features(view))
+        return Dataset.from_list(kept, features=schema.features(kept[0]))
+
+    def _split(self, view: str, split: str) -> str:
+        """What the split is, in words."""
+        if split == "evaluation":
+            share = splits.HELD_OUT if self.shares is None else self.shares.get("evaluation", 0)
+            return f"the {share:.0%} of the prompts that are held out"
+        if self.shares is None:
+            return f"all prompts but the {splits.HELD_OUT:.0%} that are held out"
+        bucket = splits.VIEW_BUCKETS[view]
+        return f"the {bucket} share, {self.shares.get(bucket, 0):.0%} of the prompts"
+
+    def _bucket(self, row: Row, wanted: str) -> bool:
+        key = row.get("prompt") or [{"role": "user", "content": row["text"]}]
+        if self.shares is not None:
+            return splits.bucket_of(key, self.shares, self.seed) == wanted
+        bucket = splits.bucket_of(key, {"sft": 1 - splits.HELD_OUT, "evaluation": splits.HELD_OUT}, self.seed)
+        return (bucket == "evaluation") == (wanted == "evaluation")
 
     def _source(self, view: str) -> str:
         if self.path is not None:
@@ -127,7 +163,7 @@ class Corpus:
             except NoRow as error:
                 tally.absent[error.reason] += 1
             else:
-                mine = [row for row in converted if splits.bucket_of(row["prompt"], self.shares, self.seed) == wanted]
+                mine = [row for row in converted if self._bucket(row, wanted)]
                 tally.other_splits += len(converted) - len(mine)
                 rows.extend(mine)
         if tally.bad_records > self.max_bad_fraction * tally.read:
@@ -151,7 +187,7 @@ class Corpus:
         distinct = {}
         for digest, row in sorted(by_hash.items()):
             key = digest
-            if view == "prompts":
+            if view == "prompts" and "prompt" in row:
                 key = tuple((turn["role"], splits.normalise(turn["content"])) for turn in row["prompt"])
             distinct.setdefault(key, row)
         tally.duplicates = len(rows) - len(distinct)
@@ -173,7 +209,10 @@ class Corpus:
             text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opening)
             return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-        prompt, *replies = row.values()
+        if "prompt" not in row:
+            length = len(tokenizer(row["text"], add_special_tokens=False, verbose=False)["input_ids"])
+            return self.max_tokens is None or length <= self.max_tokens
+        prompt, *replies = (value for value in row.values() if isinstance(value, list))
         if self.max_prompt_tokens is not None and tokens(prompt, True) > self.max_prompt_tokens:
             return False
         if self.max_tokens is None:
@@ -187,3 +226,26 @@ def _progress(items: Any, doing: str, unit: str) -> Iterator:
     from tqdm import tqdm
 
     return tqdm(items, desc=doing, unit=f" {unit}", delay=PROGRESS_DELAY, disable=None, leave=False)
+
+
+def chosen_files(path: str, subset: str | None, columns: dict[str, str] | None) -> tuple[str, dict[str, str] | None]:
+    """(path, columns) of what `subset` names in a folder that describes several data sets; else as they are given.
+
+    Raises ValueError for a subset that is not there.
+    """
+    root = Path(path).expanduser()
+    folder = root.parent if root.name == "dataset_info.json" else root
+    if (folder / "dataset_dict.json").is_file():
+        known = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        subset = subset or ("train" if "train" in known else None)
+        if subset not in known:
+            raise ValueError(f"subset={subset}: allowed are {', '.join(known)}, the splits in {path}.")
+        logger.info("path=%s holds the splits %s: %s is read (dataset.subset)", path, ", ".join(known), subset)
+        return str(folder / subset), columns
+    info = folder / "dataset_info.json"
+    if info.is_file() and not (folder / "state.json").is_file():
+        file, named = llama_factory(json.loads(info.read_text(encoding="utf-8-sig")), subset)
+        return str(folder / file), columns or named
+    if subset is not None:
+        raise ValueError(f"subset={subset}: {path} describes no data sets by name; leave dataset.subset out.")
+    return path, columns

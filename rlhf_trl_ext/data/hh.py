@@ -22,12 +22,13 @@ class HH:
 
     def rows(self, record: dict, view: str) -> Iterator[Row]:
         """The record's one row. Raises BadRow for a malformed record, the same in every view."""
-        row = pair(_turns(text_field(record, "chosen")), _turns(text_field(record, "rejected")))
+        row = pair(transcript(text_field(record, "chosen")), transcript(text_field(record, "rejected")))
         return pair_as(view, row)
 
 
-def _turns(transcript: str) -> list[Turn]:
-    before, *parts = _MARK.split(transcript)
+def transcript(text: str) -> list[Turn]:
+    """The turns of a transcript. Raises BadRow for text before the first."""
+    before, *parts = _MARK.split(text)
     if before.strip() or not parts:
         raise BadRow("text before the first turn")
     return [

@@ -1,10 +1,10 @@
-"""The columns of the three views, and the checks that a record passes before it becomes a row.
+"""The columns of the views, and the checks that a record passes before it becomes a row.
 
 A turn is {"role": "user" | "assistant" | "system", "content": str}. A prompt is a list of turns that ends with the
 user's; a completion is a list of one assistant turn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ VIEWS = {
     "demonstrations": ("prompt", "completion"),
     "preferences": ("prompt", "chosen", "rejected"),
     "prompts": ("prompt",),
+    "unpaired": ("prompt", "completion", "label"),
 }
 
 
@@ -34,12 +35,13 @@ class NoRow(Exception):
         return str(self)
 
 
-def features(view: str) -> Any:
-    """The `datasets.Features` of a view."""
+def features(columns: Iterable[str]) -> Any:
+    """The `datasets.Features` of columns: text and solution are text, label is a truth value, all others are turns."""
     from datasets import Features, List, Value
 
     turns = List({"role": Value("string"), "content": Value("string")})
-    return Features({column: turns for column in VIEWS[view]})
+    others = {"text": Value("string"), "solution": Value("string"), "label": Value("bool")}
+    return Features({column: others.get(column, turns) for column in columns})
 
 
 def typed_field(record: Any, name: str, *allowed: type) -> Any:

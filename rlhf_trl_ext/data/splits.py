@@ -6,7 +6,8 @@ import unicodedata
 from rlhf_trl_ext.data.schema import Turn
 
 BUCKETS = ("sft", "reward", "rl", "evaluation")
-VIEW_BUCKETS = {"demonstrations": "sft", "preferences": "reward", "prompts": "rl"}
+VIEW_BUCKETS = {"demonstrations": "sft", "preferences": "reward", "prompts": "rl", "unpaired": "reward"}
+HELD_OUT = 0.1  # of the prompts, where one stage trains on all the others
 
 
 def normalise(text: str) -> str:

@@ -12,8 +12,8 @@ from rlhf_trl_ext.configuration.checks import ConfigError, build, check
 from rlhf_trl_ext.stages.execution import Execution, StageFailed
 from rlhf_trl_ext.stages.stage import Stage
 
-SHARED = ("seed", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "held_out", "model")
-SHARED += ("trust", "args", "callbacks", "monitor", "profile")
+SHARED = ("seed", "shares", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "held_out")
+SHARED += ("model", "trust", "args", "callbacks", "monitor", "profile")
 SAMPLES, LABELS = "samples-", "labels"
 
 

@@ -7,12 +7,14 @@ import logging
 import pytest
 
 from rlhf_trl_ext.data.corpus import Corpus
+from rlhf_trl_ext.data.forms import Forms
 from rlhf_trl_ext.data.hh import HH
-from rlhf_trl_ext.data.ultrafeedback import UltraFeedback
 
 VIEWS = ("demonstrations", "preferences", "prompts")
 ONLY = {"demonstrations": {"sft": 1}, "preferences": {"reward": 1}, "prompts": {"rl": 1}}
 SCORES = {"score_chosen": 2.0, "score_rejected": 1.0}
+
+SHARES = {"sft": 0.3, "reward": 0.3, "rl": 0.3, "evaluation": 0.1}
 
 
 def record(number, **fields):
@@ -22,17 +24,17 @@ def record(number, **fields):
 def corpus(folder, lines, **options):
     text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     (folder / "rows.jsonl").write_text("".join(line + "\n" for line in text))
-    return Corpus(UltraFeedback(), hub="unused", path=str(folder / "rows.jsonl"), **options)
+    return Corpus(Forms("preference"), hub="unused", path=str(folder / "rows.jsonl"), **({"shares": SHARES} | options))
 
 
 BAD = [  # lines 2, 4, 6, ... of the file below
     ({"prompt": "a", "chosen": "b", **SCORES}, "missing field rejected"),
-    (record(1, chosen=5), "wrong type: chosen is int"),
+    (record(1, chosen=5), "wrong type: assistant is int"),
     (record(1, chosen=" "), "empty turn"),
     (record(1, chosen="bad "), "chosen == rejected"),
     ('{"prompt": "a", ', "broken JSON line"),
     ("[1, 2]", "wrong type: list instead of an object"),
-    (record(1, chosen=[{"role": "user", "content": "a"}] * 2), "two roles in a row"),
+    (record(1, chosen=[{"role": "user", "content": "a"}] * 2), "the conversation does not hold the prompt beside it"),
     (record(1, score_chosen=0), "score_chosen < score_rejected"),
 ]
 
@@ -46,7 +48,8 @@ def test_bad_records_are_left_out_and_told_with_reason_file_and_line(tmp_path, c
     assert caplog.records[0].levelno == logging.WARNING
     for number, (_, reason) in enumerate(BAD):
         assert f"{reason} 1 [rows.jsonl:{2 * number + 2}]" in message
-    assert f"path={data.path} view={view} split=train: 8 rows from 16 records (8 bad: " in message
+    assert f"path={data.path} form=preference view={view} split=train (the " in message
+    assert "100% of the prompts): 8 rows from 16 records (8 bad: " in message
 
 
 def test_of_many_bad_records_the_first_three_are_located(tmp_path):
@@ -84,13 +87,13 @@ def test_an_empty_result_says_why(tmp_path):
     with pytest.raises(ValueError) as error:
         data.load("preferences")
     assert str(error.value) == (
-        f"path={tmp_path}/rows.jsonl view=preferences split=train: 0 rows from 3 records (1 bad: broken JSON line 1 "
-        "[rows.jsonl:3]; 1 score ties; 1 rows of other splits): nothing to train on; mend or add data, or change the "
-        "shares and token limits."
+        f"path={tmp_path}/rows.jsonl form=preference view=preferences split=train (the reward share, 0% of the "
+        "prompts): 0 rows from 3 records (1 bad: broken JSON line 1 [rows.jsonl:3]; 1 score ties; 1 rows "
+        "of other splits): nothing to train on; mend or add data, or change the shares and token limits."
     )
     (tmp_path / "none.jsonl").touch()
     with pytest.raises(ValueError, match=r"0 rows from 0 records \(nothing left out\): nothing to train on"):
-        Corpus(UltraFeedback(), hub="unused", path=str(tmp_path / "none.jsonl")).load("prompts")
+        Corpus(Forms("preference"), hub="unused", shares=SHARES, path=str(tmp_path / "none.jsonl")).load("prompts")
 
 
 def test_bad_rows_of_the_hub_are_located(monkeypatch):

@@ -8,11 +8,13 @@ import random
 import pytest
 
 from rlhf_trl_ext.data.corpus import Corpus
+from rlhf_trl_ext.data.forms import Forms
 from rlhf_trl_ext.data.tldr import TLDR
-from rlhf_trl_ext.data.ultrafeedback import UltraFeedback
 
 VIEWS = ("demonstrations", "preferences", "prompts")
 ONLY = {"demonstrations": {"sft": 1}, "preferences": {"reward": 1}, "prompts": {"rl": 1}}
+
+SHARES = {"sft": 0.3, "reward": 0.3, "rl": 0.3, "evaluation": 0.1}
 
 
 def record(number, words=2, **fields):
@@ -26,7 +28,7 @@ SCORES = {"score_chosen": 2.0, "score_rejected": 1.0}
 def corpus(folder, records, name="rows.jsonl", **options):
     lines = [line if isinstance(line, str) else json.dumps(line) for line in records]
     (folder / name).write_text("".join(line + "\n" for line in lines))
-    return Corpus(UltraFeedback(), hub="unused", **({"path": str(folder / name)} | options))
+    return Corpus(Forms("preference"), hub="unused", **({"shares": SHARES} | {"path": str(folder / name)} | options))
 
 
 def questions(dataset):
@@ -166,7 +168,7 @@ def test_the_hub_of_the_view_is_read(monkeypatch):
     stored = {"trl-lib/tldr": posts, "trl-lib/tldr-preference": pairs}
     monkeypatch.setattr("datasets.load_dataset", lambda hub, split, revision: Dataset.from_list(stored[hub]))
     hub = dict.fromkeys(VIEWS, "trl-lib/tldr") | {"preferences": "trl-lib/tldr-preference"}
-    data = Corpus(TLDR(), hub=hub)
+    data = Corpus(TLDR(), hub=hub, shares=SHARES)
     titles = {view: {q.split("\n\n")[1] for q in questions(data.load(view))} for view in VIEWS}
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(titles.values(), 2))
     assert all(titles.values())

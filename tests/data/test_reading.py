@@ -32,6 +32,79 @@ def test_a_json_array_knows_the_line_of_each_record(tmp_path):
     assert read(file) == []
 
 
+DOCUMENTS = {
+    "an object that holds the rows": json.dumps({"version": "1.0", "data": ROWS}),
+    "the same, pretty-printed": json.dumps({"version": "1.0", "data": ROWS}, indent=2),
+    "objects behind each other, pretty-printed": "\n".join(json.dumps(row, indent=2) for row in ROWS),
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
+def test_json_documents(tmp_path, document):
+    (tmp_path / "ROWS.JSON").write_text(document)
+    assert [record for _, record in read(tmp_path / "ROWS.JSON")] == ROWS
+
+
+def test_two_lists_in_a_document_are_not_guessed_between(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps({"train": ROWS, "test": ROWS}))
+    with pytest.raises(ValueError, match=r"path=rows\.json holds train, test: give a file with one of them"):
+        read(tmp_path / "rows.json")
+
+
+def test_a_line_separator_within_a_text_ends_no_record(tmp_path):
+    record = {"text": "a\u2028b\u0085c"}
+    text = "\ufeff" + json.dumps(record, ensure_ascii=False) + "\r\n\r\n" + json.dumps({"text": "d\r\ne"}) + "\r\n \n"
+    (tmp_path / "rows.ndjson").write_bytes(text.encode())
+    assert read(tmp_path / "rows.ndjson") == [("rows.ndjson:1", record), ("rows.ndjson:3", {"text": "d\r\ne"})]
+
+
+@pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.csv", ";"), ("rows.tsv", "\t"), ("R.CSV", ",")])
+def test_tables(tmp_path, name, mark):
+    lines = ["question,good,n", '"a ""b""\r\nc","[{""role"": ""user""}]",NA', "é,[not json],"]
+    (tmp_path / name).write_bytes(("\ufeff" + "\r\n".join(lines).replace(",", mark)).encode())
+    expected = [{"question": 'a "b"\r\nc', "good": [{"role": "user"}], "n": "NA"},
+                {"question": "é", "good": "[not json]", "n": None}]  # fmt: skip
+    assert [record for _, record in read(tmp_path / name)] == expected
+
+
+def test_a_row_with_too_many_cells_is_bad_and_open_quotes_stop(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b\n1,2,3\n4,5\n")
+    (place, bad), (_, good) = read(file)
+    assert (place, bad.reason, good) == (
+        "rows.csv:2",
+        "a row with another number of cells than the first line",
+        {"a": "4", "b": "5"},
+    )
+    file.write_text('a,b\n"1,2\n')
+    with pytest.raises(ValueError, match="mend the quotes"):
+        read(file)
+
+
+def test_what_datasets_wrote(tmp_path):
+    from datasets import Dataset
+
+    Dataset.from_list(ROWS).select([2, 0]).save_to_disk(tmp_path / "saved")  # kept as an index into all three rows
+    assert local_files(str(tmp_path / "saved")) == {"saved": tmp_path / "saved"}
+    assert [record for _, record in read(tmp_path / "saved")] == [ROWS[2], ROWS[0]]
+    import pyarrow
+
+    with (
+        pyarrow.OSFile(str(tmp_path / "rows.jsonl.zst"), "wb") as raw,
+        pyarrow.CompressedOutputStream(raw, "zstd") as out,
+    ):
+        out.write(LINES.encode())
+    assert [record for _, record in read(tmp_path / "rows.jsonl.zst")] == ROWS
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/rows.jsonl").write_text(LINES)
+    (tmp_path / "view").mkdir()
+    (tmp_path / "view/train").symlink_to(tmp_path / "real")
+    assert list(local_files(str(tmp_path / "view"))) == ["train/rows.jsonl"]
+
+
 def test_parquet(tmp_path):
     from datasets import Dataset
 
@@ -56,7 +129,7 @@ def test_a_broken_line_is_a_bad_row_and_reading_goes_on(tmp_path, broken):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"a": 1},\n {"a": }]', r"path=rows\.json:2 is not valid JSON \(Expecting value\): mend the array"),
+        (b'[{"a": 1},\n {"a": }]', r"path=rows\.json:2 is not valid JSON \(Expecting value\): mend it"),
         (b'[{"a": 1},\n', r"path=rows\.json ends within its JSON array: copy or download it again\."),
     ],
 )
@@ -69,20 +142,18 @@ def test_a_broken_array_stops(tmp_path, content, message):
 def test_a_truncated_file_stops(tmp_path):
     whole = gzip.compress(LINES.encode() * 1000)
     (tmp_path / "rows.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(
-        ValueError, match=r"path=rows\.jsonl\.gz is not a whole gzip file .*: copy or download it again"
-    ):
+    with pytest.raises(ValueError, match=r"path=rows\.jsonl\.gz is not a whole \.gz file .*: copy it again"):
         read(tmp_path / "rows.jsonl.gz")
     (tmp_path / "rows.jsonl.gz").write_text(LINES)
-    with pytest.raises(ValueError, match=r"path=rows\.jsonl\.gz is not a whole gzip file"):
+    with pytest.raises(ValueError, match=r"path=rows\.jsonl\.gz is not a whole \.gz file"):
         read(tmp_path / "rows.jsonl.gz")
     (tmp_path / "rows.parquet").write_text(LINES)
-    with pytest.raises(ValueError, match=r"path=rows\.parquet is not a whole parquet file"):
+    with pytest.raises(ValueError, match=r"path=rows\.parquet is not a whole data file"):
         read(tmp_path / "rows.parquet")
 
 
 def test_a_folder_gives_its_data_files_sorted_and_named_within_it(tmp_path):
-    for name in ("b/z.jsonl", "a.parquet", "b/a.json.gz", "PROVENANCE.md", "b/.notes", "c.csv"):
+    for name in ("b/z.jsonl", "a.parquet", "b/a.json.gz", "PROVENANCE.md", "b/.notes", "c.xls", "dataset_info.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list(local_files(str(tmp_path))) == ["a.parquet", "b/a.json.gz", "b/z.jsonl"]
@@ -90,14 +161,14 @@ def test_a_folder_gives_its_data_files_sorted_and_named_within_it(tmp_path):
 
 
 def test_a_path_without_data_is_refused(tmp_path):
-    (tmp_path / "rows.csv").touch()
-    for path, found in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "rows.csv", "is no data file"),
+    (tmp_path / "rows.xls").touch()
+    for path, found in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "rows.xls", "is no data file"),
                         (tmp_path, "holds no data file")):  # fmt: skip
         with pytest.raises(ValueError) as error:
             local_files(str(path))
         assert str(error.value) == (
-            f"path={path} {found}: give a file that ends in .json, .jsonl, .json.gz, .jsonl.gz, .parquet, or a folder "
-            "of them."
+            f"path={path} {found}: give a file that ends in .json, .jsonl, .ndjson, .csv, .tsv (also with .gz, .zst, "
+            ".bz2), .parquet or .arrow, or a folder of them."
         )
 
 

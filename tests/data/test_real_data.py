@@ -14,6 +14,7 @@ from rlhf_trl_ext.data.corpus import Corpus
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared"))
 SOURCES = ("hh", "oasst", "ultrafeedback", "tldr")
+SHARES = "{sft: 0.3, reward: 0.3, rl: 0.3, evaluation: 0.1}"
 VIEWS = ("demonstrations", "preferences", "prompts")
 FOLDERS = {"hh": "hh_rlhf", "oasst": "oasst", "ultrafeedback": "ultrafeedback_binarized", "tldr": "tldr"}
 
@@ -27,7 +28,7 @@ def real(source, *overrides):
     folder = SHARED / "data" / FOLDERS[source]
     if not folder.exists():
         pytest.skip(f"{folder} is absent: set RLHF_SHARED to the folder that holds data/")
-    whole = ("dataset.max_tokens=null", "dataset.max_prompt_tokens=null")
+    whole = ("dataset.max_tokens=null", "dataset.max_prompt_tokens=null", f"+shares={SHARES}")
     return instantiate(configured(source, f"dataset.path={folder}", *whole, *overrides), _convert_="all")
 
 
@@ -38,7 +39,7 @@ def test_configurations_build_and_list_every_option_with_its_default(source):
     assert data.seed == 7
     parameters = inspect.signature(Corpus).parameters
     assert set(config) - {"_target_"} == set(parameters)
-    own = {"convert", "hub", "hub_file", "seed", "max_tokens", "max_prompt_tokens"}
+    own = {"convert", "form", "hub", "hub_file", "seed", "max_tokens", "max_prompt_tokens"}
     assert {n: config[n] for n in set(parameters) - own} == {n: parameters[n].default for n in set(parameters) - own}
 
 
@@ -93,7 +94,7 @@ COUNTS = {
 def test_counts_when_a_view_gets_every_prompt(source):
     shares = ("sft", "reward", "rl")
     for view, mine, count in zip(VIEWS, shares, COUNTS[source], strict=True):
-        overrides = [f"dataset.shares.{share}={float(share == mine)}" for share in (*shares, "evaluation")]
+        overrides = [f"shares.{share}={float(share == mine)}" for share in (*shares, "evaluation")]
         assert len(real(source, *overrides).load(view)) == count
 
 
