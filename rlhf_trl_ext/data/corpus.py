@@ -66,8 +66,6 @@ class Corpus:
         views = set(schema.VIEWS) - {"unpaired"}
         if isinstance(hub, dict) and set(hub) != views:
             raise ValueError(f"hub={hub} does not name one data set for each of {', '.join(sorted(views))}: do so.")
-        if hub is None and path is None:
-            raise ValueError("path=null: give dataset.path=<file or folder>, or dataset.hub=<name on the hub>.")
         if shares is not None:
             splits.check_shares(shares)
         if path is not None:
@@ -96,6 +94,8 @@ class Corpus:
         for key, value, allowed in (("view", view, tuple(schema.VIEWS)), ("split", split, ("train", "evaluation"))):
             if value not in allowed:
                 raise ValueError(f"{key}={value} is unknown: choose one of {', '.join(allowed)}.")
+        if self.hub is None and self.path is None:
+            raise ValueError("dataset.path=null: give dataset.path=<file or folder>, or dataset.hub=<name on the hub>.")
         self._check_tokenizer(tokenizer)
         tally = Tally()
         rows = self._distinct(self._rows(view, split, tally), view, tally)

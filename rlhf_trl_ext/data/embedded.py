@@ -132,7 +132,7 @@ class Embedded:
 
     def load(
         self,
-        view: Literal["demonstrations", "preferences", "prompts"],
+        view: Literal["demonstrations", "preferences", "prompts", "unpaired"],
         split: Literal["train", "evaluation"] = "train",
         tokenizer: Any = None,
     ) -> "Dataset":
@@ -140,11 +140,13 @@ class Embedded:
 
         The train prompts of the three views and the evaluation prompts are pairwise disjoint; split="evaluation" gives
         any view on the evaluation prompts, its pairs in the gold order, without noise, so that a reward model's
-        accuracy there is its agreement with gold. tokenizer is accepted for the common interface and not used.
+        accuracy there is its agreement with gold. "unpaired" gives preferences, which TRL takes apart. tokenizer is
+        accepted for the common interface and not used.
         Raises ValueError for an unknown view or split.
         """
         from datasets import Dataset
 
+        view = "preferences" if view == "unpaired" else view
         for key, value, allowed in (("view", view, VIEWS), ("split", split, SPLITS)):
             if value not in allowed:
                 raise ValueError(f"{key}={value} is unknown to dataset=embedded: choose one of {', '.join(allowed)}.")

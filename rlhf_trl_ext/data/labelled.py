@@ -42,13 +42,17 @@ class Labelled:
 
     def load(
         self,
-        view: Literal["demonstrations", "preferences", "prompts"],
+        view: Literal["demonstrations", "preferences", "prompts", "unpaired"],
         split: Literal["train", "evaluation"] = "train",
         tokenizer: Any = None,
     ) -> "Dataset":
-        """Rows in TRL's columns, those of labels with p_chosen, and margin where it is wanted."""
+        """Rows in TRL's columns, those of labels with p_chosen, and margin where it is wanted.
+
+        "unpaired" gives preferences, which TRL takes apart.
+        """
         from datasets import Dataset
 
+        view = "preferences" if view == "unpaired" else view
         of_rest = split != "train" or (view != "preferences" and not self._holds(view))
         if self.rest is not None and of_rest:
             return self.rest.load(view, split, tokenizer)

@@ -1,0 +1,83 @@
+"""What is in a data set: rows, lengths, equal and nearly equal replies, what is left out and why, and a few rows."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+NEARLY = 0.95  # similarity of two replies, by `difflib`, from which they count as nearly equal
+COMPARED = 1000  # rows whose replies are compared
+COLOURS = {"system": "magenta", "user": "cyan", "assistant": "green"}
+PERCENTILES = (5, 50, 95, 100)
+
+
+def summary(rows: Any, tokenizer: Any = None) -> dict:
+    """Facts of a `Dataset` of one view.
+
+    Returns `rows`, `columns`, `lengths` (part -> characters, or tokens of the tokenizer's chat template, at
+    percentiles 5, 50, 95 and 100), `nearly_equal` (share of the first 1,000 pairs whose replies are similar by
+    `difflib.SequenceMatcher.ratio` >= 0.95; None without pairs), `turns` (most of a prompt), `system` (share of prompts
+    with a system turn).
+    """
+    columns = [name for name in rows.column_names if name in ("prompt", "completion", "chosen", "rejected", "text")]
+    lengths = {name: [_length(value, name, tokenizer) for value in rows[name]] for name in columns}
+    facts = {"rows": len(rows), "columns": rows.column_names, "unit": "characters" if tokenizer is None else "tokens"}
+    facts["lengths"] = {name: np.percentile(found, PERCENTILES).round().tolist() for name, found in lengths.items()}
+    facts["nearly_equal"] = None
+    if "chosen" in columns:
+        pairs = zip(rows["chosen"][:COMPARED], rows["rejected"][:COMPARED], strict=True)
+        facts["nearly_equal"] = float(np.mean([_similar(_text(a), _text(b)) for a, b in pairs]))
+    if "prompt" in columns:
+        prompts = rows["prompt"][:]
+        facts["turns"] = max(map(len, prompts))
+        facts["system"] = float(np.mean([prompt[0]["role"] == "system" for prompt in prompts]))
+    return facts
+
+
+def _text(turns: str | list[dict]) -> str:
+    return turns if isinstance(turns, str) else "\n".join(turn["content"] for turn in turns)
+
+
+def _length(value: str | list[dict], name: str, tokenizer: Any) -> int:
+    if tokenizer is None:
+        return len(_text(value))
+    text = _text(value)
+    if name == "prompt":
+        text = tokenizer.apply_chat_template(value, tokenize=False, add_generation_prompt=True)
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _similar(one: str, other: str) -> bool:
+    matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
+    return matcher.real_quick_ratio() >= NEARLY and matcher.quick_ratio() >= NEARLY and matcher.ratio() >= NEARLY
+
+
+def rendered(rows: Iterable[dict], tokenizer: Any = None, width: int = 1200):
+    """Rows as `rich` panels: roles coloured, then the text as the model is shown it where the tokenizer has a template.
+
+    width: characters of a part after which it is cut for the screen.
+    """
+    from rich.panel import Panel
+    from rich.text import Text
+
+    for number, row in enumerate(rows, start=1):
+        shown = Text()
+        for column, value in row.items():
+            if isinstance(value, list):
+                for turn in value:
+                    label = turn["role"] if column == "prompt" else column
+                    shown.append(f"{label}: ", style=f"bold {COLOURS.get(turn['role'], 'white')}")
+                    shown.append(_cut(turn["content"], width) + "\n", style=COLOURS.get(turn["role"], "white"))
+            elif value is not None:
+                shown.append(f"{column}: ", style="bold")
+                shown.append(f"{_cut(str(value), width)}\n")
+        if getattr(tokenizer, "chat_template", None) and isinstance(row.get("prompt"), list):
+            text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+            shown.append("as the model reads the prompt: ", style="bold")
+            shown.append(repr(_cut(text, width)), style="dim")
+        yield Panel(shown, title=f"row {number}", title_align="left")
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[:width]} ... ({len(text):,} characters)"
