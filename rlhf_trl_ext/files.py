@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -44,12 +45,19 @@ def full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not (getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)):
+        if not _is_full(error, path):
             raise
         raise ConfigError(
             f"{getattr(error, 'filename', None) or path}: the disk is full; free some space, or give another "
             "output_root. The same command goes on from the last whole checkpoint."
         ) from error
+
+
+def _is_full(error: Exception, path: Path) -> bool:
+    """Whether an error is that of a full disk; torch and safetensors raise theirs without `errno`."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
+        return True
+    return "PytorchStreamWriter" in str(error) and shutil.disk_usage(path).free < 2**20
 
 
 def read_mark(path: Path, keys: Sequence[str] = ()) -> dict | None:

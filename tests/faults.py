@@ -22,3 +22,25 @@ class Fault(TrainerCallback):
             time.sleep(10_000)
         if self.seed == 9:
             torch.empty(2**50)
+
+
+class SignalAt(TrainerCallback):
+    """Sends this process a signal at the end of a step, once."""
+
+    def __init__(self, step: int, number: int):
+        self.step, self.number = step, number
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step and "FAULTS_MENDED" not in os.environ:
+            os.kill(os.getpid(), self.number)
+
+
+class StopAt(TrainerCallback):
+    """Ends training at the end of a step, for a reason or for none."""
+
+    def __init__(self, step: int, reason: str | None = None):
+        self.step, self.reason, self.stopped = step, reason, None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.stopped, control.should_training_stop = self.reason, True

@@ -25,6 +25,7 @@ class Budget(TrainerCallback):
                 f"budget.sampled_tokens={sampled_tokens}, budget.seconds={seconds}: give one or both, above 0."
             )
         self.recorder, self.sampled_tokens, self.seconds = recorder, sampled_tokens, seconds
+        self.stopped: str | None = None  # why training ended
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_log = True
@@ -34,4 +35,6 @@ class Budget(TrainerCallback):
         used = self.sampled_tokens is not None and tokens >= self.sampled_tokens
         used |= self.seconds is not None and seconds >= self.seconds
         (used,) = broadcast_object_list([used])  # the main process counts; the others stop at the same step
-        control.should_training_stop |= used
+        if used:
+            self.stopped = f"budget: {tokens} sampled tokens, {seconds:.0f} s"
+            control.should_training_stop = True

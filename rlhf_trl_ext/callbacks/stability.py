@@ -188,5 +188,6 @@ class StabilityMonitor(AttachedCallback):
                 self.rollback_factor,
             )
         else:
+            self.stopped = f"monitor.action={self.action} at step {state.global_step}"
             logger.warning("step %d: training is stopped (monitor.action=%s)", state.global_step, self.action)
             control.should_training_stop = True

@@ -114,6 +114,21 @@ def group_size(run: Run) -> str | None:
     )
 
 
+def evaluation_groups(run: Run) -> str | None:
+    """TRL asks only where eval_strategy is given; `evaluate=true` evaluates after training."""
+    if not run.online or not run.config.get("evaluate"):
+        return None
+    rows = run.argument("per_device_eval_batch_size", 8)
+    name = "num_generations_eval" if run.argument("num_generations_eval") else "num_generations"
+    size = run.argument(name, 8)
+    if size < 2 or rows * run.processes % size == 0:
+        return None
+    return (
+        f"evaluate=true with args.{name}={size}: args.per_device_eval_batch_size={rows} x {run.processes} processes "
+        "must be a multiple of it; give a multiple, or evaluate=false."
+    )
+
+
 def sharded_generation(run: Run) -> str | None:
     """Every decoded token would gather all weights: step 0 took ten hours (huggingface/trl#3858)."""
     if not run.online or run.stage != 3 or run.argument("ds3_gather_for_generation", True):
@@ -234,6 +249,7 @@ CHECKS = (
     fewer_processes,
     precision,
     group_size,
+    evaluation_groups,
     sharded_generation,
     quantised_and_split,
     quantised_without_adapters,

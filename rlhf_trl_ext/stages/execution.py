@@ -4,8 +4,8 @@ A stage is `python -m launchers.train --config-dir <folder> --config-name config
 it prints is in the stage's log.txt.
 """
 
+import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.configuration import trust
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages.processes import Processes
-from rlhf_trl_ext.stages.stage import Stage
+from rlhf_trl_ext.stages.stage import Stage, exclusive
 
 PARALLEL = ("TOKENIZERS_PARALLELISM", "false")
 Key = tuple[str, str]  # names of a plan and of one of its stages
@@ -107,12 +107,11 @@ class Execution:
     def _run(self, key: Key, stage: Stage, bar: TaskID) -> tuple[dict, str]:
         plan = self.plans[key[0]]
         plan.folders[key[1]] = stage.folder
-        if plan.config.overwrite:
-            shutil.rmtree(stage.folder, ignore_errors=True)
         if stage.result:
             return stage.result, "reused"
         begin = time.time()
-        stage.begin()
+        with exclusive(stage.folder, wait=False) if stage.overwrites else contextlib.nullcontext():
+            stage.begin()
         log = stage.folder / "log.txt"
         command = self._command(plan.launcher(key[1]), stage)
         outcome = self.processes.run(

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, set_seed
 
 from rlhf_trl_ext.configuration.checks import as_config_error, build
+from rlhf_trl_ext.files import written
 from rlhf_trl_ext.judging.prompt import as_text
 from rlhf_trl_ext.models.perplexity import perplexity
 from rlhf_trl_ext.models.sampling import sample
@@ -29,7 +29,7 @@ def generate(config: DictConfig) -> dict:
         return stage.result
     model = build(config.model, "model", model_name_or_path=config.policy)
     dataset = build(config.dataset, "dataset")
-    with exclusive(stage.folder):
+    with exclusive(stage.folder, wait=not stage.overwrites):
         return stage.result or _generate(stage, model, dataset)
 
 
@@ -52,13 +52,12 @@ def _generate(stage: Stage, model, dataset) -> dict:
     rows = sample(policy, reference, tokenizer, list(prompts), scores, **options)
     demonstrations = _demonstrations(dataset, tokenizer, config.samples.max_prompts)
     known = {as_text(row["prompt"]): row["completion"][0]["content"] for row in demonstrations}
-    partial, path = stage.folder / "samples.partial", stage.folder / "samples.jsonl"
-    with partial.open("w") as file:
+    path = stage.folder / "samples.jsonl"
+    with written(path) as file:
         for row in tqdm(rows, total=len(prompts), desc=stage.name, unit="sample"):
             told = known.get(as_text(row["prompt"]))
             row.setdefault("reward", _mean([row[name] for name in scores if name.startswith(OBJECTIVE)]))
             file.write(json.dumps(row | ({"demonstration": told} if told else {})) + "\n")
-    os.replace(partial, path)
     perplexities = perplexity(policy, tokenizer, demonstrations, config.samples.batch_size) if demonstrations else {}
     return stage.finish({"prompts": len(prompts), "file": str(path), **perplexities})
 

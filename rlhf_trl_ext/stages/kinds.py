@@ -80,10 +80,13 @@ ASKING |= {"budget_tokens", "prices", "key_variable"}
 # A key that only looks on unless this one of its own is given.
 ONLOOKERS = {"monitor": "action"}
 # Own modules that check, find, name, run or report a stage and decide nothing of its result.
-ASIDE = ("rlhf_trl_ext.configuration", "rlhf_trl_ext.markdown", "rlhf_trl_ext.stages.label_report")
+ASIDE = ("rlhf_trl_ext.configuration", "rlhf_trl_ext.files", "rlhf_trl_ext.markdown")
 ASIDE += tuple(
     f"rlhf_trl_ext.stages.{name}"
-    for name in ("stage", "identity", "kinds", "sources", "files", "checkpoints", "execution")
+    for name in (
+        *("stage", "identity", "kinds", "sources", "files", "checkpoints", "execution", "label_report"),
+        *("completion", "guard", "processes", "replacement"),
+    )
 )
 
 

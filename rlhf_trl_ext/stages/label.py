@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
-from rlhf_trl_ext.files import write
+from rlhf_trl_ext.files import write, written
 from rlhf_trl_ext.judging.labellers import Labeller
 from rlhf_trl_ext.judging.labelling import Labelling
 from rlhf_trl_ext.stages.label_report import Tally, markdown
@@ -25,7 +25,7 @@ def label(config: DictConfig) -> dict:
     if stage.result:
         return stage.result
     labeller, labelling, model, dataset = _built(config)
-    with exclusive(stage.folder), as_config_error():
+    with exclusive(stage.folder, wait=not stage.overwrites), as_config_error():
         if stage.result:
             return stage.result
         stage.begin()
@@ -56,8 +56,7 @@ def _built(config: DictConfig) -> tuple:
 
 def _label(folder: Path, pairs: Pairs, labeller: Labeller, labelling: Labelling) -> dict:
     begin, tally = time.monotonic(), Tally()
-    trained, excluded = folder / "labels.jsonl.partial", folder / "excluded.jsonl.partial"
-    with trained.open("w") as kept, excluded.open("w") as left:
+    with written(folder / "labels.jsonl") as kept, written(folder / "excluded.jsonl") as left:
         for found in labelling.labels(pairs, labeller, pairs.count):
             trains = labelling.trains(found)
             tally.add(found, trains)
@@ -65,8 +64,6 @@ def _label(folder: Path, pairs: Pairs, labeller: Labeller, labelling: Labelling)
                 kept.write(json.dumps(found.row()) + "\n")
             else:
                 left.write(json.dumps({"status": found.status, "pair": found.pair, "said": found.evidence}) + "\n")
-    for file in (trained, excluded):
-        file.replace(file.with_suffix(""))
     report = {"labeller": labeller.name, "seconds": round(time.monotonic() - begin, 1), **tally.summary()}
     report |= {"cost": labeller.cost, "notices": list(labeller.notices)}
     write(folder / "report.json", json.dumps(report, indent=2))

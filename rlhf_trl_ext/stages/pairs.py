@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers import AutoModelForCausalLM, set_seed
 
 from rlhf_trl_ext.configuration.checks import as_config_error
 from rlhf_trl_ext.data import reading
+from rlhf_trl_ext.files import written
 from rlhf_trl_ext.judging.labelling import Pair
 from rlhf_trl_ext.judging.prompt import as_text
 from rlhf_trl_ext.models.sampling import complete
@@ -54,11 +54,9 @@ def write_pairs(config: DictConfig, model, dataset, path: Path) -> Pairs:
             rows = dataset.load("preferences", config.pairs.split, tokenizer)
         pairs = (Pair(r["prompt"], content_of(r["chosen"]), content_of(r["rejected"]), 1.0) for r in rows)
     gold = None if config.pairs.files else getattr(dataset, "gold", None)
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
+    with written(path) as file:
         for pair in itertools.islice(pairs, config.pairs.max_pairs):
             file.write(json.dumps(_by_gold(pair, gold).ordered()._asdict()) + "\n")
-    os.replace(partial, path)
     found = Pairs(path)
     if not found.count:
         raise ValueError("there is no pair to label: give pairs.policies, pairs.files, or a dataset with preferences.")
@@ -123,15 +121,12 @@ def _sample(config: DictConfig, model, tokenizer, policy: str, prompts: list, pa
     set_seed(config.seed)
     loaded = AutoModelForCausalLM.from_pretrained(policy, dtype=model.dtype, device_map=device).eval()
     step = max(1, settings.batch_size // settings.completions)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    with partial.open("w") as file:
+    with written(path) as file:
         for start in tqdm(range(0, len(prompts), step), desc=f"completions of {policy}", unit="batch"):
             batch = [prompt for prompt in prompts[start : start + step] for _ in range(settings.completions)]
             texts = complete(loaded, tokenizer, batch, settings.max_new_tokens, settings.temperature).texts
             for row in range(0, len(texts), settings.completions):
                 file.write(json.dumps(texts[row : row + settings.completions]) + "\n")
-    os.replace(partial, path)
 
 
 def _read(files: list[str]) -> Iterator[Pair]:

@@ -5,6 +5,7 @@ import json
 from omegaconf import DictConfig
 
 from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
+from rlhf_trl_ext.files import written
 from rlhf_trl_ext.stages.pairs import replies
 from rlhf_trl_ext.stages.stage import Stage, exclusive
 
@@ -15,19 +16,15 @@ def revise(config: DictConfig) -> dict:
     if stage.result:
         return stage.result
     reviser, rows = _built(config)
-    with exclusive(stage.folder), as_config_error():
+    with exclusive(stage.folder, wait=not stage.overwrites), as_config_error():
         stage.begin()
-        files = {
-            done: stage.folder / f"{name}.jsonl.partial" for done, name in ((True, "revisions"), (False, "excluded"))
-        }
+        files = {done: stage.folder / f"{name}.jsonl" for done, name in ((True, "revisions"), (False, "excluded"))}
         counts = {True: 0, False: 0}
-        with files[True].open("w") as kept, files[False].open("w") as left:
+        with written(files[True]) as kept, written(files[False]) as left:
             for row in reviser.revisions(lambda: rows, len(rows)):
                 done = row["completion"] is not None
                 counts[done] += 1
                 (kept if done else left).write(json.dumps(row) + "\n")
-        for file in files.values():
-            file.replace(file.with_suffix(""))
         if not counts[True]:
             raise ConfigError(f"no reply was revised: see {stage.folder / 'excluded.jsonl'}.")
         where = {"file": str(stage.folder / "revisions.jsonl")}

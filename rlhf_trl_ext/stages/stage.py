@@ -5,17 +5,20 @@ A folder holds config.yaml, versions.json, metrics.jsonl, checkpoints, the saved
 
 import contextlib
 import json
+import logging
 import time
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.configuration.checks import ConfigError
-from rlhf_trl_ext.stages import files, kinds
+from rlhf_trl_ext.files import read_mark, write
+from rlhf_trl_ext.stages import files, kinds, replacement
 from rlhf_trl_ext.stages.identity import declared, identify, versions
 
+logger = logging.getLogger(__name__)
 SHOWN = 4  # differences from another run in a message
 # What may lie in a folder before its stage begins.
 BEFORE = {".lock", "log.txt"}
@@ -31,22 +34,26 @@ class Stage:
         self.fingerprint = self.identity.fingerprint
         default = Path(config.output_root) / "stages" / f"{self.name}-{self.fingerprint}"
         self.folder = Path(config.output_dir).expanduser() if config.output_dir else default
+        self.overwrites = config.get("overwrite") is True  # until it has begun
 
     @property
     def result(self) -> dict | None:
-        """What the finished stage recorded, or None.
+        """What the finished stage recorded, or None; None as well for what `overwrite=true` will replace.
 
         Raises ConfigError when the folder holds another run, finished or not, or files of nobody's, and when files of
         the result are missing or damaged.
         """
+        if self.overwrites:
+            replacement.check_replaceable(self.folder, BEFORE)
+            return None
         self._check_owner()
         path = self.folder / "stage.json"
         if not path.exists():
             return None
-        try:
-            result = json.loads(path.read_text())
-        except ValueError:
-            raise ConfigError(f"{path} cannot be read: move {self.folder} away and run again.") from None
+        result = read_mark(path, ("name", "fingerprint"))
+        if result is None:
+            logger.warning("%s cannot be read: the stage is not finished, and goes on from its last checkpoint.", path)
+            return None
         if wrong := files.damage(self.folder, result.pop("files", {})):
             raise ConfigError(
                 f"{self.folder}: {wrong} since the stage finished; move the folder away and run again to make it anew."
@@ -54,37 +61,44 @@ class Stage:
         return result
 
     def begin(self) -> None:
-        """Write versions and the resolved configuration, which `launchers.<kind> --config-dir <folder>` runs again."""
-        self._check_owner()
+        """Write versions and the resolved configuration, which `launchers.<kind> --config-dir <folder>` runs again.
+
+        What `overwrite=true` replaces is moved aside before, and deleted by `finish`.
+        """
+        if self.overwrites:
+            self.overwrites = False
+            replacement.set_aside(self.folder)
+        else:
+            self._check_owner()
         record = {"fingerprint": self.fingerprint, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **versions()}
-        files.write(self.folder / "versions.json", json.dumps({**record, "identity": self.identity.record}, indent=2))
+        write(self.folder / "versions.json", json.dumps({**record, "identity": self.identity.record}, indent=2))
         resolved = OmegaConf.to_container(self.config, resolve=True)
         resolved.update(output_dir=str(self.folder), stages={}, overwrite=False)
         text = OmegaConf.to_yaml({"defaults": ["hydra_settings", "_self_"]} | resolved)
-        files.write(self.folder / "config.yaml", text)
+        write(self.folder / "config.yaml", text)
 
     def finish(self, record: dict) -> dict:
         """Record the result, and which files hold it, so that a stage is finished wholly or not at all."""
         record = {"name": self.name, "fingerprint": self.fingerprint, **record}
         results = {file for pattern in self.kind.results for file in self.folder.glob(pattern) if file.is_file()}
         results = files.record(self.folder, {file for file in results if file.name not in kinds.ABOUT})
-        files.write(self.folder / "stage.json", json.dumps({**record, "files": results}, indent=2))
+        write(self.folder / "stage.json", json.dumps({**record, "files": results}, indent=2))
+        replacement.discard(self.folder)
         return record
 
     def _check_owner(self) -> None:
         """Raises ConfigError when the folder holds anything but this stage."""
-        try:
-            recorded = json.loads((self.folder / "versions.json").read_text())
-        except FileNotFoundError:
+        recorded = read_mark(self.folder / "versions.json", ("fingerprint",))
+        if not (self.folder / "versions.json").exists():
             foreign = sorted(p.name for p in self.folder.glob("*") if p.name not in BEFORE)
             if foreign:
                 raise ConfigError(
                     f"output_dir={self.folder} holds files that no run of this project wrote there "
                     f"({', '.join(foreign[:3])}): give an empty folder, or none."
-                ) from None
+                )
             return
-        except ValueError:
-            raise ConfigError(f"{self.folder}/versions.json cannot be read: move the folder away.") from None
+        if recorded is None:
+            raise ConfigError(f"{self.folder}/versions.json cannot be read: move the folder away.")
         if recorded.get("fingerprint") != self.fingerprint:
             raise ConfigError(
                 f"output_dir={self.folder} holds another run ({self._difference(recorded)}): give another output_dir, "
@@ -103,14 +117,20 @@ class Stage:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path):
-    """One run at a time in a folder: the main process holds a lock, the others wait for it."""
+def exclusive(folder: Path, wait: bool = True):
+    """One run at a time in a folder: the main process holds a lock, the others wait for it.
+
+    wait: for a run that holds it, else ConfigError is raised.
+    """
     from accelerate import PartialState
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     if PartialState().is_main_process:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            raise ConfigError(f"{folder} is in use by another run: let it finish, or end it first.") from None
     PartialState().wait_for_everyone()
     try:
         yield

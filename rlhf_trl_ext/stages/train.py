@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 from accelerate import PartialState
@@ -10,11 +9,14 @@ from omegaconf import DictConfig
 
 from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.callbacks.budget import Budget
+from rlhf_trl_ext.callbacks.preemption import Preemption
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
 from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
+from rlhf_trl_ext.files import full_disk
 from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
+from rlhf_trl_ext.stages.completion import Preempted, stop_reason
 from rlhf_trl_ext.stages.identity import built_folder
 from rlhf_trl_ext.stages.stage import Stage, exclusive
 from rlhf_trl_ext.trainers.parts.signature import accepted
@@ -29,8 +31,6 @@ def train(config: DictConfig) -> dict:
     Under `accelerate launch` every process calls this. Raises ConfigError before any weights load.
     """
     stage = Stage(config)
-    if config.overwrite and int(os.environ.get("RANK", 0)) == 0:
-        shutil.rmtree(stage.folder, ignore_errors=True)
     if stage.result:
         logger.info("%s: finished already in %s", stage.name, stage.folder)
         return stage.result
@@ -42,14 +42,12 @@ def train(config: DictConfig) -> dict:
     args = build(config.args, "args", output_dir=str(stage.folder), run_name=run_name, **watching)
     trainer = build(config.trainer, "trainer", **held_out.reward_functions(config))
     model, dataset = build(config.model, "model"), build(config.dataset, "dataset")
-    with exclusive(stage.folder):
+    with exclusive(stage.folder, wait=not stage.overwrites), full_disk(stage.folder):
         return stage.result or _run(stage, args, trainer, model, dataset)
 
 
 def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     config, state = stage.config, PartialState()
-    if state.is_main_process:
-        stage.begin()
     with as_config_error(), state.main_process_first():
         checkpoint = model.checkpoint(built_folder(config))
         tokenizer = model.tokenizer(checkpoint)
@@ -74,12 +72,29 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
-    trainer.train(resume_from_checkpoint=last_whole(stage.folder))
+    if state.is_main_process:
+        stage.begin()
+    stopped = _train(stage, trainer)
     metrics = trainer.evaluate() if config.evaluate else {}
     save(trainer, stage.folder, model.merge_adapter)
     run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
+    run |= {"stopped": stopped} if stopped else {}
     record = {**run, **recorder.summary(), **held_out.best(trainer.state)}
     return stage.finish(record) if state.is_main_process else record
+
+
+def _train(stage: Stage, trainer) -> str | None:
+    """Train from the last whole checkpoint on; returns why training stopped early, None after all of its steps."""
+    checkpoint = last_whole(stage.folder)
+    if checkpoint and PartialState().is_main_process:
+        logger.warning("%s goes on from %s", stage.name, checkpoint)
+    preemption = Preemption()
+    trainer.add_callback(preemption)
+    with preemption:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if preemption.signal:
+        raise Preempted(preemption.signal, trainer)
+    return stop_reason(trainer)
 
 
 def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> list:

@@ -24,7 +24,7 @@ if (folder / "broken").exists():
 class StandIn:
     """A stage whose result is its file."""
 
-    config, processes, fingerprint = None, None, "same"
+    config, processes, fingerprint, overwrites = None, None, "same", False
 
     def __init__(self, folder):
         self.folder, self.name = folder, folder.name
@@ -46,7 +46,7 @@ def run(tmp_path, monkeypatch):
     script.write_text(SCRIPT)
 
     def plan(name, needs):
-        made = SimpleNamespace(records={}, folders={}, config=SimpleNamespace(overwrite=False))
+        made = SimpleNamespace(records={}, folders={})
         made.configs = {stage: SimpleNamespace(needs=of) for stage, of in needs.items()}
         made.stage, made.launcher = lambda stage: StandIn(tmp_path / f"{name}-{stage}"), lambda stage: "train"
         return made
@@ -70,7 +70,8 @@ def test_a_failed_stage_stops_what_needs_it_and_nothing_else(run, tmp_path):
     (tmp_path / "a-reward" / "broken").write_text("")
     failures, told, plans = run({"a": CHAIN, "b": CHAIN}, places=["0", "1"], keep_going=True)
     assert set(failures) == {("a", "reward"), ("a", "policy")}
-    assert "the stage broke" in failures["a", "reward"] and failures["a", "policy"] == "needs reward, which failed"
+    assert failures["a", "reward"].splitlines()[-1] == "stage a-reward failed (exit 1): the stage broke"
+    assert failures["a", "policy"] == "needs reward, which failed"
     assert set(plans["b"].records) == {"sft", "reward", "policy"} and set(plans["a"].records) == {"sft"}
     stages = [one.split("@")[0] for one in told]
     assert sorted(stages) == ["a-reward", "a-sft", "b-policy", "b-reward", "b-sft"]

@@ -8,7 +8,7 @@ class Failure(TrainerCallback):
     """From optimizer step `onset` on, `plant` has changed the trainer; the run ends at step `end`."""
 
     def __init__(self, onset: int, end: int):
-        self.onset, self.end = onset, end
+        self.onset, self.end, self.stopped = onset, end, None
 
     def attach(self, trainer) -> None:
         self.trainer = trainer
@@ -18,7 +18,8 @@ class Failure(TrainerCallback):
             self.plant(**kwargs)
 
     def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= state.global_step >= self.end
+        if state.global_step >= self.end:
+            self.stopped, control.should_training_stop = "the planted failure was seen", True
 
     def plant(self, **kwargs) -> None:
         raise NotImplementedError
