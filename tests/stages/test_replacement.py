@@ -81,7 +81,7 @@ def link(folder, monkeypatch):
 def test_nothing_is_taken_from_a_dangerous_place(place, tmp_path, monkeypatch):
     folder = place(tmp_path, monkeypatch)
     before = everything(tmp_path)
-    with pytest.raises(ConfigError, match="overwrite=true|in use by another run"):
+    with pytest.raises(ConfigError, match=r"overwrite=true|in use by another run"):
         replaced_by(stage(folder, seed=1))
     assert everything(tmp_path) == before
 
