@@ -10,8 +10,9 @@ def main(config):
     from evaluation.report.page import report
     from rlhf_trl_ext.configuration.checks import as_config_error
 
+    given = OmegaConf.to_container(config, throw_on_missing=True)
     with as_config_error():
-        written = report(**{key: OmegaConf.to_container(config)[key] for key in config})
+        written = report(**{key: value for key, value in given.items() if key != "trust"})
     for kind, path in written.items():
         print(f"{kind}: {path}")
 

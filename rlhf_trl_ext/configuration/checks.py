@@ -10,12 +10,14 @@ import difflib
 import functools
 import inspect
 import json
+import logging
 import operator
 import re
 import types
 import typing
 from collections.abc import Iterator
 
+from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from jinja2 import TemplateError
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +26,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from rlhf_trl_ext.configuration import ranges
 from rlhf_trl_ext.configuration.settings import shown
 
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # what it logs of a missing object, it raises as well
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 _QUOTED = r"[`'\"]+(\w+)[`'\"]+"
 _LISTED = re.compile(rf"(?:Supported|Possible) values are:?((?:\s*(?:and\s+)?{_QUOTED}(?: \(default\))?,?)+)\.")
@@ -38,7 +41,7 @@ def as_config_error():
     """Refusals of data, models and files inside are told as one sentence, without a traceback."""
     try:
         yield
-    except ConfigError:
+    except (ConfigError, HydraException):  # a sentence already; a choice that does not exist, which is an OSError
         raise
     except (ValueError, OSError, TemplateError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
@@ -113,7 +116,8 @@ def _problems(node, where: str) -> Iterator[str]:
         name = f"{where}.{key}"
         if key not in known and not open_ended:
             close = difflib.get_close_matches(key, known, n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are {', '.join(sorted(known))}."
+            allowed = f"allowed are {', '.join(sorted(known))}." if len(known) <= 40 else "see its documentation."
+            hint = f"did you mean {' or '.join(close)}?" if close else allowed
             yield f"{name}={shown(value)}: {target.__name__} has no such argument; {hint}"
         elif key in known:
             yield from filter(None, [_wrong(target, key, name, value, known[key])])
@@ -198,8 +202,10 @@ def choices(target, key: str) -> tuple[str, ...]:
     listed = _LISTED.search(field.metadata.get("help") or "")
     if listed:
         return tuple(re.findall(_QUOTED, listed.group(1)))
-    # A bulleted list in the class docstring: the values stand before each bullet's colon.
-    section = re.search(rf"\n {{8}}{key} \(.*?(?=\n {{8}}\w+ \(|\Z)", target.__doc__ or "", re.DOTALL)
+    # A bulleted list in the docstring of the class or of one before it: the values stand before each bullet's colon.
+    texts = [cls.__doc__ or "" for cls in target.__mro__]
+    found = (re.search(rf"\n {{8}}{key} \(.*?(?=\n {{8}}\w+ \(|\Z)", text, re.DOTALL) for text in texts)
+    section = next(filter(None, found), None)
     if section is None or not re.search(r"values are:\s+- ", section.group(0)):
         return ()
     heads = re.findall(r"\n\s+- (.*?):", section.group(0))

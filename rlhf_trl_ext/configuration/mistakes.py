@@ -51,7 +51,10 @@ def _of_hydra(message: str, error: Exception) -> str:
     if absent := re.search(r"Could not (?:find|load) '(?:[\w/]+/)?(\w+)/([\w.-]+)'", message):
         return _no_choice(*absent.groups())
     if group := re.search(r"Could not override '([\w/@.]+)'. No match in the defaults list", message):
-        return f"{_typed(group.group(1))}: no such group here; the groups are {', '.join(_groups())}."
+        return f"{_typed(group.group(1))}: this launcher has no group {group.group(1)}; see --help for those it has."
+    if inside := re.search(r"Could not override '([\w.]+)'.*Key '(\w+)' is not in struct full_key: \1\.\2", message):
+        key, name = inside.groups()
+        return f"{_typed(key)}: {key} has no {name}; +{key}.{name}=<value> adds it where {key} takes names of your own."
     if key := re.search(r"Could not override '([\w./@\[\]]+)'", message):
         return f"{_typed(key.group(1))}: no such key; {_hint(key.group(1))}"
     full = getattr(error, "full_key", None)
@@ -61,8 +64,8 @@ def _of_hydra(message: str, error: Exception) -> str:
             f"{full or 'a value'}: its ${{...}} cannot be resolved ({message.partition(' full_key')[0]}); give a value."
         )
     if "parsing override" in message or "no viable alternative" in message or "mismatched input" in message:
-        reason = message.partition(" See https")[0]
-        return f"{reason}: values with = ( ) [ ] {{ }} , : or spaces are quoted twice, 'key=\"value\"'."
+        reason = re.sub(r"Error parsing override '\+*(.*?)' ", r"\1: ", message.partition(" See https")[0])
+        return f"{reason}; values with = ( ) [ ] {{ }} , : or spaces are quoted twice, 'key=\"value\"'."
     if full:
         return f"{full}: {message.partition(' full_key')[0]}."
     return message
@@ -93,10 +96,12 @@ def _hint(key: str) -> str:
     """Where a key that does not exist probably belongs."""
     top = [line.split(":")[0] for line in (CONF / "base.yaml").read_text().splitlines() if re.match(r"\w+:", line)]
     first, _, below = key.partition(".")
+    if "/" in key:
+        return "groups are chosen by group=<choice>, their keys given by group.key=<value>; see --help."
     if first in _groups() or first in top:
         return f"this launcher reads no {first}{' of this name' if below else ''}; see --help for its keys."
     if close := difflib.get_close_matches(key, top + _groups()):
         return f"did you mean {' or '.join(close)}?"
-    if below:
+    if below or not re.search(r"train|plan|pipeline|benchmark", sys.argv[0]):
         return "see --help for the keys of this launcher."
     return f"an argument of TRL's config class is written args.{key}=<value>; see --help for the others."

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
+from rlhf_trl_ext.data.reading import local_files
 
 
 def preflight(config: DictConfig) -> None:
@@ -127,6 +128,25 @@ def evaluation_groups(run: Run) -> str | None:
         f"evaluate=true with args.{name}={size}: args.per_device_eval_batch_size={rows} x {run.processes} processes "
         "must be a multiple of it; give a multiple, or evaluate=false."
     )
+
+
+def no_reward(run: Run) -> str | None:
+    """A policy that is trained on its own samples learns from their rewards."""
+    functions = run.config.trainer.get("reward_funcs", "none")
+    if not run.online or functions == "none" or functions:
+        return None
+    return "reward.functions=[]: this algorithm learns from rewards; give reward=model, reward=gold or one of your own."
+
+
+def past_samples(run: Run) -> str | None:
+    """Samples of others that are replayed are a file, or a folder of files."""
+    path = run.argument("replay_data")
+    try:
+        if path is not None:
+            local_files(path)
+    except ValueError as error:
+        return f"args.replay_data={path}: {error}"
+    return None
 
 
 def sharded_generation(run: Run) -> str | None:
@@ -250,6 +270,8 @@ CHECKS = (
     precision,
     group_size,
     evaluation_groups,
+    no_reward,
+    past_samples,
     sharded_generation,
     quantised_and_split,
     quantised_without_adapters,

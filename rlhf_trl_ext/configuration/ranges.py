@@ -1,6 +1,7 @@
 """Ranges of the numbers that TRL, transformers and PEFT take without looking, each with its reason.
 
-Fields of this project's own classes state their range in their annotation: `Annotated[float, Field(ge=0, le=1)]`.
+Fields of this project's own classes state theirs beside the argument, in the field's metadata (`range`, `words`) or in
+the annotation: `Annotated[float, Field(ge=0, le=1)]`.
 """
 
 import dataclasses
@@ -12,6 +13,9 @@ POSITIVE, SHARE, COUNT, AMOUNT = {"gt": 0}, {"ge": 0, "le": 1}, {"ge": 1}, {"ge"
 FIELDS: dict[str, tuple[dict, str]] = {
     # optimiser and schedule
     "learning_rate": ({"gt": 0, "le": 1}, "0 learns nothing, less climbs the loss, more than 1 ends in not-a-number"),
+    "critic_learning_rate": ({"gt": 0, "le": 1}, "as learning_rate"),
+    "score_scale": (POSITIVE, "rewards are divided by it"),
+    "score_reference_batches": (COUNT, "batches that are sampled before step 1"),
     "weight_decay": (SHARE, "the share that weights shrink by, per unit of learning rate"),
     "adam_beta1": ({"ge": 0, "lt": 1}, "a running mean's memory"),
     "adam_beta2": ({"ge": 0, "lt": 1}, "a running mean's memory"),
@@ -117,6 +121,9 @@ def refusal(target, key: str, value) -> str | None:
     """Why `target` cannot take `value` for its field `key`, or None. target: a dataclass of TRL, or one of ours."""
     if not dataclasses.is_dataclass(target):
         return None
+    own = target.__dataclass_fields__[key].metadata
+    if "range" in own:
+        return None if value in own["words"] else _beside(value, *own["range"], own["words"], own["help"])
     ancestors = [cls.__name__ for cls in target.__mro__]
     limits = next((OF_CLASS[name][key] for name in ancestors if key in OF_CLASS.get(name, ())), FIELDS.get(key))
     if limits is None:
@@ -129,6 +136,14 @@ def refusal(target, key: str, value) -> str | None:
             if told:
                 return f"{told}: {limits[1]}"
     return None
+
+
+def _beside(value, low: float, high: float, words: tuple, reason: str) -> str | None:
+    """As `refusal`, for the range that a field of ours states; infinite is a value where the range has no end."""
+    if value is None or (isinstance(value, int | float) and low <= value <= high):
+        return None
+    limits = f"at least {low}" if math.isinf(high) else f"{low} to {high}"
+    return f"{' or '.join([limits, *words])} is needed: {reason.rstrip('.')}"
 
 
 def _outside(number: float, limits: dict) -> str | None:

@@ -12,7 +12,7 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
 
     launcher: the name of its configuration. overrides: the command line's, which alone can say what is trusted.
     """
-    words = [override.lstrip("+").partition("=")[0] for override in overrides]
+    words = {override.lstrip("+").partition("=")[0] for override in overrides}
     trusted = list(config.get("trust") or []) if "trust" in words else []
     found = credentials.refusals(config) + trust.refusals(config, trusted)
     if (trust_in_file := list(config.get("trust") or [])) and not trusted:
@@ -20,6 +20,13 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
             f"trust={settings.shown(trust_in_file)} stands in a file, which cannot vouch for itself; give it on the "
             "command line."
         )
+    if config.get("include_path") and not (config.trust_tasks and "trust_tasks" in words):
+        found.append(
+            f"include_path={config.include_path}: the templates and functions of lm-eval's task files run as code; if "
+            "you have read them, give trust_tasks=true on the command line."
+        )
+    if launcher == "pipeline" and OmegaConf.is_list(config.policies) and set(config.policies) == {config.baseline}:
+        found.append(f"policies=[{config.baseline}] is the baseline; name at least one policy beside it.")
     unsafe = bool(found)
     found += settings.refusals(config, launcher)
     if isinstance(told := config.get("output_dir"), str) and (reason := folder_creatable(told)):

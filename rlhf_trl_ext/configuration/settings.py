@@ -186,10 +186,31 @@ def _refusal(key: str, value, kind) -> list[str]:
     try:
         TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        told = first["msg"].removeprefix("Value error, ")
-        return [f"{key}={shown(value)}: {told[0].lower()}{told[1:]}{' or null' if _optional(kind) else ''}."]
+        return [f"{key}={shown(value)}: {_in_words(error.errors()[0])}{' (or null)' if _optional(kind) else ''}."]
     return []
+
+
+def _in_words(error: dict) -> str:
+    """What pydantic misses, as the rest of the project says it."""
+    limit = next(iter(error.get("ctx", {}).values()), None)
+    limit = f"{limit:g}" if isinstance(limit, float) else limit
+    words = {
+        "bool_type": "true or false is needed",
+        "int_type": "a whole number is needed",
+        "float_type": "a number is needed",
+        "string_type": "a word is needed",
+        "list_type": "a list is needed, [a,b]",
+        "dict_type": "names and values are needed, {a: b}",
+        "too_short": "at least one is needed",
+        "string_too_short": "a word is needed",
+        "greater_than": f"above {limit} is needed",
+        "greater_than_equal": f"at least {limit} is needed",
+        "less_than": f"below {limit} is needed",
+        "less_than_equal": f"at most {limit} is needed",
+        "literal_error": f"allowed are {limit}",
+    }
+    told = error["msg"].removeprefix("Value error, ")
+    return words.get(error["type"], f"{told[0].lower()}{told[1:]}")
 
 
 def _optional(kind) -> bool:

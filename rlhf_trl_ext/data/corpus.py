@@ -68,6 +68,9 @@ class Corpus:
             raise ValueError(f"hub={hub} does not name one data set for each of {', '.join(sorted(views))}: do so.")
         if shares is not None:
             splits.check_shares(shares)
+        if path is not None and (hub_split != "train" or hub_revision is not None):
+            read = f"hub_split={hub_split}" if hub_split != "train" else f"hub_revision={hub_revision}"
+            raise ValueError(f"path={path} with {read}: local files have neither; leave it out.")
         if path is not None:
             path, columns = chosen_files(path, subset, columns)
         self.files = None if path is None else reading.local_files(path)

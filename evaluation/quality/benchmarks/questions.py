@@ -36,7 +36,7 @@ class Question:
 class Hub:
     """A data set of the hub: a split of it, or, where the data set is no plain table, one file of its repository."""
 
-    name: str
+    name: str | None
     split: str = "train"
     file: str | None = None
     revision: str | None = None

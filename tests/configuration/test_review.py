@@ -1,0 +1,231 @@
+"""Wrong configurations of every launcher, told in one sentence each and all at once, before anything is loaded."""
+
+import json
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.configuration.mistakes import sentence
+from rlhf_trl_ext.configuration.review import review
+
+
+@pytest.fixture
+def told(composed):
+    """`told("train", "seed=-1")`: what a launcher answers to these overrides."""
+
+    def answer(launcher, *overrides):
+        try:
+            review(composed(launcher, *overrides), launcher, list(overrides))
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            return sentence(error)
+        return None
+
+    return answer
+
+
+NUMBERS = [
+    ("algorithm=sft", "args.learning_rate=0", "above 0 and at most 1 is needed"),
+    ("algorithm=sft", "args.learning_rate=true", "float is needed, and true and false are no numbers"),
+    ("algorithm=sft", "args.learning_rate=inf", "a finite number is needed"),
+    ("algorithm=kto", "args.beta=0.0", "above 0 is needed"),
+    ("algorithm=grpo", "args.beta=-0.5", "at least 0 is needed"),
+    ("algorithm=grpo", "args.epsilon=-0.1", "above 0 is needed"),
+    ("algorithm=grpo", "args.top_p=1.5", "above 0 and at most 1 is needed"),
+    ("algorithm=grpo", "args.reward_weights=[1.0,-1.0]", "at least 0 is needed"),
+    ("algorithm=grpo", "args.scale_rewards=all", "allowed are True, group, batch"),
+    ("algorithm=rloo", "args.num_iterations=0", "at least 1 is needed"),
+    ("algorithm=ppo", "args.gamma=1.5", "0 to 1 is needed: Discount of a token"),
+    ("algorithm=ppo", "args.lam=-1", "0 to 1 is needed"),
+    ("algorithm=ppo", "args.critic_learning_rate=-1e-5", "above 0 and at most 1 is needed"),
+    ("algorithm=grpo_vi", "args.vi_lambda=soon", "0 to 1 or auto is needed"),
+    ("algorithm=dpo", "args.max_steps=0", "-1 or at least 1 is needed"),
+    ("algorithm=dpo", "args.save_total_limit=0", "at least 1 is needed"),
+    ("algorithm=dpo", "args.adam_beta2=1", "at least 0 and below 1 is needed"),
+    ("algorithm=dpo", "args.label_smoothing=0.5", "at least 0 and below 0.5 is needed"),
+    ("algorithm=dpo", "args.gradient_accumulation_steps=0", "at least 1 is needed"),
+    ("algorithm=dpo", "model.lora_dropout=1.5", "at least 0 and below 1 is needed"),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "override", "expected"), NUMBERS)
+def test_a_number_outside_its_meaning_is_told_with_its_range(algorithm, override, expected, told):
+    key = override.partition("=")[0]
+    answer = told("train", algorithm, "reward=gold", f"++{override}")
+    assert answer.startswith(f"{key}=") and expected in answer and "\n" not in answer
+
+
+OTHERS = [
+    ("train", "overwrite=off", "overwrite=off: true or false is needed"),
+    ("train", "evaluate=perhaps", "evaluate=perhaps: true or false is needed"),
+    ("train", "step_timeout=-1", "step_timeout=-1: above 0 is needed (or null)"),
+    ("train", "num_processes=1.5", "num_processes=1.5: a whole number is needed"),
+    ("train", "output_dir=/proc/here", "nothing can be written to /proc"),
+    ("train", "++args.output_dir=x", "args.output_dir=x: a run's folder is given by output_dir=<folder>"),
+    ("train", "++args.resume_from_checkpoint=x", "a run goes on by itself from the last whole checkpoint"),
+    ("train", "model.model_name_or_path=''", "model_name_or_path is empty"),
+    ("train", "model.model_name_or_path=/no/such", "model.model_name_or_path=/no/such: no such folder"),
+    ("train", "++model.chat_template=/no/such", "model.chat_template=/no/such: no such file"),
+    ("train", "++model.chat_template=/dev/null", "model.chat_template=/dev/null: no such file"),
+    ("train", "++callbacks.mine=3", "callbacks={mine: 3}: names and values are needed"),
+    ("train", "++callbacks.mine._target_=rlhf_trl_ext.callbacks.nothing.Here", "no such class or function"),
+    ("train", "dataset=hh dataset.path=/dev/zero", "path=/dev/zero is no data file"),
+    ("train", "dataset=hh dataset.path=. dataset.hub_split=test", "local files have neither"),
+    ("pipeline", "policies=[]", "policies=[]: at least one is needed"),
+    ("pipeline", "policies=dpo", "policies=dpo: a list is needed, [a,b]"),
+    ("pipeline", "policies=[dpo,dpo]", "every one is named once"),
+    ("pipeline", "policies=[sft]", "policies=[sft] is the baseline"),
+    ("pipeline", "baseline=null", "baseline=null: a word is needed"),
+    ("pipeline", "jobs=0", "jobs=0: at least 1 is needed (or null)"),
+    ("pipeline", "samples.temperature=-1", "samples.temperature=-1: at least 0 is needed"),
+    ("generate", "policy=a samples.batch_size=0", "samples.batch_size=0: "),
+    ("generate", "policy=/no/such", "policy=/no/such: no such folder"),
+    ("generate", "policy=null", "policy=null: "),
+    ("label", "pairs.completions=0", "pairs.completions=0: "),
+    ("label", "++pairs.max_pair=3", "pairs.max_pair=3: no such key; did you mean max_pairs"),
+    ("label", "pairs.split=test", "pairs.split=test: allowed are 'train' or 'evaluation'"),
+    ("plan", "num_gpus=0", "num_gpus=0: "),
+    ("plan", "plan.reserved=-1", "plan.reserved=-1: "),
+    ("plan", "++args.per_device_train_batch_size=0", "args.per_device_train_batch_size=0: at least 1"),
+    ("evaluate", "baseline=a policies=b", "policies=b: names and values are needed"),
+    ("evaluate", "baseline=a pairs=some", "pairs=some: "),
+    ("benchmark", "seeds=[a]", "seeds=[a]: a whole number is needed"),
+    ("benchmark", "budget.sampled_tokens=many", "budget.sampled_tokens=many: "),
+    ("dashboard", "port=70000", "port=70000: "),
+    ("capability", "baseline=/a policies={b: /b} include_path=tasks", "give trust_tasks=true on the command line"),
+    ("report", "folder=x pdf=perhaps", "pdf=perhaps: "),
+    ("answer", "policy=/no/such output=x", "policy=/no/such: no such folder"),
+]
+
+
+@pytest.mark.parametrize(("launcher", "overrides", "expected"), OTHERS)
+def test_every_launcher_answers_its_own_settings(launcher, overrides, expected, told):
+    words = overrides.split(" ") if "{" not in overrides else ["baseline=/a", "policies={b: /b}", "include_path=tasks"]
+    assert expected in told(launcher, *words)
+
+
+def test_all_mistakes_are_told_at_once_and_each_once(told):
+    answer = told("train", "algorithm=dpo", "seed=-1", "overwrite=no", "++args.beta=-1", "++args.lerning_rate=1")
+    lines = answer.splitlines()
+    assert lines[0] == "4 mistakes:" and len(lines) == 5, answer
+    for line, start in zip(lines[1:], ("seed=-1", "overwrite=no", "args.beta=-1", "args.lerning_rate=1"), strict=True):
+        assert start in line
+
+
+def test_what_the_project_composes_passes(told, tmp_path):
+    assert told("train", "algorithm=ppo", "reward=gold", f"output_root={tmp_path}") is None
+    assert told("pipeline", "experiment=rlaif", f"output_root={tmp_path}") is None
+    for launcher in ("benchmark", "landscapes", "plan", "dashboard", "label", "revise"):
+        assert told(launcher, f"output_root={tmp_path}") is None, launcher
+
+
+HARMFUL = [
+    "os.system",
+    "builtins.eval",
+    "torch.load",
+    "pandas.read_pickle",
+    "torch.hub.load",
+    "rlhf_trl_ext.configuration.mistakes.os.system",
+    "rlhf_trl_ext.models.loading.AutoTokenizer.from_pretrained",
+    "datasets.load_dataset",
+    "transformers.pipeline",
+    "trl.trainer.utils.os.system",
+]
+
+
+@pytest.mark.parametrize("target", HARMFUL)
+def test_a_target_that_is_not_trusted_is_not_built(target, told):
+    for overrides in ([f"++callbacks.a._target_={target}"], [f"reward.functions=[{{_target_: {target}}}]"]):
+        answer = told("train", "algorithm=grpo", *overrides)
+        assert f"_target_={target}: " in answer and "give trust=[" in answer
+    by_name = "{_target_: hydra.utils.get_method, path: " + target + "}"
+    assert "give trust=[" in told("train", "algorithm=grpo", f"reward.functions=[{by_name}]")
+
+
+def test_trust_is_given_by_the_command_line_alone(composed, told):
+    mine = ["algorithm=grpo", "reward.functions=[{_target_: conftest.DistinctCharacters}]", "reward.path=null"]
+    assert "give trust=[conftest]" in told("train", *mine)
+    assert told("train", *mine, "trust=[conftest]") is None
+    config = composed("train", *mine)
+    config.trust = ["conftest"]
+    with pytest.raises(ConfigError, match="trust=\\[conftest\\] stands in a file"):
+        review(config, "train", mine)
+
+
+def test_configs_and_callbacks_of_the_libraries_need_no_word(told):
+    plain = [
+        "algorithm=dpo",
+        "trainer._target_=trl.DPOTrainer",
+        "++callbacks.a._target_=transformers.EarlyStoppingCallback",
+    ]
+    assert told("train", *plain) is None
+    assert (
+        told(
+            "train", "algorithm=grpo", "reward.functions=[{_target_: trl.rewards.think_format_reward, _partial_: true}]"
+        )
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "override", ["args.model_init_kwargs={trust_remote_code: true}", "model.attn_implementation=org/kernel"]
+)
+def test_code_of_the_hub_needs_a_word(override, told):
+    assert "give trust=[remote_code]" in told("train", f"++{override}")
+    assert told("train", f"++{override}", "trust=[remote_code]") is None
+
+
+KEY = "hf_" + "q7" * 12
+SECRETS = [
+    f"++args.hub_token={KEY}",
+    f"++args.run_name={KEY}",
+    "++args.hub_token=${oc.env:MY_SECRET_TOKEN}",
+    "++args.run_name=${oc.env:PLAIN_NAME}",
+    "++args.run_name=abcd-efgh-ijkl-mnop",
+    "++args.hub_model_id=https://me:pass1234@host/x",
+]
+
+
+@pytest.mark.parametrize("override", SECRETS)
+def test_a_key_is_refused_and_not_repeated(override, told, monkeypatch):
+    monkeypatch.setenv("MY_SECRET_TOKEN", "abcd-efgh-ijkl-mnop")
+    monkeypatch.setenv("PLAIN_NAME", "abcd-efgh-ijkl-mnop")
+    answer = told("train", override)
+    assert ("files" in answer and "environment" in answer) or "export it" in answer
+    assert not any(secret in answer for secret in (KEY, "abcd-efgh", "pass1234"))
+
+
+def test_a_key_in_place_of_its_variable_is_refused(composed):
+    config = OmegaConf.merge(composed("train"), {"judge": {"client": {"key_variable": "0123abcd0123abcd0123"}}})
+    with pytest.raises(ConfigError, match=r"judge\.client\.key_variable: the name of an env") as caught:
+        review(config, "train", [])
+    assert "0123abcd" not in str(caught.value)
+
+
+def model_folder(folder, **files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(json.dumps(content))
+    return folder
+
+
+def test_a_folder_that_is_no_model_says_what_it_lacks(told, tmp_path):
+    causal = {"architectures": ["LlamaForCausalLM"]}
+    whole = {"model__safetensors": {}, "tokenizer__json": {}}
+    cases = {
+        "empty": ({}, "holds no config.json"),
+        "adapter": ({"adapter_config__json": {}}, "holds an adapter without its base"),
+        "weightless": ({"config__json": causal}, "holds no weights"),
+        "wordless": ({"config__json": causal, "model__safetensors": {}}, "holds no tokenizer"),
+    }
+    for name, (files, expected) in cases.items():
+        folder = model_folder(tmp_path / name, **files)
+        assert expected in told("train", f"model.model_name_or_path={folder}")
+        assert expected in told("generate", f"policy={folder}", "reward=gold")
+    policy = model_folder(tmp_path / "policy", config__json=causal, **whole)
+    assert told("train", f"model.model_name_or_path={policy}") is None
+    for launcher in (["train", "algorithm=grpo"], ["generate", f"policy={policy}"]):
+        assert f"reward.path={policy}: it is a LlamaForCausalLM" in told(*launcher, f"reward.path={policy}")
+        assert "reward.path=/no/such: no such folder" in told(*launcher, "reward.path=/no/such")
