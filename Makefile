@@ -47,9 +47,8 @@ lint: setup  ## ruff
 overhead: setup  ## step time of this project against bare TRL (minutes)
 	$(BIN)/python -m evaluation.proofs.speed.overhead
 
-gpu: setup  ## on a CUDA machine: the tests that need it, and speed against bare TRL in bfloat16 (nothing is downloaded)
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m evaluation.proofs.speed.cuda
+gpu:  ## on a CUDA machine, 12 minutes: speed and memory against TRL, the planner, the tests that need it (nothing is downloaded)
+	$(BIN)/python -m evaluation.proofs.gpu $(if $(wildcard .venv-trl112/.ready),--trl112 .venv-trl112/bin/python)
 
 ppo-parity: setup .venv-trl112/.ready  ## PPO against TRL 1.12's, the last TRL with one (own environment, two minutes)
 	$(BIN)/python -m evaluation.proofs.parity.ppo --reference .venv-trl112/bin/python

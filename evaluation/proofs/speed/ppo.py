@@ -17,11 +17,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-ROWS, TOKENS, EPOCHS = 32, 32, 4
-SHARED = {"learning_rate": 1e-5, "report_to": "none", "save_strategy": "no", "use_cpu": True, "bf16": False}
-SHARED |= {"gradient_checkpointing": False, "disable_tqdm": True, "per_device_train_batch_size": ROWS}
+SHARED = {"learning_rate": 1e-5, "report_to": "none", "save_strategy": "no", "gradient_checkpointing": False}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Completions of a batch, tokens of each, epochs over it; cuda: in bfloat16 there. compiled: our sampling."""
+
+    rows: int = 32
+    tokens: int = 32
+    epochs: int = 4
+    cuda: bool = False
+    compiled: str = "off"
+
+    def arguments(self) -> dict:
+        """Of both trainers' configurations."""
+        place = {"use_cpu": not self.cuda, "bf16": self.cuda, "per_device_train_batch_size": self.rows}
+        return {**SHARED, "disable_tqdm": True, **place}
+
+    def loading(self) -> dict:
+        """Of `from_pretrained`."""
+        return {"dtype": "bfloat16" if self.cuda else "float32"}
 
 
 def build(folder: Path, hidden_size: int, vocabulary: int) -> None:
@@ -43,15 +63,19 @@ def build(folder: Path, hidden_size: int, vocabulary: int) -> None:
     AutoTokenizer.from_pretrained(folder / "policy").save_pretrained(folder / "reward")
 
 
-def chats() -> list:
-    return [[{"role": "user", "content": f"lamp {i} " + "desk " * (i % 4)}] for i in range(4 * ROWS)]
+def chats(rows: int) -> list:
+    """Prompts of four batches of `rows`, of different lengths."""
+    return [[{"role": "user", "content": f"lamp {i} " + "desk " * (i % 4)}] for i in range(4 * rows)]
 
 
 class Clock:
-    """Seconds spent in functions that it wraps; what one of them spends inside another counts once."""
+    """Seconds spent in functions that it wraps; what one of them spends inside another counts once.
 
-    def __init__(self):
-        self.seconds, self.inside = {}, False
+    wait: called before a time is taken, for devices that run behind.
+    """
+
+    def __init__(self, wait: Callable = lambda: None):
+        self.seconds, self.inside, self.wait = {}, False, wait
 
     def wrap(self, owner, name: str, kind: str) -> None:
         function = getattr(owner, name)
@@ -59,10 +83,12 @@ class Clock:
         def timed(*args, **kwargs):
             if self.inside:
                 return function(*args, **kwargs)
+            self.wait()
             self.inside, begin = True, time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
+                self.wait()
                 self.inside = False
                 self.seconds[kind] = self.seconds.get(kind, 0.0) + time.perf_counter() - begin
 
@@ -79,6 +105,7 @@ def stamps(steps: int, clock: Clock):
 
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step % steps == 0:
+                clock.wait()
                 self.times.append(time.perf_counter())
                 self.processor.append(time.process_time())
                 if len(self.times) == 1:
@@ -87,7 +114,7 @@ def stamps(steps: int, clock: Clock):
     return Stamps()
 
 
-def ours(folder: Path, updates: int, clock: Clock):
+def ours(folder: Path, updates: int, clock: Clock, size: Size):
     """This project's trainer, and its callback."""
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -96,20 +123,22 @@ def ours(folder: Path, updates: int, clock: Clock):
 
     args = PPOConfig(
         output_dir=str(folder / "ours"),
-        max_steps=updates * EPOCHS,
-        num_iterations=EPOCHS,
+        max_steps=updates * size.epochs,
+        num_iterations=size.epochs,
         steps_per_generation=1,
-        max_completion_length=TOKENS,
+        max_completion_length=size.tokens,
         critic_path=str(folder / "reward"),
-        logging_steps=EPOCHS,
-        **SHARED,
+        logging_steps=size.epochs,
+        compiled_generation=size.compiled,
+        model_init_kwargs=size.loading(),
+        **size.arguments(),
     )
-    noted = stamps(EPOCHS, clock)
+    noted = stamps(size.epochs, clock)
     trainer = PPOTrainer(
         str(folder / "policy"),
         str(folder / "reward"),
         args,
-        train_dataset=Dataset.from_list([{"prompt": chat} for chat in chats()]),
+        train_dataset=Dataset.from_list([{"prompt": chat} for chat in chats(size.rows)]),
         processing_class=AutoTokenizer.from_pretrained(folder / "policy"),
         callbacks=[noted],
     )
@@ -127,7 +156,7 @@ def ours(folder: Path, updates: int, clock: Clock):
     return trainer, noted
 
 
-def trl112(folder: Path, updates: int, clock: Clock):
+def trl112(folder: Path, updates: int, clock: Clock, size: Size):
     """TRL 1.12's trainer, and its callback."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -136,27 +165,33 @@ def trl112(folder: Path, updates: int, clock: Clock):
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy", padding_side="left")
     args = PPOConfig(
         output_dir=str(folder / "trl112"),
-        total_episodes=updates * ROWS,
-        local_rollout_forward_batch_size=ROWS,
+        total_episodes=updates * size.rows,
+        local_rollout_forward_batch_size=size.rows,
         num_mini_batches=1,
-        num_ppo_epochs=EPOCHS,
+        num_ppo_epochs=size.epochs,
         num_sample_generations=0,
-        response_length=TOKENS,
+        response_length=size.tokens,
         stop_token="eos",
         missing_eos_penalty=1.0,
-        **SHARED,
+        **size.arguments(),
     )
     noted = stamps(1, clock)
-    rendered = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats()]
-    classifier = AutoModelForSequenceClassification.from_pretrained
+    rendered = [
+        tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats(size.rows)
+    ]
+    loading = size.loading()
+
+    def classifier(path):
+        return AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, **loading)
+
     trainer = PPOTrainer(
         args,
         tokenizer,
-        AutoModelForCausalLM.from_pretrained(folder / "policy"),
-        AutoModelForCausalLM.from_pretrained(folder / "policy"),
-        classifier(folder / "reward", num_labels=1),
+        AutoModelForCausalLM.from_pretrained(folder / "policy", **loading),
+        AutoModelForCausalLM.from_pretrained(folder / "policy", **loading),
+        classifier(folder / "reward"),
         Dataset.from_dict({"input_ids": rendered}),
-        classifier(folder / "reward", num_labels=1),
+        classifier(folder / "reward"),
         eval_dataset=Dataset.from_dict({"input_ids": rendered[:2]}),
         callbacks=[noted],
     )
@@ -165,13 +200,13 @@ def trl112(folder: Path, updates: int, clock: Clock):
 
 def work(which: str, folder: Path, updates: int) -> None:
     """One run; prints its figures as one line of JSON."""
-    clock = Clock()
-    trainer, noted = {"ours": ours, "trl112": trl112}[which](folder, updates, clock)
+    clock, size = Clock(), Size()
+    trainer, noted = {"ours": ours, "trl112": trl112}[which](folder, updates, clock, size)
     loaded = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     trainer.train()
     seconds = noted.times[-1] - noted.times[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    tokens = (updates - 1) * ROWS * TOKENS
+    tokens = (updates - 1) * size.rows * size.tokens
     processor = noted.processor[-1] - noted.processor[0]
     figures = {"tokens_per_second": tokens / seconds, "tokens_per_processor_second": tokens / processor}
     figures |= {"peak_mb": peak, "above_mb": peak - loaded}

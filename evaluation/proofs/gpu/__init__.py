@@ -1,0 +1,1 @@
+"""What only a GPU can show, in one table: `python -m evaluation.proofs.gpu` (`make gpu`)."""
