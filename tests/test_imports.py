@@ -4,7 +4,6 @@ import ast
 import graphlib
 import re
 
-import pytest
 from conftest import ROOT
 
 PACKAGES = ("rlhf_trl_ext", "evaluation", "launchers")
@@ -40,15 +39,16 @@ def named(tree):
             yield node.value
 
 
-@pytest.mark.xfail(reason="stages/execution.py names the launchers that it starts")
 def test_nothing_names_what_is_above_it():
+    # What a configuration may not build is named where that is decided; nothing is imported by it.
+    closed = {("rlhf_trl_ext.configuration.trust", f"evaluation.{room}") for room in ("report", "proofs")}
     upward = [
         (module, name)
         for module, tree in MODULES.items()
         for name in [*imported(tree), *named(tree)]
         if name.split(".")[0] in ABOVE.get(module.split(".")[0], ())
     ]
-    assert not upward
+    assert set(upward) <= closed
 
 
 def test_configurations_of_the_library_build_nothing_above_it():

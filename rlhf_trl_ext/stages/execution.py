@@ -1,7 +1,7 @@
 """Stages of one pipeline or of many, each in a process of its own, side by side where they are independent.
 
-A stage is `python -m launchers.train --config-dir <folder> --config-name config`, which anyone can repeat by hand; what
-it prints is in the stage's log.txt.
+A stage is `python -m rlhf_trl_ext.stages <folder>`, which anyone can repeat by hand; what it prints is in the stage's
+log.txt.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages.processes import Processes
 from rlhf_trl_ext.stages.stage import Stage, exclusive
 
+MODULE = "rlhf_trl_ext.stages"
 PARALLEL = ("TOKENIZERS_PARALLELISM", "false")
 Key = tuple[str, str]  # names of a plan and of one of its stages
 
@@ -34,7 +35,7 @@ class Execution:
     plans: name -> plan; what a stage recorded is put into its plan's `records`.
     places: where stages run side by side, one at a time in each: CUDA_VISIBLE_DEVICES of its process, or None.
     keep_going: whether stages that need no failed one go on; else those under way are finished and nothing is begun.
-    command: module -> how a training stage's launcher is started, where that is not one process of this Python.
+    command: module -> how a training stage is started, where that is not one process of this Python.
     """
 
     def __init__(
@@ -131,9 +132,8 @@ class Execution:
         return stage.result, f"{time.time() - begin:.0f} s"
 
     def _command(self, launcher: str, stage: Stage) -> list[str]:
-        module = f"launchers.{launcher}"
-        start = self.command(module) if launcher == "train" else [sys.executable, "-m", module]
-        return [*start, "--config-dir", str(stage.folder), "--config-name", "config", *trust.arguments(stage.config)]
+        start = self.command(MODULE) if launcher == "train" else [sys.executable, "-m", MODULE]
+        return [*start, str(stage.folder), *trust.arguments(stage.config)]
 
     def _environment(self) -> dict[str, str]:
         """Threads shared between the stages that run side by side, unless the caller decided."""

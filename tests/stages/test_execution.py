@@ -12,7 +12,7 @@ from rlhf_trl_ext.stages.execution import Execution
 
 SCRIPT = """
 import json, os, pathlib, sys
-folder = pathlib.Path(sys.argv[sys.argv.index("--config-dir") + 1])
+folder = pathlib.Path(sys.argv[-1])
 with open(folder.parent / "runs.txt", "a") as file:
     file.write(f"{folder.name}@{os.environ.get('CUDA_VISIBLE_DEVICES')} ")
 if (folder / "broken").exists():
