@@ -17,7 +17,7 @@ setup: .venv/.ready  ## create .venv (again only when the dependency files chang
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "setting up .venv (about two minutes, once)"
-	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps]'
+	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math]'
 	@touch $@
 
 demo: setup  ## SFT, reward model, DPO, GRPO and PPO on the embedded task, compared (minutes on two cores)

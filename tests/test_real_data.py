@@ -8,6 +8,9 @@ import sys
 import pytest
 from conftest import ROOT
 
+from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.stages.train import train
+
 pytestmark = pytest.mark.slow
 FOLDERS = {"hh": "hh_rlhf", "oasst": "oasst", "ultrafeedback": "ultrafeedback_binarized", "tldr": "tldr"}
 
@@ -67,3 +70,15 @@ def test_the_benchmark_compares_on_two_data_sets(shared, tmp_path):
         (dataset, algorithm, "finished") for dataset in ("embedded", "hh") for algorithm in ("dpo", "grpo")
     }
     assert all((cell["sampled_tokens"] > 0) == (cell["algorithm"] == "grpo") for cell in results["cells"])
+
+
+def test_right_answers_are_the_reward_of_gsm8k(composed, shared, tmp_path):
+    pytest.importorskip("math_verify")
+    where = ["dataset=gsm8k", f"dataset.path={shared / 'data/gsm8k/test.jsonl.gz'}", f"output_root={tmp_path}"]
+    sizes = ["max_steps=2", "per_device_train_batch_size=8", "num_generations=4", "max_completion_length=8"]
+    record = train(
+        composed("train", "algorithm=grpo", "reward=accuracy", *where, *(f"++args.{size}" for size in sizes))
+    )
+    assert record["steps"] == 2 and record["sampled_tokens"] > 0
+    rows = read_metrics(next(tmp_path.glob("stages/grpo-*/metrics.jsonl")))
+    assert all("rewards/accuracy/mean" in row for row in rows if "loss" in row)

@@ -18,10 +18,12 @@ def sample(
     max_new_tokens: int,
     temperature: float,
     batch_size: int,
+    columns: dict[str, list] | None = None,
 ) -> Iterator[dict]:
     """One sample per prompt, in order: prompt, completion, its scores, kl, entropy, completion_tokens, truncated.
 
-    scores: name -> reward function `(prompts, completions) -> list of float`, completions in chat form.
+    scores: name -> reward function `(prompts, completions, **columns) -> list of float`, completions in chat form.
+    columns: further columns of the data set, such as the solution that a reward checks against; rows keep them.
     kl: `sum_t log policy(y_t) - log reference(y_t)` over the sampled tokens, in nats per completion (estimator k1),
     at temperature 1. entropy: of the policy's next token, in nats, mean over the sampled tokens.
     """
@@ -30,11 +32,13 @@ def sample(
         done = complete(policy, tokenizer, batch, max_new_tokens, temperature)
         difference, entropy = _against(policy, reference, done)
         chats = [[{"role": "assistant", "content": text}] for text in done.texts]
-        scored = {name: function(prompts=batch, completions=chats) for name, function in scores.items()}
+        more = {name: values[start : start + batch_size] for name, values in (columns or {}).items()}
+        scored = {name: function(prompts=batch, completions=chats, **more) for name, function in scores.items()}
         for row, prompt in enumerate(batch):
             yield {
                 "prompt": prompt,
                 "completion": done.texts[row],
+                **{name: values[row] for name, values in more.items()},
                 **{name: values[row] for name, values in scored.items()},
                 "kl": difference[row].item(),
                 "entropy": entropy[row].item(),

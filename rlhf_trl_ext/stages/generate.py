@@ -39,7 +39,8 @@ def _generate(stage: Stage, model, dataset) -> dict:
     set_seed(config.seed)
     with as_config_error():
         tokenizer = model.tokenizer(config.policy)
-        prompts = dataset.load("prompts", "evaluation", tokenizer)["prompt"][: config.samples.max_prompts]
+        columns = dataset.load("prompts", "evaluation", tokenizer)[: config.samples.max_prompts]
+    prompts = columns.pop("prompt")
     device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"
     load = {"dtype": model.dtype, "device_map": device}
     policy, reference = (
@@ -49,7 +50,7 @@ def _generate(stage: Stage, model, dataset) -> dict:
     if gold := getattr(dataset, "gold", None):
         scores["gold_reward"] = gold
     options = {key: config.samples[key] for key in ("max_new_tokens", "temperature", "batch_size")}
-    rows = sample(policy, reference, tokenizer, list(prompts), scores, **options)
+    rows = sample(policy, reference, tokenizer, prompts, scores, **options, columns=columns)
     demonstrations = _demonstrations(dataset, tokenizer, config.samples.max_prompts)
     known = {as_text(row["prompt"]): row["completion"][0]["content"] for row in demonstrations}
     path = stage.folder / "samples.jsonl"
