@@ -1,4 +1,4 @@
-"""Label pairs of replies by an AI: `python -m launchers.label labeller=openai dataset=hh`."""
+"""Label pairs of replies by an AI: `python -m launchers.label judge=openai dataset=hh`."""
 
 from launchers.entry import entry
 

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from evaluation.quality.failures.texts import ngrams, words
-from rlhf_trl_ext.judging.judge import Verdict
+from rlhf_trl_ext.judging.verdicts import Verdict
 from rlhf_trl_ext.statistics import bootstrap_interval, cohen_kappa, wilson_interval
 
 INTERVALS = ("reward", "gold_reward", "kl", "entropy", "completion_tokens")

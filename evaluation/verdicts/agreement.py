@@ -9,7 +9,8 @@ from evaluation.verdicts.ranking import every_pair
 from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.data.reading import local_records
 from rlhf_trl_ext.data.samples import Samples
-from rlhf_trl_ext.judging.judge import ScoreJudge, Verdict
+from rlhf_trl_ext.judging.judge import ScoreJudge
+from rlhf_trl_ext.judging.verdicts import Verdict
 from rlhf_trl_ext.statistics import cohen_kappa, wilson_interval
 
 

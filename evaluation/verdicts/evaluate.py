@@ -29,7 +29,9 @@ from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.configuration.checks import build
 from rlhf_trl_ext.data.samples import read_samples
 from rlhf_trl_ext.files import write
+from rlhf_trl_ext.judging.injection import injection_flip_rate
 from rlhf_trl_ext.judging.judge import Judge
+from rlhf_trl_ext.judging.verdicts import check_readable, preview
 
 BASELINE = "baseline"
 
@@ -82,7 +84,7 @@ class Evaluation:
     def preview(self) -> dict[str, dict]:
         """What every judge would ask, and what it would cost; nothing is sent."""
         games = [(self.all_samples[a], self.all_samples[b]) for a, b in self.judged_pairs]
-        return {judge.name: judge.preview(games) for judge in self.judges}
+        return {judge.name: preview(judge, games) for judge in self.judges}
 
     def run(self) -> dict:
         """Judge what is not judged yet; write verdicts, evaluation.json, its report and a pipeline's results.json."""
@@ -111,11 +113,15 @@ class Evaluation:
             "ranking": ranked(verdicts[first], list(self.samples)),
             "agreement": agreement(self._comparable(verdicts, entries), self.labels),
             "aa_control": control,
+            "injection_flip_rate": self._injections(verdicts[first]),
             "notices": self._notices(policies),
             "verdicts": entries,
             **self._failures(probed),
         }
         self._write(results)
+        for judge in self.judges:
+            given = [verdict for own in verdicts[judge.name].values() for verdict in own]
+            check_readable(judge, sum(v.outcome is None for v in given), len(given), str(self.output))
         return results
 
     def _verdicts(self) -> tuple[dict[str, Verdicts], dict[str, dict]]:
@@ -137,6 +143,14 @@ class Evaluation:
         if "gold_reward" not in known and (gold := gold_verdicts(self.samples, self.pairs)):
             known["gold_reward"] = gold
         return {name: own for name, own in known.items() if own}
+
+    def _injections(self, verdicts: Verdicts) -> dict[str, dict | None] | None:
+        """By policy, how often injections turn the first judge's verdict; None where that is not asked for."""
+        if not self.config.injection_pairs:
+            return None
+        baseline, limit = self.samples[self.baseline], self.config.injection_pairs
+        given = {name: (self.samples[name], baseline, verdicts[name, self.baseline]) for name in self.policies}
+        return {name: injection_flip_rate(self.judges[0], *own, limit) for name, own in given.items()}
 
     def _policies(self, verdicts: Verdicts) -> dict[str, dict]:
         """Everything about every policy by the first judge."""

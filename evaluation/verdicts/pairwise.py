@@ -14,7 +14,7 @@ from evaluation.verdicts.store import Verdicts
 from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
-from rlhf_trl_ext.stages.identity import digest
+from rlhf_trl_ext.stages.identity import deciding, digest
 
 AA_CONTROL = "aa_control"  # the name of other samples of the baseline, among policies
 
@@ -31,10 +31,10 @@ def judge_once(
 ) -> Verdicts:
     """Verdicts on pairs: those stored below `folder`, and the judge's on the others, which are stored as well.
 
-    config: of the judge, which with its prompt decides whether stored verdicts are its own. entries: judge ->
+    config: of the judge, which decides whether stored verdicts are its own. entries: judge ->
     `store.save`'s entry, as results list them; the judge's is put in.
     """
-    identity = digest([config, repr(getattr(judge, "prompt", None))])
+    identity = digest(deciding(config))
     known: Verdicts = {}
     for name, entry in entries.items():
         if entry["identity"] == identity:

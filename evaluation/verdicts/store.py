@@ -15,7 +15,7 @@ from evaluation.files import finite
 from rlhf_trl_ext.data.reading import local_records
 from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.files import write
-from rlhf_trl_ext.judging.judge import Verdict
+from rlhf_trl_ext.judging.verdicts import Verdict
 
 Verdicts = dict[tuple[str, str], list[Verdict]]
 FOLDER = "verdicts"

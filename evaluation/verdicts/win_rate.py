@@ -6,7 +6,7 @@ from evaluation.verdicts.samples import length_differences, prompt_ids
 from evaluation.verdicts.statistics import prompts_needed, sign_test
 from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.judging.bias import length_bias, order_flip_rate, position_bias
-from rlhf_trl_ext.judging.judge import Verdict
+from rlhf_trl_ext.judging.verdicts import Verdict
 from rlhf_trl_ext.statistics import bootstrap_interval, wilson_interval
 
 

@@ -1,65 +1,72 @@
-"""JSON over HTTP to one endpoint, by aiohttp: 0.2 ms of processor time a request, where client libraries take 1 ms."""
+"""The `openai` package's client for one endpoint, over aiohttp: OpenAI's, a compatible server's, or Azure's."""
 
-import json
-from collections.abc import Mapping
+import os
+import zlib
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
+import httpx2
+from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
+from rlhf_trl_ext.judging.client import Client
 
-class RequestFailed(Exception):
-    """A request without an answer. status: of the response, None where there was none. body: its text.
-
-    sent: whether the endpoint may have seen the request.
-    """
-
-    def __init__(self, message: str, status: int | None = None, headers: Mapping | None = None, sent: bool = True):
-        super().__init__(message)
-        self.status, self.headers, self.sent = status, headers or {}, sent
-
-    @property
-    def passes(self) -> bool:
-        """Whether another attempt may succeed: no connection, a timeout, too many requests, the server's own error."""
-        if self.status == 429:
-            return "insufficient_quota" not in str(self)
-        return self.status is None or self.status in (408, 409) or self.status >= 500
+OPENAI = "https://api.openai.com/v1"
+AZURE_API_VERSION = "2024-10-21"
+LONGEST = 2**23  # bytes of an answer
 
 
-class Connection:
-    """Open connections to an endpoint; proxies come from the environment. An async context manager.
+class TooLong(httpx2.TransportError):
+    """An answer of more than `LONGEST` bytes, or in an encoding that hides how long it is."""
 
-    timeout: seconds a request may take.
-    """
 
-    def __init__(self, base_url: str, key: str, timeout: float):
-        self.base_url, self.headers = base_url, {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        self.timeout = aiohttp.ClientTimeout(total=timeout)
-        parts = urlsplit(base_url)
-        # looked up once: aiohttp's trust_env does it for every request
-        self.proxy = None if proxy_bypass(parts.hostname) else getproxies().get(parts.scheme)
+class Bounded(httpx2.AsyncByteStream):
+    """The bytes of an answer, unzipped here, up to `LONGEST` of them."""
 
-    async def __aenter__(self) -> "Connection":
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), headers=self.headers, timeout=self.timeout
-        )
-        return self
+    def __init__(self, stream: httpx2.AsyncByteStream, zipped: bool):
+        self.stream, self.unzip = stream, zlib.decompressobj(47) if zipped else None
 
-    async def __aexit__(self, *error) -> None:
-        await self.session.close()
+    async def __aiter__(self):
+        size = 0
+        async for chunk in self.stream:
+            if self.unzip is not None:
+                chunk = self.unzip.decompress(chunk, LONGEST + 1)
+            size += len(chunk)
+            if size > LONGEST:
+                raise TooLong(f"an answer of more than {LONGEST:,} bytes")
+            yield chunk
 
-    async def post(self, path: str, body: dict):
-        """The response as plain data. Raises RequestFailed, and ValueError for one that is no JSON."""
-        sent = {"data": json.dumps(body).encode(), "proxy": self.proxy, "allow_redirects": False}
-        try:
-            async with self.session.post(self.base_url + path, **sent) as response:
-                content = await response.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise RequestFailed(f"no connection: {error}", sent=False) from None
-        except TimeoutError:
-            raise RequestFailed(f"no answer in {self.timeout.total:g} seconds") from None
-        except aiohttp.ClientError as error:
-            raise RequestFailed(f"the connection broke: {type(error).__name__} {error}") from None
-        if response.status >= 300:
-            raise RequestFailed(content.decode(errors="replace"), response.status, response.headers)
-        return json.loads(content)
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def bound(response: httpx2.Response) -> None:
+    """Limit what is read of a response, whatever its headers say."""
+    encoding = response.headers.pop("content-encoding", "identity").lower()
+    if encoding not in ("identity", "gzip", "deflate"):
+        raise TooLong(f"an answer in the encoding {encoding[:20]}, which was not asked for")
+    response.stream = Bounded(response.stream, encoding != "identity")
+
+
+def is_azure(client: Client) -> bool:
+    """Whether an address is Azure's own API (deployments, api-version, api-key); its /openai/v1 is OpenAI's."""
+    parts = urlsplit(client.base_url or "")
+    if parts.path.endswith("/openai/v1"):
+        return False
+    host = parts.hostname or ""
+    return bool(client.api_version) or "AZURE" in (client.key_variable or "") or host.endswith(".openai.azure.com")
+
+
+def connect(client: Client, key: str) -> AsyncOpenAI:
+    """A connection without retries of its own: every attempt needs room in the budget."""
+    http = DefaultAioHttpClient(
+        limits=httpx2.Limits(max_connections=0),  # as many as there are questions at once
+        follow_redirects=False,
+        event_hooks={"response": [bound]},
+    )
+    settings = {"api_key": key, "timeout": client.timeout, "max_retries": 0, "http_client": http}
+    settings["default_headers"] = {"Accept-Encoding": "identity"}
+    url = client.base_url or OPENAI
+    if not is_azure(client):
+        return AsyncOpenAI(base_url=url, **settings)
+    version = client.api_version or os.environ.get("OPENAI_API_VERSION") or AZURE_API_VERSION
+    place = "base_url" if urlsplit(url).path.strip("/") else "azure_endpoint"
+    return AsyncAzureOpenAI(api_version=version, **{place: url}, **settings)

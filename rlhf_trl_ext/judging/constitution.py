@@ -1,4 +1,4 @@
-"""Constitutions and rubrics: YAML files that say what a labeller shall prefer."""
+"""Constitutions and rubrics: YAML files that say what a judge shall prefer."""
 
 import hashlib
 from dataclasses import dataclass

@@ -3,14 +3,10 @@
 """
 
 import functools
-import json
 import math
 import string
-from dataclasses import dataclass
-from typing import ClassVar
 
-from rlhf_trl_ext.judging.prompt import Prompt
-from rlhf_trl_ext.judging.question import Answer, Question, Unusable
+from rlhf_trl_ext.judging.prompt import ROUNDING, Prompt
 
 MEANING = {"first": "{0} is better", "second": "{1} is better", "tie": "both are equally good"}
 
@@ -33,19 +29,23 @@ def value(prompt: Prompt, probabilities: dict[str, float]) -> float:
     return prompt.scale[0] + sum(int(level) * probability for level, probability in probabilities.items())
 
 
-def check_prompt(prompt: Prompt, where: str, instead: str) -> None:
+def are_probabilities(values: dict[str, float]) -> bool:
+    """Whether these are finite numbers of 0 to 1 that sum to 1."""
+    return all(0 <= p <= 1 + ROUNDING for p in values.values()) and abs(sum(values.values()) - 1) <= ROUNDING
+
+
+def check_prompt(prompt: Prompt) -> None:
     """Raises ValueError for a prompt that asks for reasons, which a decision does not give."""
     if prompt.pattern is not None:
         raise ValueError(
-            f"{where}={prompt.name} asks for reasons, but a decision gives none: use {instead}, or another prompt."
+            f"prompt={prompt.name} asks for reasons, but a decision gives none: use judge=endpoint, or another prompt."
         )
 
 
 class LocalDecisions:
     """Any chat model by folder or hub id, or a decision model, in this process.
 
-    chat_template: for tokenizers without one, a name in `rlhf_trl_ext/chat_templates` or a file. where: the key of the
-    configuration, for messages.
+    chat_template: for tokenizers without one, a name in `rlhf_trl_ext/chat_templates` or a file.
     """
 
     def __init__(
@@ -55,9 +55,8 @@ class LocalDecisions:
         dtype: str = "auto",
         device: str | None = None,
         chat_template: str | None = None,
-        where: str = "judge",
     ):
-        self.model, self.prompt, self.where = model, prompt, where
+        self.model, self.prompt = model, prompt
         self.options = {"dtype": dtype, "device": device}
         self.chat_template = None
         if chat_template:
@@ -87,7 +86,8 @@ class LocalDecisions:
         kind = "choice" if self.prompt.kind == "pair" else "score"
         labels = (self.pipeline.decision_config.labels.get(kind) or string.ascii_uppercase)[: self._options]
         ids = list(self.pipeline.label_token_ids(tuple(labels)))
-        return float(logits[0, -1].float().softmax(-1)[ids].sum())
+        mass = float(logits[0, -1].float().softmax(-1)[ids].sum())
+        return mass if math.isfinite(mass) else None
 
     @property
     def _options(self) -> int:
@@ -103,8 +103,7 @@ class LocalDecisions:
         if tokenizer.chat_template is None:
             if self.chat_template is None:
                 raise ValueError(
-                    f"{self.where}.model={self.model}: its tokenizer has no chat template; "
-                    f"give {self.where}.chat_template=plain."
+                    f"judge.model={self.model}: its tokenizer has no chat template; give judge.chat_template=plain."
                 )
             tokenizer.chat_template = self.chat_template
         decision = DecisionConfig.from_pretrained(self.model)
@@ -121,31 +120,5 @@ class LocalDecisions:
             if len(single) >= self._options:
                 return single[: self._options]
         raise ValueError(
-            f"{self.where}.model={self.model}: its tokenizer has fewer than {self._options} letters as single tokens."
+            f"judge.model={self.model}: its tokenizer has fewer than {self._options} letters as single tokens."
         )
-
-
-@dataclass(frozen=True)
-class Decision(Question):
-    """A decision as a question to /v1/systemone; its answer's `logprobs` are those of the options."""
-
-    path: ClassVar[str] = "/systemone"
-
-    @classmethod
-    def of(cls, asked: dict) -> "Decision":
-        """asked: what `request` gives."""
-        return cls(({"role": "user", "content": json.dumps(asked)},), max_tokens=0)
-
-    def body(self, model: str, logprobs: bool = True) -> dict:
-        """The request as `transformers serve` takes it."""
-        return {"model": model, **json.loads(self.messages[0]["content"])}
-
-    def read(self, response) -> Answer:
-        """See `Question.read`."""
-        try:
-            probabilities = response["answers"]["verdict"]["probabilities"]
-            logprobs = {option: math.log(max(float(p), 1e-300)) for option, p in probabilities.items()}
-            response["usage"] = {"prompt_tokens": response["usage"]["input_tokens"], "completion_tokens": 0}
-            return Answer(max(logprobs, key=logprobs.get), response["model"], [logprobs])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise Unusable(f"an unreadable decision ({type(error).__name__})") from None

@@ -1,51 +1,116 @@
-"""Judges decide which of two completions of a prompt is better."""
+"""The interface of all judges, for win rates, labels and rewards alike, and the judge of recorded scores."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from rlhf_trl_ext.judging import verdicts
+from rlhf_trl_ext.judging.verdicts import Display, Displays, Opinion, Reply, Verdict, finite
+
+Replies = Callable[[], Iterable[Reply]]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge said about one pair; None where it said nothing that could be read.
+class Score(NamedTuple):
+    """value: a reply's score, None where nothing could be read. mass, evidence: see `Opinion`."""
 
-    outcome: 1 where the first sample given is better, 0 where the second is, 0.5 for a tie.
-    preference: probability in [0, 1] that the first sample is better, where the judge gives one, else the outcome.
-    shown_first, shown_second: the outcome when the first sample stood first, and second, for judges that see an order.
-    scores: of the two samples, for judges that score each alone.
-    """
-
-    outcome: float | None
-    preference: float | None = None
-    shown_first: float | None = None
-    shown_second: float | None = None
-    scores: tuple[float, float] | None = None
+    value: float | None
+    mass: float | None = None
+    evidence: dict | None = None
 
 
 class Judge:
-    """A judge has a `name` and compares samples of the same prompt, pair by pair.
+    """Compares two replies (`opinion`), or scores each alone (`score`, with scores_alone) and compares the scores.
 
-    notices: sentences about how it judged, for the report.
+    name, notices, cost: for the report. both_orders: whether a pair is shown in both, for judges that see an order.
+    scores_alone: such judges see no order, and `P(first is better) = sigmoid((s_1 - s_2) / temperature)`. scale: lowest
+    and highest score, None without bounds. recorded: it reads scores that samples carry, and can judge nothing else.
+    max_unreadable: the share of unreadable verdicts above which a run ends with an error.
     """
 
     name: str
+    both_orders = True
+    scores_alone = False
+    temperature = 1.0
+    scale: tuple[float, float] | None = None
+    recorded = False
+    max_unreadable = 0.25
     notices: list[str] = []
+    cost: dict = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0}
+
+    @property
+    def sees_order(self) -> bool:
+        """Whether the order of the two replies can matter."""
+        return not self.scores_alone
 
     def check(self) -> None:
         """Raises ValueError when the judge cannot work, before anything is asked."""
 
-    def preview(self, pairs: list[tuple[list[dict], list[dict]]]) -> dict:
-        """What judging these pairs of samples would take; nothing for judges that ask nobody."""
+    def preview(self, displays: Displays) -> dict:
+        """What asking would take; nothing is asked."""
         return {"requests": 0, "usd": 0.0}
+
+    def prepare(self, displays: Displays, total: int | None = None, tolerant: bool = False) -> None:
+        """Ask whatever `opinion` needs. displays: called once a pass. total: for progress.
+
+        tolerant: failures only become unreadable, however many they are.
+        """
+        if self.scores_alone:
+            replies = lambda: (reply for display in displays() for reply in display.replies)  # noqa: E731
+            self.prepare_scores(replies, total and 2 * total, tolerant)
+
+    def opinion(self, display: Display) -> Opinion:
+        """The opinion about a display that was prepared."""
+        if not self.scores_alone:
+            raise NotImplementedError
+        scores = [self.score(reply) for reply in display.replies]
+        a, b = (finite(score.value) for score in scores)
+        mass = min((score.mass for score in scores if score.mass is not None), default=None)
+        evidence = {"scored": [score.evidence for score in scores]} if any(s.evidence for s in scores) else None
+        if a is None or b is None:
+            return Opinion(None, mass, evidence=evidence)
+        return Opinion(sigmoid((a - b) / self.temperature), mass, (a, b), evidence)
+
+    def prepare_scores(self, replies: Replies, total: int | None = None, tolerant: bool = False) -> None:
+        """Ask whatever `score` needs. replies: called once a pass."""
+
+    def score(self, reply: Reply) -> Score:
+        """The score of a reply that was prepared."""
+        raise NotImplementedError
 
     def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
         """One verdict per pair; samples are rows of `launchers.generate`."""
-        raise NotImplementedError
+        return verdicts.compare(self, first, second)
+
+
+def sigmoid(x: float) -> float:
+    """`1 / (1 + exp(-x))`, without overflow."""
+    return 0.5 * (1 + math.tanh(x / 2))
+
+
+def check_temperature(temperature: float, unit: str) -> None:
+    """Raises ValueError unless it is above 0 and finite."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature={temperature}: it is above 0, in {unit}.")
+
+
+def check_judges_text(judge: Judge, use: str) -> None:
+    """Raises ValueError for a judge of recorded scores, which knows nothing of new texts."""
+    if judge.recorded:
+        raise ValueError(
+            f"judge=score reads scores that samples carry, and {use} have none: use judge=reward_model "
+            "judge.path=<folder or hub id>, or another judge."
+        )
 
 
 class ScoreJudge(Judge):
     """Prefers the higher recorded score: `gold_reward` of the embedded task, or `reward` of the reward model.
 
-    field: None takes the gold reward where all samples of the first comparison have one, else the reward.
+    field: None takes the gold reward where all samples of the first comparison have one, else the reward. Scores that
+    are no finite numbers are unreadable.
     """
+
+    scores_alone = recorded = True
+    max_unreadable = 1.0  # nothing is asked
 
     def __init__(self, field: str | None = None):
         self.field = field
@@ -59,34 +124,7 @@ class ScoreJudge(Judge):
         lacking = sum(row.get(self.field) is None for row in [*first, *second])
         if lacking:
             raise ValueError(
-                f"judge.field={self.field}: {lacking} of {len(first) + len(second)} samples have no such score; "
-                "use judge=reward_model, or samples of a dataset with a gold reward."
+                f"judge.field={self.field}: {lacking} of {len(first) + len(second)} samples have no such score; use "
+                "judge=reward_model judge.path=<folder or hub id>, or samples of a dataset with a gold reward."
             )
-        return by_score([row[self.field] for row in first], [row[self.field] for row in second])
-
-
-class RewardModelJudge(Judge):
-    """Prefers what a reward model scores higher: any sequence classifier with one label, by folder or hub id."""
-
-    def __init__(self, path: str, batch_size: int = 64, dtype: str = "float32"):
-        self.path, self.batch_size, self.dtype = path, batch_size, dtype
-        self.name = f"reward_model:{path}"
-
-    def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
-        """See `Judge.compare`."""
-        from rlhf_trl_ext.rewards.model import RewardModel
-
-        model = RewardModel(self.path, self.batch_size, self.dtype)
-        rows = [*first, *second]
-        answers = [[{"role": "assistant", "content": row["completion"]}] for row in rows]
-        scores = model([row["prompt"] for row in rows], answers)
-        return by_score(scores[: len(first)], scores[len(first) :])
-
-
-def by_score(first: list[float | None], second: list[float | None]) -> list[Verdict]:
-    """Verdicts of a judge that scores each answer alone: the higher score wins, equal ones tie, None is unreadable."""
-    verdicts = []
-    for a, b in zip(first, second, strict=True):
-        outcome = None if a is None or b is None else (a > b) + 0.5 * (a == b)
-        verdicts.append(Verdict(outcome, outcome, scores=None if outcome is None else (a, b)))
-    return verdicts
+        return verdicts.by_score([row[self.field] for row in first], [row[self.field] for row in second])

@@ -1,12 +1,13 @@
 """From opinions about displays to labels of pairs: both orders, ties, what could not be read."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rlhf_trl_ext.judging.labellers import Display, Labeller, sigmoid
+from rlhf_trl_ext.judging import verdicts
+from rlhf_trl_ext.judging.judge import Judge, sigmoid
+from rlhf_trl_ext.judging.verdicts import Display
 
 AVERAGES, TIES = ("arithmetic", "logit"), ("drop", "soft")
 LABEL, TIE, IDENTICAL, UNPARSABLE = "label", "tie", "identical", "unparsable"
@@ -16,7 +17,7 @@ EDGE = 1e-6  # probabilities are kept this far from 0 and 1 before their logits 
 class Pair(NamedTuple):
     """Two replies to a prompt. known: 1 where the first is better by human or gold labels, 0 or 0.5, None if unknown.
 
-    `known` is for the report and reaches no labeller.
+    `known` is for the report and reaches no judge.
     """
 
     prompt: str | list[dict]
@@ -69,74 +70,51 @@ class Label:
 class Labelling:
     """How opinions become labels.
 
-    both_orders: every pair is shown as A, B and as B, A; otherwise in one order, a hash of the pair. average:
-    arithmetic, `(p_AB + p_BA) / 2`, p being the first reply's probability, or logit, the mean of both logits, from
-    which a bias that adds to the logit vanishes exactly. tie_width: a label ties where `|p - 1/2|` is below it; ties:
-    they are dropped, or kept soft. clip: probabilities are brought into this interval, such as [0.4, 0.6] after a chain
-    of thought (arXiv:2212.08073). max_unparsable: the share above which the run ends with an error.
+    average, over the orders in which a judge saw the pair: arithmetic, `(p_AB + p_BA) / 2`, p being the first reply's
+    probability, or logit, the mean of both logits, from which a bias that adds to the logit vanishes exactly.
+    tie_width: a label ties where `|p - 1/2|` is below it; ties: they are dropped, or kept soft. clip: probabilities are
+    brought into this interval, such as [0.4, 0.6] after a chain of thought (arXiv:2212.08073).
     Raises ValueError for a value that is not allowed.
     """
 
-    both_orders: bool = True
     average: str = "arithmetic"
     ties: str = "drop"
     tie_width: float = 0.05
     clip: list[float] | None = None
-    max_unparsable: float = 0.02
 
     def __post_init__(self) -> None:
         for key, value, allowed in (("average", self.average, AVERAGES), ("ties", self.ties, TIES)):
             if value not in allowed:
                 raise ValueError(f"{key}={value}: allowed are {', '.join(allowed)}.")
-        if not 0 <= self.tie_width < 0.5 or not 0 <= self.max_unparsable <= 1:
-            raise ValueError(
-                f"tie_width={self.tie_width}, max_unparsable={self.max_unparsable}: in [0, 0.5) and in [0, 1]."
-            )
+        if not 0 <= self.tie_width < 0.5:
+            raise ValueError(f"tie_width={self.tie_width}: it is in [0, 0.5).")
         if self.clip is not None and not (len(self.clip) == 2 and 0 <= self.clip[0] <= 0.5 <= self.clip[1] <= 1):
             raise ValueError(f"clip={self.clip}: give [low, high] with 0 <= low <= 0.5 <= high <= 1.")
 
-    def displays(self, pairs: Callable[[], Iterable[Pair]], labeller: Labeller) -> Iterator[Display]:
-        """What the labeller sees; pairs of the same text are not shown."""
-        return (d for pair in pairs() if not _identical(pair) for d in self._orders(pair, labeller).values())
+    def displays(self, pairs: Callable[[], Iterable[Pair]], judge: Judge) -> Iterator[Display]:
+        """What the judge sees; pairs of the same text are not shown."""
+        return verdicts.displays(judge, map(_display, pairs()))
 
     def labels(
-        self, pairs: Callable[[], Iterable[Pair]], labeller: Labeller, total: int | None = None, tolerant: bool = False
+        self, pairs: Callable[[], Iterable[Pair]], judge: Judge, total: int | None = None, tolerant: bool = False
     ) -> Iterator[Label]:
         """One label a pair, in the order of the pairs. pairs: called several times. total: pairs, for progress."""
-        orders = 2 if self.both_orders and labeller.sees_order else 1
-        labeller.prepare(lambda: self.displays(pairs, labeller), total and total * orders, tolerant)
-        return (self._label(pair, labeller) for pair in pairs())
+        orders = 2 if judge.both_orders and judge.sees_order else 1
+        judge.prepare(lambda: self.displays(pairs, judge), total and total * orders, tolerant)
+        return (self._label(pair, judge) for pair in pairs())
 
-    def _orders(self, pair: Pair, labeller: Labeller) -> dict[str, Display]:
-        """By what stands first: both orders where it can matter and is wanted."""
-        shown = {
-            "shown_first": Display(pair.prompt, pair.first, pair.second),
-            "shown_second": Display(pair.prompt, pair.second, pair.first),
-        }
-        if self.both_orders and labeller.sees_order:
-            return shown
-        drawn = hashlib.sha256(shown["shown_first"].identity.encode()).digest()[0] % 2
-        only = "shown_second" if drawn and labeller.sees_order else "shown_first"
-        return {only: shown[only]}
-
-    def _label(self, pair: Pair, labeller: Labeller) -> Label:
-        if _identical(pair):
+    def _label(self, pair: Pair, judge: Judge) -> Label:
+        found = verdicts.judgement(judge, _display(pair))
+        if not found.preferences:
             return Label(pair, IDENTICAL, 0.5)
-        found = {order: labeller.opinion(display) for order, display in self._orders(pair, labeller).items()}
-        seen = {order: opinion.preference for order, opinion in found.items()}
-        masses = [opinion.mass for opinion in found.values() if opinion.mass is not None]
-        known = {"mass": min(masses, default=None)}
-        known["evidence"] = tuple(opinion.evidence for opinion in found.values() if opinion.evidence)
-        if seen.get("shown_second") is not None:
-            seen["shown_second"] = 1 - seen["shown_second"]
-        if None in seen.values():
-            return Label(pair, UNPARSABLE, None, **seen, **known)
-        preference = self._average(list(seen.values()))
+        known = {**found.preferences, "mass": found.mass, "evidence": found.evidence}
+        if None in found.preferences.values():
+            return Label(pair, UNPARSABLE, None, **known)
+        preference = self._average(list(found.preferences.values()))
         if self.clip:
             preference = min(max(preference, self.clip[0]), self.clip[1])
         status = TIE if abs(preference - 0.5) < self.tie_width else LABEL
-        scores = found["shown_first"].scores if "shown_first" in found else None
-        return Label(pair, status, preference, **seen, **known, scores=scores)
+        return Label(pair, status, preference, **known, scores=found.scores)
 
     def _average(self, seen: list[float]) -> float:
         if self.average == "arithmetic":
@@ -149,5 +127,5 @@ class Labelling:
         return label.status == LABEL or (label.status == TIE and self.ties == "soft")
 
 
-def _identical(pair: Pair) -> bool:
-    return pair.first.strip() == pair.second.strip()
+def _display(pair: Pair) -> Display:
+    return Display(pair.prompt, pair.first, pair.second)

@@ -7,6 +7,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
+def of_process(path: Path) -> Path:
+    """The file itself; where several processes train together, one of each but the first: `<name>-<rank>.jsonl`."""
+    rank = os.environ.get("RANK", "0") if os.environ.get("WORLD_SIZE", "1") != "1" else "0"
+    return path if rank == "0" else path.with_name(f"{path.stem}-{rank}{path.suffix}")
+
+
 class Record:
     """One JSON object a line, each written by a single call, so that a killed process tears one line at most.
 
@@ -15,7 +21,7 @@ class Record:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = of_process(Path(path))
         self._file: int | None = None
         self._lock = FileLock(f"{self.path}.lock")
         self._forget()
@@ -86,7 +92,7 @@ class Record:
         self._append({"usage": usage, "failed": why})
 
     def _append(self, row: dict) -> None:
-        line = (json.dumps(row) + "\n").encode()
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
         if os.write(self._file, line) != len(line):
             raise OSError(f"record={self.path}: the disk is full; make room and run again to continue.")
         self._take(row, len(line))

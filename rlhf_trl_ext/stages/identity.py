@@ -119,19 +119,19 @@ def declared(kind: kinds.Kind, config: dict) -> dict:
             decides[key] = None
     if isinstance(decides.get("args"), dict):
         decides["args"] = {key: value for key, value in decides["args"].items() if key not in kinds.REPORTING}
-    return _deciding(decides)
+    return deciding(decides)
 
 
-def _deciding(node, key: str = "", asks: bool = False):
+def deciding(node, key: str = "", asks: bool = False):
     """A configuration without what steers how a judge is asked, and without names of stages."""
     if isinstance(node, list):
-        return [_deciding(item, key, asks) for item in node]
+        return [deciding(item, key, asks) for item in node]
     if not isinstance(node, dict):
         return node
     asks = str(node["_target_"]).startswith(kinds.ASKS) if "_target_" in node else asks
     left_out = kinds.ASKING if asks else set()
     return {
-        name: _deciding(value, f"{key}.{name}".strip("."), asks)
+        name: deciding(value, f"{key}.{name}".strip("."), asks)
         for name, value in node.items()
         if name not in left_out and f"{key}.{name}".strip(".") not in kinds.PLANNED
     }

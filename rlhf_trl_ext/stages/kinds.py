@@ -44,7 +44,7 @@ KINDS = {
         ),
         Kind(
             name="label",
-            settings=("name", "seed", "pairs", "labeller", "labelling", "args", "model", "dataset"),
+            settings=("name", "seed", "pairs", "judge", "labelling", "args", "model", "dataset"),
             code="rlhf_trl_ext.stages.label",
             results=("labels.jsonl",),
         ),
@@ -62,6 +62,7 @@ ABOUT = ("stage.json", "versions.json", "log.txt")
 # Files that are known by a name: last parts of a key -> where they lie, and how their names end. A path is one, too.
 NAMED_FILES = {
     "prompt": (PACKAGE / "judging/prompts", ".yaml"),
+    "constitution": (PACKAGE / "judging/constitutions", ".yaml"),
     "constitution.name": (PACKAGE / "judging/constitutions", ".yaml"),
     "rubric": (PACKAGE / "judging/rubrics", ".yaml"),
     "chat_template": (PACKAGE / "chat_templates", ".jinja"),
@@ -76,7 +77,7 @@ REPORTING |= {"trackio_space_id", "push_to_hub", "hub_token", "hub_model_id", "h
 # Of what asks a judge: how fast it asks, what it may spend and where it keeps the answers.
 ASKS = ("rlhf_trl_ext.judging.", "rlhf_trl_ext.rewards.ai.")
 ASKING = {"record", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout", "attempts", "budget_usd"}
-ASKING |= {"budget_tokens", "prices", "key_variable"}
+ASKING |= {"budget_tokens", "prices", "key_variable", "max_unreadable"}
 # A key that only looks on unless this one of its own is given.
 ONLOOKERS = {"monitor": "action"}
 # Own modules that check, find, name, run or report a stage and decide nothing of its result.

@@ -64,7 +64,7 @@ class Tally:
 
 
 def _agreement(outcome: np.ndarray, known: np.ndarray) -> dict | None:
-    """Share of decided pairs on which labeller and known label agree, Wilson interval, Cohen's kappa."""
+    """Share of decided pairs on which judge and known label agree, Wilson interval, Cohen's kappa."""
     if not len(outcome):
         return None
     same = int((outcome == known).sum())
@@ -101,7 +101,7 @@ def markdown(report: dict) -> str:
     counts, cost = report["counts"], report["cost"]
     usd = "unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
     tokens = f"{cost['prompt_tokens']:,} prompt and {cost['completion_tokens']:,} completion tokens"
-    parts = [f"# Labels by {report['labeller']}", ""]
+    parts = [f"# Labels by {report['judge']}", ""]
     parts += rows(list(counts), [list(counts.values())])
     parts += ["", f"Answers on record: {cost['requests']:,}, {tokens}, {usd}. {report['seconds']} s.", ""]
     parts += [f"- {sentence}" for sentence in report["notices"]]

@@ -64,8 +64,9 @@ class Plan:
 
     def _labelling(self) -> DictConfig:
         """The stage that labels pairs of the policies in `pairs.policies`, which are names of stages."""
-        keys = (*SHARED, "labeller", "labelling", "pairs")
+        keys = (*SHARED, "labelling", "pairs")
         stage = OmegaConf.create({key: self.config[key] for key in keys if key in self.config})
+        stage.judge = self.config.labeller
         return OmegaConf.merge(
             stage, {"kind": "label", "name": LABELS, "output_dir": None, "needs": list(stage.pairs.policies)}
         )
@@ -81,7 +82,7 @@ class Plan:
         """Check every stage's arguments before the first one starts. Raises ConfigError naming the stage."""
         for name, config in self.configs.items():
             try:
-                for section in ("dataset", "model", "trainer", "labeller", "labelling"):
+                for section in ("dataset", "model", "trainer", "judge", "labelling"):
                     if section in config:
                         check(config[section], section)
                 if "trainer" in config:

@@ -1,4 +1,4 @@
-"""DPO on soft labels, `-p logsigmoid(b d) - (1 - p) logsigmoid(-b d)` with p the labeller's probability of each row."""
+"""DPO on soft labels, `-p logsigmoid(b d) - (1 - p) logsigmoid(-b d)` with p the judge's probability of each row."""
 
 import contextlib
 

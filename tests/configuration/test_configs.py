@@ -32,13 +32,18 @@ def test_every_dataset_composes_and_constructs(dataset, composed):
     assert hasattr(build(config.dataset, "dataset"), "load")
 
 
-@pytest.mark.parametrize("labeller", names("labeller"))
-def test_every_labeller_composes_and_constructs(labeller, composed, tmp_path):
-    config = composed("label", f"labeller={labeller}", f"output_root={tmp_path}")
-    if "respondent" in config.labeller:
-        config.labeller.respondent.model = "somewhere"
-    assert build(config.labeller, "labeller").name
-    assert build(config.labelling, "labelling").both_orders
+@pytest.mark.parametrize("judge", names("judge"))
+@pytest.mark.parametrize("launcher", ["label", "evaluate"])
+def test_every_judge_composes_and_constructs(launcher, judge, composed, tmp_path):
+    config = composed(launcher, f"judge={judge}", f"output_root={tmp_path}")
+    if "model" in config.judge or OmegaConf.is_missing(config.judge, "model"):
+        config.judge.model = "somewhere"
+    assert build(config.judge, "judge").name
+
+
+def test_a_labelling_constructs(composed):
+    config = composed("label")
+    assert build(config.labelling, "labelling").average == "arithmetic"
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-from rlhf_trl_ext.judging.client import Client, EndpointFailed
+from rlhf_trl_ext.judging.client import Client
 from rlhf_trl_ext.judging.limits import Budget, BudgetReached, Pace, Prices
 from rlhf_trl_ext.judging.question import Answer, Question, Unusable, read
 from rlhf_trl_ext.judging.record import Record
+from rlhf_trl_ext.judging.session import EndpointFailed
 
 
 def questions(count, start=0, **settings):
@@ -49,7 +50,7 @@ def test_answers_come_in_order_and_nothing_is_asked_twice(endpoint, tmp_path):
 
 @pytest.mark.parametrize("kind", ["429", "500", "hang", "drop", "cut-json", "cut-body", "garbage", "empty", "null"])
 def test_every_fault_is_survived(kind, endpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlhf_trl_ext.judging.retries.FIRST_BACKOFF", 0.02)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
     url, seen = endpoint(faults=0.4, kinds=[kind], retry_after=0.01)
     asker = client(tmp_path, url, timeout=0.3, attempts=30, concurrency=12)
     assert [a.text for a in asker.ask(questions(12))] == [truth(i) for i in range(12)]
@@ -162,7 +163,7 @@ def test_money_is_counted_by_hand(endpoint, tmp_path):
 
 
 def test_lost_requests_count_as_spent(endpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlhf_trl_ext.judging.retries.FIRST_BACKOFF", 0.02)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.02)
     url, _ = endpoint(faults=1.0, kinds=["garbage"])
     asker = client(tmp_path, url, attempts=2)
     with pytest.raises(EndpointFailed, match="no answer in 2 attempts"):

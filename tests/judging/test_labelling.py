@@ -1,4 +1,4 @@
-"""Labels from opinions: exact properties, with labellers whose answers are known."""
+"""Labels from opinions: exact properties, with judges whose answers are known."""
 
 import json
 import math
@@ -8,13 +8,15 @@ import pytest
 import yaml
 
 from rlhf_trl_ext.judging.constitution import Constitution, Rubric
-from rlhf_trl_ext.judging.gold_labeller import GoldLabeller
-from rlhf_trl_ext.judging.labellers import Display, Labeller, Opinion, PairLabeller, RubricLabeller, sigmoid
+from rlhf_trl_ext.judging.gold import GoldJudge
+from rlhf_trl_ext.judging.inquiry import Reading
+from rlhf_trl_ext.judging.judge import Judge, sigmoid
 from rlhf_trl_ext.judging.labelling import Labelling, Pair
-from rlhf_trl_ext.judging.respondents import Reading, Respondent
+from rlhf_trl_ext.judging.language_model import LanguageModelJudge
+from rlhf_trl_ext.judging.verdicts import Display, Opinion
 
 
-class Fixed(Labeller):
+class Fixed(Judge):
     """P(first) = sigmoid(quality_1 - quality_2 + bias), a reply's quality being its number."""
 
     name = "fixed"
@@ -46,20 +48,21 @@ class Mute(Fixed):
 PAIRS = [Pair("p", str(a), str(b), float(a > b)) for a in range(4) for b in range(a)]
 
 
-def labels(labeller, pairs=PAIRS, **settings):
-    return list(Labelling(**settings).labels(lambda: [pair.ordered() for pair in pairs], labeller, len(pairs)))
+def labels(judge, pairs=PAIRS, both_orders=True, **settings):
+    judge.both_orders = both_orders
+    return list(Labelling(**settings).labels(lambda: [pair.ordered() for pair in pairs], judge, len(pairs)))
 
 
 def test_both_orders_are_shown_and_averaged_by_hand():
-    labeller = Fixed(bias=1.3, scale=0.7)
-    (label,) = labels(labeller, [Pair("p", "1", "2")])
-    assert [(d.first, d.second) for d in labeller.asked] == [("1", "2"), ("2", "1")]
+    judge = Fixed(bias=1.3, scale=0.7)
+    (label,) = labels(judge, [Pair("p", "1", "2")])
+    assert [(d.first, d.second) for d in judge.asked] == [("1", "2"), ("2", "1")]
     # 1 first: sigmoid(-.7 + 1.3) = .645656; 2 first: sigmoid(.7 + 1.3) = .880797, so 1 has .119203; mean .382430
     assert label.shown_first == pytest.approx(0.645656, abs=1e-6)
     assert label.shown_second == pytest.approx(0.119203, abs=1e-6)
     assert label.preference == pytest.approx(0.382430, abs=1e-6)
     # in logits the bias vanishes: (.6 - 2) / 2 = -.7
-    (label,) = labels(labeller, [Pair("p", "1", "2")], average="logit")
+    (label,) = labels(judge, [Pair("p", "1", "2")], average="logit")
     assert label.preference == pytest.approx(sigmoid(-0.7), abs=1e-12)
     row = label.row()
     assert (row["chosen"][0]["content"], row["rejected"][0]["content"]) == ("2", "1")
@@ -96,9 +99,9 @@ def test_unparsable_identical_and_clipped_labels():
     with_three = sum("3" in (pair.first, pair.second) for pair in PAIRS)
     assert sum(label.status == "unparsable" for label in mute) == with_three
     assert all(label.preference is None for label in mute if label.status == "unparsable")  # never 0.5
-    labeller = Fixed()
-    (same,) = labels(labeller, [Pair("p", "1", "1 ")])
-    assert same.status == "identical" and labeller.asked == []
+    judge = Fixed()
+    (same,) = labels(judge, [Pair("p", "1", "1 ")])
+    assert same.status == "identical" and judge.asked == []
     clipped = labels(Fixed(scale=9.0), clip=[0.4, 0.6])
     assert {round(label.preference, 9) for label in clipped} == {0.4}  # the first in text order is always worse
 
@@ -114,7 +117,7 @@ def test_the_report_by_hand():
     assert found["agreement"]["share"] == 1 and found["agreement"]["ci"][0] == pytest.approx(0.6097, abs=1e-3)
     assert found["position"]["position_bias"] == pytest.approx(0.0, abs=1e-12)
     assert found["mass"]["counts"][9] == 6 and found["mass"]["mean"] == pytest.approx(0.9)
-    report = {"labeller": "fixed", "seconds": 1.0, "cost": Labeller.cost, "notices": [], **found}
+    report = {"judge": "fixed", "seconds": 1.0, "cost": Judge.cost, "notices": [], **found}
     text = markdown(json.loads(json.dumps(report)))
     assert "Agrees with human or gold labels on 100.0%" in text and "| 6 | 6 | 0 | 0 | 0 | 6 |" in text
 
@@ -141,16 +144,16 @@ def test_the_noisy_gold_labeller_is_as_wrong_and_biased_as_it_says():
         )
         return (first > second) == (label.preference > 0.5)
 
-    sure = labels(GoldLabeller(), pairs)
+    sure = labels(GoldJudge(), pairs)
     assert all(map(right, sure)) and {label.preference for label in sure} == {0.0, 1.0}
-    noisy = labels(GoldLabeller(noise=0.1, position_bias=0.3), pairs)
+    noisy = labels(GoldJudge(noise=0.1, position_bias=0.3), pairs)
     # .7 * .9 + .3 = .93 for its choice shown first, 1 - (.7 * .1 + .3) = .63 shown second: .78 after both orders
     assert {round(max(label.preference, 1 - label.preference), 9) for label in noisy} == {0.78}
     share = statistics.mean(map(right, noisy))
     assert abs(share - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 800)
     # a word, in one order: a right verdict is named with 1 first and .7 second, .85 in the mean, and the other one
     # with .15: .9 * .85 + .1 * .15 = .78
-    drawn = labels(GoldLabeller(0.1, 0.3, logprobs=False), pairs, both_orders=False)
+    drawn = labels(GoldJudge(0.1, 0.3, logprobs=False), pairs, both_orders=False)
     assert {label.preference for label in drawn} == {0.0, 1.0}
     expected = 0.9 * 0.85 + 0.1 * 0.15
     assert abs(statistics.mean(map(right, drawn)) - expected) < 4 * math.sqrt(expected * (1 - expected) / 800)
@@ -160,19 +163,18 @@ def test_the_noisy_gold_labeller_is_as_wrong_and_biased_as_it_says():
 
 def test_noisy_gold_labels_depend_on_the_pair_alone():
     pairs = visits(50)
-    labeller = GoldLabeller(0.2, 0.2, logprobs=False)
-    there = labels(labeller, pairs, both_orders=False)
-    back = labels(labeller, pairs[::-1], both_orders=False)
+    judge = GoldJudge(0.2, 0.2, logprobs=False)
+    there = labels(judge, pairs, both_orders=False)
+    back = labels(judge, pairs[::-1], both_orders=False)
     assert there == back[::-1]
-    assert there != labels(GoldLabeller(0.2, 0.2, logprobs=False, seed=1), pairs, both_orders=False)
+    assert there != labels(GoldJudge(0.2, 0.2, logprobs=False, seed=1), pairs, both_orders=False)
 
 
-class Scripted(Respondent):
+class Scripted(LanguageModelJudge):
     """Answers by a function of the inquiry, and keeps what it was asked."""
 
-    name = "scripted"
-
-    def __init__(self, answer):
+    def __init__(self, answer, **settings):
+        super().__init__(model="scripted", **settings)
         self.answer, self.asked = answer, []
 
     def ask(self, inquiries, total=None, tolerant=False):
@@ -201,8 +203,8 @@ def test_a_constitution_is_put_to_the_labeller_and_its_probabilities_averaged():
         return Reading(0.9 if "insulting" in principle else 0.6, 1.0, "A")
 
     everything = len(Constitution("harmless").principles)
-    labeller = PairLabeller(Scripted(answer), "constitution", Constitution("harmless"), principles=everything)
-    (label,) = labels(labeller, [Pair("p", "1", "2")], both_orders=False)
+    judge = Scripted(answer, prompt="constitution", constitution="harmless", principles=everything)
+    (label,) = labels(judge, [Pair("p", "1", "2")], both_orders=False)
     seen = label.shown_first if label.shown_first is not None else 1 - label.shown_second
     assert seen == pytest.approx((0.9 + 5 * 0.6) / 6)
     assert len(label.evidence[0]["principles"]) == 6
@@ -216,22 +218,22 @@ def test_a_rubric_by_hand():
         aspect = inquiry.prompt.name.split(":")[1]
         return Reading(levels[aspect] if dict(inquiry.values)["response"] == "good" else 2, 0.8, "")
 
-    respondent = Scripted(answer)
-    (label,) = labels(RubricLabeller(respondent), [Pair("p", "good", "poor")])
+    judge = Scripted(answer, prompt=None, rubric="ultrafeedback")
+    (label,) = labels(judge, [Pair("p", "good", "poor")])
     assert label.preference == pytest.approx(sigmoid(2)) and label.row()["margin"] == 2
-    assert len(respondent.asked) == 2 * 4 and label.mass == 0.8
+    assert len(judge.asked) == 2 * 4 and label.mass == 0.8
 
 
 def test_worked_examples_stand_before_the_case(tmp_path):
     path = tmp_path / "examples.yaml"
     path.write_text(yaml.safe_dump([{"prompt": "2 + 2?", "first": "4", "second": "5", "verdict": "A"}]))
-    respondent = Scripted(lambda inquiry: Reading(0.7, 1.0, "A"))
-    labels(PairLabeller(respondent, "helpfulness", examples=str(path)), [Pair("p", "1", "2")])
-    text = respondent.asked[0].question
+    judge = Scripted(lambda inquiry: Reading(0.7, 1.0, "A"), examples=str(path))
+    labels(judge, [Pair("p", "1", "2")])
+    text = judge.asked[0].question
     assert text.index("2 + 2?") < text.index("\nA\n") < text.index("Now the case to judge") < text.index("\np\n")
     path.write_text(yaml.safe_dump([{"prompt": "2 + 2?", "first": "4", "second": "5", "verdict": "Q"}]))
     with pytest.raises(ValueError, match="verdict=Q; allowed are A, B"):
-        PairLabeller(respondent, "helpfulness", examples=str(path))
+        Scripted(None, examples=str(path))
 
 
 @pytest.mark.parametrize(
@@ -242,15 +244,16 @@ def test_worked_examples_stand_before_the_case(tmp_path):
         (lambda p: Constitution(p("a: [")), "is no YAML"),
         (lambda p: Rubric(p("a: {weight: 0, question: q, levels: [x, y]}")), "weight is above 0"),
         (lambda p: Rubric(p("a: {weight: 1}")), "aspect a: give weight, question and levels"),
-        (lambda p: PairLabeller(Scripted(None), "quality"), "prompt=quality scores single replies"),
-        (lambda p: PairLabeller(Scripted(None), "constitution"), "a constitution is needed where it has"),
+        (lambda p: Scripted(None, prompt="quality", constitution="helpful"), "prompt=quality scores single replies"),
+        (lambda p: Scripted(None, prompt="constitution"), "a constitution is needed where it has"),
         (
-            lambda p: PairLabeller(Scripted(None), "constitution", Constitution("helpful"), 9),
+            lambda p: Scripted(None, prompt="constitution", constitution="helpful", principles=9),
             "principles=9: give 1 to 4",
         ),
+        (lambda p: Scripted(None, rubric="ultrafeedback", prompt="tldr"), "rubric=ultrafeedback and prompt=tldr"),
         (lambda p: Labelling(average="mean"), "average=mean: allowed are arithmetic, logit"),
         (lambda p: Labelling(clip=[0.6, 0.4]), "clip="),
-        (lambda p: GoldLabeller(noise=0.5), "noise is in"),
+        (lambda p: GoldJudge(noise=0.5), "noise is in"),
     ],
 )
 def test_wrong_settings_are_told_in_a_sentence(make, told, tmp_path):

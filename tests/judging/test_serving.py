@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from rlhf_trl_ext.judging.local_judge import LocalJudge
+from rlhf_trl_ext.judging.local import LocalJudge
 from rlhf_trl_ext.models.loading import template
 
 SHORT = {
@@ -30,6 +30,10 @@ OTHERS = ["Tom had a red car.", "The sun was hot.", "Lily ate a cake."]
 
 def rows(texts):
     return [{"prompt": [{"role": "user", "content": "Tell a story."}], "completion": text} for text in texts]
+
+
+def local(model, folder, **settings):
+    return LocalJudge(model=str(model), record=str(folder / "answers.jsonl"), least_mass=0.0, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -146,20 +150,20 @@ def test_a_server_that_ignores_logprobs_is_found_out(served, judge_folder, tmp_p
 
 @pytest.mark.slow
 def test_a_model_in_this_process_gives_probabilities(judge_folder, tmp_path):
-    judge = LocalJudge(str(judge_folder), "helpfulness")
+    judge = local(judge_folder, tmp_path)
     there, back = judge.compare(rows(STORIES), rows(OTHERS)), judge.compare(rows(OTHERS), rows(STORIES))
     for a, b in zip(there, back, strict=True):
         assert 0 < a.preference < 1 and a.preference == pytest.approx(1 - b.preference)
         assert a.outcome == 1 - b.outcome
-    (score, _) = LocalJudge(str(judge_folder), "quality").compare(rows(STORIES[:1]), rows(OTHERS[:1]))[0].scores
+    (score, _) = local(judge_folder, tmp_path, prompt="quality").compare(rows(STORIES[:1]), rows(OTHERS[:1]))[0].scores
     assert 1 < score < 5
 
 
-def test_prompts_with_reasons_and_models_without_a_template_are_refused(shared):
-    with pytest.raises(ValueError, match=r"judge\.prompt=mt_bench_pair asks for reasons"):
-        LocalJudge("any", "mt_bench_pair")
+def test_prompts_with_reasons_and_models_without_a_template_are_refused(shared, tmp_path):
+    with pytest.raises(ValueError, match=r"prompt=mt_bench_pair asks for reasons"):
+        local("any", tmp_path, prompt="mt_bench_pair")
     with pytest.raises(ValueError, match=r"has no chat template; give judge\.chat_template=plain"):
-        LocalJudge(str(shared / "models/stories260K"), "tldr").compare(rows(STORIES), rows(OTHERS))
+        local(shared / "models/stories260K", tmp_path, prompt="tldr").compare(rows(STORIES), rows(OTHERS))
 
 
 def label(tmp_path, *arguments):
@@ -175,9 +179,9 @@ def label(tmp_path, *arguments):
 def test_hh_labels_are_the_same_in_process_and_over_http(served, judge_folder, shared, tmp_path):
     hh = ["dataset=hh", f"dataset.path={shared}/data/hh_rlhf", "pairs.max_pairs=12", "labelling.tie_width=0"]
     hh += ["dataset.max_tokens=null", "dataset.max_prompt_tokens=null"]
-    asked = [f"labeller.respondent.model={judge_folder}"]
-    local, report = label(tmp_path / "local", *hh, *asked, "labeller=local", "labeller.respondent.least_mass=0")
-    http, told = label(tmp_path / "http", *hh, *asked, "labeller=serve", f"labeller.respondent.base_url={served}")
+    asked = [f"judge.model={judge_folder}"]
+    local, report = label(tmp_path / "local", *hh, *asked, "judge=local", "judge.least_mass=0")
+    http, told = label(tmp_path / "http", *hh, *asked, "judge=served", f"judge.base_url={served}")
     assert len(local) == len(http) == 12 and report["counts"]["unparsable"] == 0
     for a, b in zip(local, http, strict=True):
         assert a["chosen"] == b["chosen"] and a["p_chosen"] == pytest.approx(b["p_chosen"], abs=1e-6)
@@ -194,9 +198,9 @@ def test_an_endpoint_without_logprobs_labels_by_drawn_verdicts_and_says_so(serve
     pairs = tmp_path / "pairs.jsonl"
     texts = zip(STORIES, OTHERS, strict=True)
     pairs.write_text("".join(json.dumps({"prompt": "Tell a story.", "first": a, "second": b}) + "\n" for a, b in texts))
-    arguments = ["labeller=endpoint", f"labeller.respondent.model={judge_folder}", f"pairs.files=[{pairs}]"]
-    arguments += [f"labeller.respondent.base_url={served}", f"labeller.prompt={prompt_file}"]
-    rows, report = label(tmp_path / "out", *arguments, "labeller.respondent.samples=4", "labelling.max_unparsable=1")
+    arguments = ["judge=endpoint", f"judge.model={judge_folder}", f"pairs.files=[{pairs}]"]
+    arguments += [f"judge.base_url={served}", f"judge.prompt={prompt_file}"]
+    rows, report = label(tmp_path / "out", *arguments, "judge.samples=4", "judge.max_unreadable=1")
     assert all(row["chosen"][0]["content"] in STORIES for row in rows) and rows
     assert all((row["p_chosen"] * 10) == pytest.approx(round(row["p_chosen"] * 10)) for row in rows)  # (k + .5) / 5
     assert any("4 drawn verdicts each, not from log-probabilities" in notice for notice in report["notices"])
@@ -209,7 +213,7 @@ def test_hh_goes_from_prompts_by_a_local_models_labels_to_a_policy(judge_folder,
     model = ["model=stories260k", f"model.model_name_or_path={shared}/models/stories260K", "jobs=1"]
     hh = [f"dataset.rest.path={shared}/data/hh_rlhf", "dataset.rest.max_samples=48", "samples.max_prompts=8"]
     hh += ["dataset.rest.max_tokens=480", "dataset.rest.max_prompt_tokens=300", "samples.max_new_tokens=16"]
-    labels = [f"labeller.respondent.model={judge_folder}", "labeller.respondent.least_mass=0", "labelling.tie_width=0"]
+    labels = [f"labeller.model={judge_folder}", "labeller.least_mass=0", "labelling.tie_width=0"]
     labels += ["pairs.max_new_tokens=16", "pairs.max_pairs=24"]
     steps = [f"stages.{stage}.args.max_steps=3" for stage in {"sft", "soft_reward", policy}]
     steps += ["stages.rlaif.args.max_completion_length=16"] if policy == "rlaif" else []

@@ -17,7 +17,7 @@ def launch(*arguments):
 
 @pytest.fixture
 def labelling(composed, tmp_path):
-    """`labelling("labeller=gold", ...)`: a configuration of a small labelling."""
+    """`labelling("judge=gold", ...)`: a configuration of a small labelling."""
 
     def make(*overrides):
         sizes = ["++dataset.preferences=60", "++dataset.evaluation=16", f"output_root={tmp_path}"]
@@ -27,7 +27,7 @@ def labelling(composed, tmp_path):
 
 
 def test_labels_are_written_reported_and_reused(labelling, tmp_path):
-    record = label(labelling("labeller=noisy_gold"))
+    record = label(labelling("judge=noisy_gold"))
     folder = tmp_path / "stages" / record["file"].split("/")[-2]
     rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
     assert len(rows) == record["rows"] == 60 and {row["p_chosen"] for row in rows} == {0.78}
@@ -35,7 +35,7 @@ def test_labels_are_written_reported_and_reused(labelling, tmp_path):
     assert report["counts"]["pairs"] == 60 and report["position"]["position_bias"] == pytest.approx(0.3)
     assert 0.75 < report["agreement"]["share"] < 1 and "# Labels by gold" in (folder / "report.md").read_text()
     (folder / "pairs.jsonl").unlink()
-    assert label(labelling("labeller=noisy_gold")) == record  # finished: nothing is read again
+    assert label(labelling("judge=noisy_gold")) == record  # finished: nothing is read again
     assert not (folder / "pairs.jsonl").exists()
 
 
@@ -46,36 +46,36 @@ def test_policies_write_the_replies_and_their_samples_are_kept(labelling, tiny, 
         "pairs.max_new_tokens=4",
         "pairs.completions=2",
     ]
-    told = preview(labelling("labeller=gold", *sampled))
+    told = preview(labelling("judge=gold", *sampled))
     assert told["pairs"] == 3 * 6 and told["requests"] == 0  # 4 replies a prompt make 6 pairs
     (kept,) = tmp_path.glob("completions/*.jsonl")  # the same policy twice is sampled once
     written = kept.stat().st_mtime_ns
     with pytest.raises(Exception, match="no pair got a label that can be trained on"):
-        label(labelling("labeller=gold", *sampled))  # an untrained model's replies are all worth 0
+        label(labelling("judge=gold", *sampled))  # an untrained model's replies are all worth 0
     assert kept.stat().st_mtime_ns == written
 
 
 def test_how_fast_and_how_dear_does_not_make_another_run(labelling):
     from rlhf_trl_ext.stages.identity import fingerprint
 
-    asked = ["labeller=endpoint", "labeller.respondent.model=m"]
+    asked = ["judge=endpoint", "judge.model=m"]
     base = fingerprint(labelling(*asked))
-    changed = ["++labeller.respondent.client.concurrency=2", "++labeller.respondent.client.budget_tokens=9"]
+    changed = ["++judge.client.concurrency=2", "++judge.client.budget_tokens=9"]
     assert fingerprint(labelling(*asked, *changed)) == base
-    assert fingerprint(labelling(*asked, "++labelling.both_orders=false")) != base
-    assert fingerprint(labelling("labeller=endpoint", "labeller.respondent.model=n")) != base
+    assert fingerprint(labelling(*asked, "++judge.both_orders=false")) != base
+    assert fingerprint(labelling("judge=endpoint", "judge.model=n")) != base
 
 
 @pytest.mark.parametrize(
     "arguments, told",
     [
-        (["labeller=openia"], "labeller=openia: no such choice; allowed are constitution, endpoint, gold, local"),
-        (["labeller=openai"], "key_variable=OPENAI_API_KEY: the environment has no such key"),
-        (["labeller=noisy_gold", "labeller.noise=2"], "labeller: noise=2, position_bias=0.3: noise is in [0, 0.5)"),
+        (["judge=openia"], "judge=openia: no such choice; allowed are constitution, endpoint, gold, local"),
+        (["judge=openai"], "key_variable=OPENAI_API_KEY: the environment has no such key"),
+        (["judge=noisy_gold", "judge.noise=2"], "judge: noise=2, position_bias=0.3: noise is in [0, 0.5)"),
         (["labelling.average=mean"], "labelling: average=mean: allowed are arithmetic, logit."),
-        (["labelling.both_order=false"], "labelling.both_order=False: Labelling has no such argument; did you mean"),
+        (["labelling.tie_widht=0"], "labelling.tie_widht=0: Labelling has no such argument; did you mean"),
         (["pairs.files=[absent.jsonl]"], "path=absent.jsonl does not exist"),
-        (["labeller=constitution", "labeller.constitution.name=x"], "constitution=x: no such file; allowed"),
+        (["judge=constitution", "judge.constitution=x"], "constitution=x: no such file; allowed"),
     ],
 )
 @pytest.mark.slow

@@ -78,13 +78,13 @@ def test_a_large_file_edited_in_place_is_another(here, monkeypatch):
     assert files.digest(here / "big") not in (first, "0" * 64)
 
 
-def labelled(**labeller):
+def labelled(**judge):
     config = {
         "kind": "label",
         "name": "labels",
-        "labeller": {"_target_": "rlhf_trl_ext.judging.labellers.PairLabeller"},
+        "judge": {"_target_": "rlhf_trl_ext.judging.endpoint.EndpointJudge"},
     }
-    return fingerprint(OmegaConf.merge(config, {"labeller": labeller}))
+    return fingerprint(OmegaConf.merge(config, {"judge": judge}))
 
 
 def test_a_judge_prompt_decides_by_content_named_or_by_default_or_by_path(here, monkeypatch):
@@ -94,10 +94,10 @@ def test_a_judge_prompt_decides_by_content_named_or_by_default_or_by_path(here, 
         place.write_text("instructions: one")
     monkeypatch.setitem(kinds.NAMED_FILES, "prompt", (folder, ".yaml"))
     asked = ({}, {"prompt": "helpfulness"}, {"prompt": "own.yaml"}, {"prompt": "tldr"})
-    before = [labelled(**labeller) for labeller in asked]
+    before = [labelled(**judge) for judge in asked]
     for place in (folder / "helpfulness.yaml", here / "own.yaml"):
         place.write_text("instructions: two")
-    changed = [a != b for a, b in zip(before, (labelled(**labeller) for labeller in asked), strict=True)]
+    changed = [a != b for a, b in zip(before, (labelled(**judge) for judge in asked), strict=True)]
     assert changed == [True, True, True, False]
 
 
@@ -109,11 +109,11 @@ def test_names_of_files_are_where_the_readers_look():
 
 def test_a_constitution_a_rubric_and_a_chat_template_decide(composed):
     content = [
-        identify(composed("label", f"labeller={choice}", "++model.chat_template=plain")).content
+        identify(composed("label", f"judge={choice}", "++model.chat_template=plain")).content
         for choice in ("constitution", "rubric")
     ]
-    assert {"labeller.constitution.name", "labeller.prompt", "model.chat_template"} <= content[0].keys()
-    assert content[1]["labeller.rubric"][0] == "ultrafeedback.yaml"
+    assert {"judge.constitution", "judge.prompt", "model.chat_template"} <= content[0].keys()
+    assert content[1]["judge.rubric"][0] == "ultrafeedback.yaml"
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_the_users_own_code_decides_with_what_it_imports_from_beside_it(settings
 
 
 def test_labels_depend_on_no_report_and_on_no_trainer(composed):
-    code = identify(composed("label", "labeller=openai")).code
-    assert "rlhf_trl_ext.judging.labellers" in code and "rlhf_trl_ext.stages.pairs" in code
+    code = identify(composed("label", "judge=openai")).code
+    assert "rlhf_trl_ext.judging.endpoint" in code and "rlhf_trl_ext.stages.pairs" in code
     assert not [name for name in code if name.startswith(("evaluation", "launchers")) or "report" in name]
     assert not [name for name in code if ".trainers" in name or ".callbacks" in name or ".memory" in name]
 
 
 def test_the_kind_is_stated_and_not_guessed_from_a_name_or_a_key(composed):
     config = composed("train", "algorithm=dpo")
-    same = [fingerprint(OmegaConf.merge(config, extra)) for extra in ({}, {"policy": "x", "pairs": {}, "labeller": {}})]
+    same = [fingerprint(OmegaConf.merge(config, extra)) for extra in ({}, {"policy": "x", "pairs": {}, "judge": {}})]
     assert same[0] == same[1]  # keys of other kinds decide nothing here
     named = identify(OmegaConf.merge(config, {"name": "labels"}))
     assert "rlhf_trl_ext.stages.train" in named.code and named.settings["trainer"]

@@ -35,10 +35,10 @@ def pairs(count: int):
 
 def measure(labels: int, latency: float, concurrency: int, folder: Path) -> dict:
     """Label once; returns wall and processor seconds and memory."""
+
     from rlhf_trl_ext.judging.client import Client
-    from rlhf_trl_ext.judging.labellers import PairLabeller
+    from rlhf_trl_ext.judging.endpoint import EndpointJudge
     from rlhf_trl_ext.judging.labelling import Labelling
-    from rlhf_trl_ext.judging.respondents import ChatRespondent
 
     command = [sys.executable, str(SERVER), json.dumps({"latency": latency})]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -47,9 +47,9 @@ def measure(labels: int, latency: float, concurrency: int, folder: Path) -> dict
     def client(model, base_url):
         return Client(model, str(folder / "record.jsonl"), base_url, key_variable=None, concurrency=concurrency)
 
-    labeller = PairLabeller(ChatRespondent(client, "labeller", url))
+    judge = EndpointJudge(client=client, model="judge", base_url=url)
     memory: list[float] = []
-    record, done = labeller.respondent.client.record, threading.Event()
+    record, done = judge.client.record, threading.Event()
 
     def watch():
         while not done.wait(0.2):
@@ -60,7 +60,7 @@ def measure(labels: int, latency: float, concurrency: int, folder: Path) -> dict
     wall, processor = time.monotonic(), time.process_time()
     try:
         with (folder / "labels.jsonl").open("w") as file:
-            for label in Labelling().labels(lambda: pairs(labels), labeller, labels):
+            for label in Labelling().labels(lambda: pairs(labels), judge, labels):
                 file.write(json.dumps(label.row()) + "\n")
     finally:
         server.kill()

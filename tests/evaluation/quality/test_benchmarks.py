@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evaluation.quality.benchmarks.answers import answer, converse, samples
 from evaluation.quality.benchmarks.questions import Hub, Question, read_questions
 from evaluation.verdicts.win_rate import summary
-from rlhf_trl_ext.judging.judge import by_score
+from rlhf_trl_ext.judging.verdicts import by_score
 
 
 def test_mt_bench_is_read_whole(shared):

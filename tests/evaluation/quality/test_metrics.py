@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.quality.metrics import distinct, entropy, reward_quality, rouge, self_bleu, text_metrics
-from rlhf_trl_ext.judging.judge import Verdict
+from rlhf_trl_ext.judging.verdicts import Verdict
 
 
 def test_diversity_by_hand():

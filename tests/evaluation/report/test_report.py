@@ -17,7 +17,8 @@ from evaluation.report.tables import COLUMNS, samples, tidy
 from evaluation.verdicts import evaluate
 from evaluation.verdicts import results as verdict_results
 from evaluation.verdicts.evaluate import Evaluation
-from rlhf_trl_ext.judging.judge import Judge, ScoreJudge, Verdict
+from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
+from rlhf_trl_ext.judging.verdicts import Verdict
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")

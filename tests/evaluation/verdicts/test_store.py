@@ -6,7 +6,8 @@ import pytest
 
 from evaluation.verdicts import store
 from evaluation.verdicts.pairwise import judge_once, stored_entries
-from rlhf_trl_ext.judging.judge import ScoreJudge, Verdict, by_score
+from rlhf_trl_ext.judging.judge import ScoreJudge
+from rlhf_trl_ext.judging.verdicts import Verdict, by_score
 
 
 def rows(*scores):

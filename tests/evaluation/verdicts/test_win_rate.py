@@ -4,7 +4,8 @@ import pytest
 from evaluation.verdicts.pairwise import judge_pairs
 from evaluation.verdicts.results import describe
 from evaluation.verdicts.win_rate import summary
-from rlhf_trl_ext.judging.judge import ScoreJudge, Verdict
+from rlhf_trl_ext.judging.judge import ScoreJudge
+from rlhf_trl_ext.judging.verdicts import Verdict
 
 JUDGE = ScoreJudge("gold_reward")
 

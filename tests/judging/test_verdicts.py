@@ -13,13 +13,13 @@ from conftest import ROOT
 
 from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.judging.client import Client
-from rlhf_trl_ext.judging.judge import Verdict
-from rlhf_trl_ext.judging.llm_judge import LLMJudge, combine
+from rlhf_trl_ext.judging.endpoint import EndpointJudge
+from rlhf_trl_ext.judging.verdicts import Verdict, combine, displays, preview, sample_pairs
 
 
 def judge(tmp_path, url, prompt="helpfulness", both_orders=True, **settings):
     client = functools.partial(Client, record=str(tmp_path / "record.jsonl"), key_variable=None, **settings)
-    return LLMJudge(client, "judge", prompt, url, both_orders)
+    return EndpointJudge(client=client, model="judge", prompt=prompt, base_url=url, both_orders=both_orders)
 
 
 def rows(*scores, prompt="prompt"):
@@ -95,13 +95,13 @@ def test_single_scores_decide_pairs(endpoint, tmp_path):
     url, seen = endpoint(answer="[[7]]")
     asker = judge(tmp_path, url, "mt_bench_single")
     assert [v.outcome for v in asker.compare(rows(1, 2), rows(3, 4))] == [0.5, 0.5]
-    assert asker.scores(rows(1)) == [7.0] and len(seen()) == 4
+    assert len(seen()) == 4  # four texts
 
 
 def test_a_preview_asks_nothing(endpoint, tmp_path):
     url, seen = endpoint()
     asker = judge(tmp_path, url)
-    told = asker.preview([(rows(1, 2, 3), rows(3, 2, 1))])
+    told = preview(asker, [(rows(1, 2, 3), rows(3, 2, 1))])
     assert told["requests"] == 4 and told["answered_before"] == 0 and told["usd"] is None
     assert seen() == [] and not (tmp_path / "record.jsonl").exists()
 
@@ -117,18 +117,19 @@ def many(shift):
 def server_names(url):
     """Record key -> the server's name of the same question, the hash of its messages."""
     client = functools.partial(Client, record="unused", key_variable=None)
-    asker = LLMJudge(client, "judge", "helpfulness", url)
-    questions = asker._questions(many(1), many(2)).values()
+    asker = EndpointJudge(client=client, model="judge", base_url=url)
+    shown = displays(asker, sample_pairs(many(1), many(2)))
+    questions = [question for inquiry in asker._inquiries(lambda: shown) for question in asker._verdicts(inquiry)]
     return {asker.client.key(q): sha256(json.dumps(q.messages).encode()).hexdigest() for q in questions}
 
 
 SCRIPT = """
 import functools, json, sys
-from rlhf_trl_ext.judging.llm_judge import LLMJudge
-from test_llm_judge import many
+from rlhf_trl_ext.judging.endpoint import EndpointJudge
+from test_verdicts import many
 from rlhf_trl_ext.judging.client import Client
 client = functools.partial(Client, record=sys.argv[1], key_variable=None, timeout=1.0, attempts=40, concurrency=32)
-verdicts = LLMJudge(client, "judge", "helpfulness", sys.argv[2]).compare(many(1), many(2))
+verdicts = EndpointJudge(client=client, model="judge", base_url=sys.argv[2]).compare(many(1), many(2))
 json.dump([v.outcome for v in verdicts], open(sys.argv[3], "w"))
 """
 

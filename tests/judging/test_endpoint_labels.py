@@ -13,21 +13,21 @@ import pytest
 from conftest import ROOT
 
 from rlhf_trl_ext.judging.client import Client
-from rlhf_trl_ext.judging.labellers import PairLabeller
+from rlhf_trl_ext.judging.endpoint import EndpointJudge
+from rlhf_trl_ext.judging.inquiry import Inquiry
 from rlhf_trl_ext.judging.labelling import Labelling, Pair
 from rlhf_trl_ext.judging.prompt import load
 from rlhf_trl_ext.judging.question import Unusable
-from rlhf_trl_ext.judging.respondents import ChatRespondent, Inquiry
 from rlhf_trl_ext.judging.revision import Reviser
 
 NOT_FOR_LABELLERS = 0.123456789  # a known label
 
 
-def respondent(tmp_path, url, kind=ChatRespondent, name="record", concurrency=32, **settings):
+def judge(tmp_path, url, name="record", concurrency=32, **settings):
     def client(model, base_url):
         return Client(model, str(tmp_path / f"{name}.jsonl"), base_url, key_variable=None, concurrency=concurrency)
 
-    return kind(client, "labeller", url, **settings)
+    return EndpointJudge(client=client, model="judge", base_url=url, **settings)
 
 
 def pairs(count):
@@ -36,20 +36,19 @@ def pairs(count):
 
 
 def labelled(asked, count, **settings):
-    labeller = PairLabeller(asked, "helpfulness")
-    return list(Labelling(**settings).labels(lambda: [p.ordered() for p in pairs(count)], labeller, count))
+    return list(Labelling(**settings).labels(lambda: [p.ordered() for p in pairs(count)], asked, count))
 
 
 def test_concurrency_does_not_change_the_labels(endpoint, tmp_path):
     url, seen = endpoint()
-    one = labelled(respondent(tmp_path, url, name="one", concurrency=1), 20)
-    many = labelled(respondent(tmp_path, url, name="many", concurrency=32), 20)
+    one = labelled(judge(tmp_path, url, name="one", concurrency=1), 20)
+    many = labelled(judge(tmp_path, url, name="many", concurrency=32), 20)
     assert one == many and len(seen()) == 2 * 40
     for label in one:
         # the server is sure to 0.9 of what it prefers, in either order
         better = float(label.pair.first.split("=")[1]) > float(label.pair.second.split("=")[1])
         assert label.preference == pytest.approx(0.9 if better else 0.1) and label.mass == pytest.approx(1.0)
-    again = respondent(tmp_path, url, name="one")
+    again = judge(tmp_path, url, name="one")
     assert labelled(again, 20) == one and len(seen()) == 2 * 40
     assert again.cost["requests"] == 40 and again.cost["usd"] is None
     assert str(NOT_FOR_LABELLERS) not in (tmp_path / "one.jsonl").read_text()
@@ -57,48 +56,51 @@ def test_concurrency_does_not_change_the_labels(endpoint, tmp_path):
 
 def test_without_logprobs_verdicts_are_drawn_and_that_is_said(endpoint, tmp_path):
     url, seen = endpoint(logprobs=False)
-    asked = respondent(tmp_path, url, samples=4)
+    asked = judge(tmp_path, url, samples=4)
     found = labelled(asked, 3)
     # all 4 draws agree: (4 + .5) / 5 = .9
     assert {round(max(x.preference, 1 - x.preference), 9) for x in found} == {0.9}
     assert len(seen()) == 6 * (1 + 4)
     assert any("drawn verdicts each, not from log-probabilities" in notice for notice in asked.notices)
-    assert labelled(respondent(tmp_path, url, samples=4), 3) == found and len(seen()) == 6 * 5
+    assert labelled(judge(tmp_path, url, samples=4), 3) == found and len(seen()) == 6 * 5
 
 
 def test_what_cannot_be_read_is_asked_once_more_and_then_unparsable(endpoint, tmp_path):
     url, seen = endpoint(answer="Q")  # with 0.9; B has 0.1
-    found = labelled(respondent(tmp_path, url), 2)
+    found = labelled(judge(tmp_path, url), 2)
     assert [label.status for label in found] == ["unparsable"] * 2 and len(seen()) == 2 * 2 * 2
     assert all(label.preference is None and label.mass == pytest.approx(0.1) for label in found)
 
 
 def test_reasons_come_in_a_pass_of_their_own(endpoint, tmp_path):
     url, seen = endpoint()
-    asked = respondent(tmp_path, url, reasons=True)
-    preview = asked.preview([Inquiry(load("helpfulness"), (("prompt", "p"), ("first", "x"), ("second", "y")))])
+    asked = judge(tmp_path, url, reasons=True)
+    preview = asked.preview_inquiries(
+        [Inquiry(load("helpfulness"), (("prompt", "p"), ("first", "x"), ("second", "y")))]
+    )
     assert preview["requests"] == 2 and seen() == []
     (label, *_) = labelled(asked, 1)
     assert len(seen()) == 2 * 2 and label.preference is not None
     assert all("\n" in said for opinion in label.evidence for said in opinion["text"])  # rationale, then verdict
     with pytest.raises(ValueError, match="prompt=mt_bench_pair asks for reasons itself"):
-        asked.check(load("mt_bench_pair"))
+        judge(tmp_path, url, prompt="mt_bench_pair", reasons=True)
 
 
 def test_failures_raise_when_labelling_and_are_counted_when_rewarding(endpoint, tmp_path, monkeypatch):
-    from rlhf_trl_ext.judging.client import EndpointFailed
-    from rlhf_trl_ext.rewards.ai import AIScore
+    from rlhf_trl_ext.judging.session import EndpointFailed
+    from rlhf_trl_ext.rewards.ai import AIReward
 
-    monkeypatch.setattr("rlhf_trl_ext.judging.retries.FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
     url, _ = endpoint(faults=0.5, kinds=["500"], answer="4", seed=3)
 
     def client(model, base_url):
         return Client(model, str(tmp_path / "r.jsonl"), base_url, key_variable=None, attempts=1)
 
-    asked = ChatRespondent(client, "labeller", url)
+    asked = EndpointJudge(client=client, model="judge", base_url=url)
     with pytest.raises(EndpointFailed):
         asked.ask(lambda: many(30))
-    score, logged = AIScore(asked), {}
+    scoring = EndpointJudge(client=client, model="judge", base_url=url, prompt="quality")
+    score, logged = AIReward(scoring), {}
     prompts, completions = zip(*[(f"p{i}", f"c{i}") for i in range(20)], strict=True)
     rewards = asyncio.run(score(list(prompts), list(completions), log_metric=logged.__setitem__))
     failed = sum(reward is None for reward in rewards)
@@ -113,19 +115,19 @@ def many(count):
 
 
 def test_a_batch_without_any_reward_stops_the_run(endpoint, tmp_path):
-    from rlhf_trl_ext.rewards.ai import AIScore
+    from rlhf_trl_ext.rewards.ai import AIReward
 
     url, _ = endpoint(answer="no idea", logprobs=False)
-    score = AIScore(respondent(tmp_path, url, samples=1))
-    with pytest.raises(ValueError, match="none of 2 completions got a readable answer"):
+    score = AIReward(judge(tmp_path, url, prompt="quality"))
+    with pytest.raises(ValueError, match="none of 2 completions could be read"):
         asyncio.run(score(["p", "q"], ["c", "d"]))
 
 
 def test_win_rates_within_a_group_sum_to_half_its_size(endpoint, tmp_path):
-    from rlhf_trl_ext.rewards.ai import AIWinRate
+    from rlhf_trl_ext.rewards.ai import AIReward
 
     url, seen = endpoint()
-    rate = AIWinRate(PairLabeller(respondent(tmp_path, url), "helpfulness"))
+    rate = AIReward(judge(tmp_path, url))
     texts = [f"score={score}" for score in (1, 3, 2, 2.5)] * 2
     rewards = asyncio.run(rate(["p"] * 4 + ["q"] * 4, texts))
     # 3 beats all three with .9; 1 loses to all three; 2.5 beats two of three: (.9 + .9 + .1) / 3
@@ -158,9 +160,10 @@ def test_replies_are_criticised_and_revised(endpoint, tmp_path):
 
 def test_a_decision_over_http_is_read():
     from rlhf_trl_ext.judging import decision
+    from rlhf_trl_ext.judging.served import Decision
 
     inquiry = Inquiry(load("helpfulness"), (("prompt", "p"), ("first", "x"), ("second", "y")))
-    question = decision.Decision.of(decision.request(inquiry.prompt, inquiry.material))
+    question = Decision.of(decision.request(inquiry.prompt, inquiry.material))
     assert question.path == "/systemone" and question.body("m")["model"] == "m"
     told = {"model": "m", "answers": {"verdict": {"probabilities": {"first": 0.75, "second": 0.25}}}}
     answer = question.read({**told, "usage": {"input_tokens": 9}})
@@ -171,9 +174,9 @@ def test_a_decision_over_http_is_read():
 
 SCRIPT = """
 import json, sys
-from test_respondents import labelled, respondent
+from test_endpoint_labels import judge, labelled
 from pathlib import Path
-rows = [label.row() for label in labelled(respondent(Path(sys.argv[1]), sys.argv[2]), 400)]
+rows = [label.row() for label in labelled(judge(Path(sys.argv[1]), sys.argv[2]), 400)]
 Path(sys.argv[3]).write_text("".join(json.dumps(row) + "\\n" for row in rows))
 """
 
