@@ -118,6 +118,8 @@ def _problems(node, where: str) -> Iterator[str]:
             close = difflib.get_close_matches(key, known, n=3)
             allowed = f"allowed are {', '.join(sorted(known))}." if len(known) <= 40 else "see its documentation."
             hint = f"did you mean {' or '.join(close)}?" if close else allowed
+            renamed = getattr(target, "renamed", {}).get(key)  # names of other libraries
+            hint = f"{renamed}." if renamed else hint
             yield f"{name}={shown(value)}: {target.__name__} has no such argument; {hint}"
         elif key in known:
             yield from filter(None, [_wrong(target, key, name, value, known[key])])

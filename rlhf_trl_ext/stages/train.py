@@ -15,6 +15,7 @@ from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
 from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
 from rlhf_trl_ext.files import full_disk
+from rlhf_trl_ext.models.saving import save
 from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
 from rlhf_trl_ext.stages.completion import Preempted, stop_reason
 from rlhf_trl_ext.stages.identity import built_folder
@@ -76,7 +77,8 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         stage.begin()
     stopped = _train(stage, trainer)
     metrics = trainer.evaluate() if config.evaluate else {}
-    save(trainer, stage.folder, model.merge_adapter)
+    with as_config_error():
+        save(trainer, stage.folder, model.merge_adapter)
     run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
     run |= {"stopped": stopped} if stopped else {}
     record = {**run, **recorder.summary(), **held_out.best(trainer.state)}
@@ -104,26 +106,3 @@ def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> l
     asked += [held_out.HeldOutRewards()] if config.held_out else []
     asked += [build(config[name], name) for name in ("monitor", "profile") if config.get(name)]
     return asked + [build(node, f"callbacks.{name}") for name, node in (config.get("callbacks") or {}).items()]
-
-
-def save(trainer, folder: Path, merge: bool = True) -> None:
-    """Save a model that loads without adapters: LoRA weights go to `folder/adapter` and, merged, to `folder`.
-
-    The base is loaded again unquantised for the merge, so a QLoRA run saves full-precision weights. merge: else there
-    are only the adapters.
-    """
-    if not getattr(trainer.model, "peft_config", None):
-        trainer.save_model(str(folder))
-    else:
-        from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
-
-        trainer.save_model(str(folder / "adapter"))
-        if merge and trainer.accelerator.is_main_process:
-            classifies = str(trainer.model.peft_config["default"].task_type).endswith("SEQ_CLS")
-            auto = AutoPeftModelForSequenceClassification if classifies else AutoPeftModelForCausalLM
-            extra = {"num_labels": 1} if classifies else {}
-            with zero.whole_weights():  # the other processes do not load
-                loaded = auto.from_pretrained(folder / "adapter", dtype="auto", **extra)
-                loaded.merge_and_unload().save_pretrained(folder)
-            trainer.processing_class.save_pretrained(folder)
-    trainer.accelerator.wait_for_everyone()

@@ -249,10 +249,10 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(offpolicy, tmp_path, st
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"replay_ratio": -1}, "replay_ratio=-1: 0 to 8 is allowed"),
+        ({"replay_ratio": -1}, "replay_ratio=-1: 0 to 8 is needed"),
         ({"replay_mode": "both"}, "replay_mode=both: allowed are add, fill"),
         ({"is_level": "row"}, "is_level=row: allowed are token, sequence, geometric"),
-        ({"is_cap": 0.5}, "is_cap=0.5: 1 or more is allowed"),
+        ({"is_cap": 0.5}, "is_cap=0.5: at least 1 is needed"),
         ({"replay_ratio": 0.25}, "replay_ratio=0.25 of 2 groups in a process is none"),
         ({"loss_type": "vespo"}, "replay_ratio above 0 does not go with"),
         ({"replay_ratio": 0, "replay_data": "x.jsonl"}, "replay_data=x.jsonl with replay_ratio=0"),

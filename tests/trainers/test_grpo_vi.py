@@ -222,13 +222,13 @@ def test_warm_up_and_explained_variance_decide_whether_it_counts(vi, logged):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"vi_temperature": 0.0}, "vi_temperature=0.0: 1e-09 or more or auto is allowed"),
+        ({"vi_temperature": 0.0}, "vi_temperature=0.0: at least 1e-09 or auto is needed"),
         ({"vi_temperature": "warm"}, "vi_temperature=warm"),
-        ({"vi_lambda": 1.5}, "vi_lambda=1.5: 0 to 1 or auto is allowed"),
+        ({"vi_lambda": 1.5}, "vi_lambda=1.5: 0 to 1 or auto is needed"),
         ({"vi_coef": 2.0}, "vi_coef=2.0: 0 to 1"),
         ({"vi_adapt": "all"}, "vi_adapt=all: allowed are none, mixture, lambda, both"),
         ({"vi_target_tau": 0.0}, "vi_target_tau=0.0: 0.0001 to 1"),
-        ({"vi_sweeps": -1}, "vi_sweeps=-1: 0 or more"),
+        ({"vi_sweeps": -1}, "vi_sweeps=-1: at least 0"),
         ({"vi_equal_groups": 2.0}, "vi_equal_groups=2.0: 0 to 1"),
         ({"vi_value_model": "head", "critic_path": "x"}, "vi_value_model=head loads no model"),
     ],

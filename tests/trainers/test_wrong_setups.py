@@ -33,7 +33,7 @@ def test_a_checkpoint_without_a_critic(ppo, policy, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kl_coef": -0.1}, "kl_coef=-0.1: 0 or more is allowed"),
+        ({"kl_coef": -0.1}, "kl_coef=-0.1: at least 0 is needed"),
         ({"beta": 0.2}, "beta=0.2: PPO's KL coefficient is kl_coef"),
         ({"value_warmup_steps": 1, "weight_decay": 0.1}, "weight_decay=0.1: give 0"),
         ({"score_scale": "batch"}, "score_scale=batch"),

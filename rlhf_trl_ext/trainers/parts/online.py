@@ -16,6 +16,7 @@ from trl.trainer.utils import entropy_from_logits, get_config_model_id, selectiv
 
 from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
 from rlhf_trl_ext.callbacks.records import generations
+from rlhf_trl_ext.configuration.ranges import refusal
 from rlhf_trl_ext.rewards.model import check_reward_model, is_adapter, load_classifier
 from rlhf_trl_ext.trainers.parts.compiled_generation import CompiledGeneration
 from rlhf_trl_ext.trainers.parts.length_sorting import LengthSorting
@@ -58,12 +59,8 @@ class OnlineArguments:
             self.compiled_generation = "on" if self.compiled_generation else "off"
         for entry in fields(self):
             value, allowed = getattr(self, entry.name), entry.metadata.get("choices")
-            if "range" in entry.metadata and value is not None and value not in entry.metadata["words"]:
-                low, high = entry.metadata["range"]
-                if isinstance(value, str) or not low <= value <= high:
-                    limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
-                    limits = " or ".join([limits, *entry.metadata["words"]])
-                    raise ValueError(f"{entry.name}={value}: {limits} is allowed.")
+            if "range" in entry.metadata and (refused := refusal(type(self), entry.name, value)):
+                raise ValueError(f"{entry.name}={value}: {refused}.")
             if isinstance(allowed, tuple) and value not in allowed:
                 raise ValueError(f"{entry.name}={value}: allowed are {', '.join(allowed)}.")
         super().__post_init__()
