@@ -54,6 +54,11 @@ def damage(checkpoint: Path) -> str:
     return files.damage(checkpoint, identities) if identities else f"{MARK} cannot be read"
 
 
+def last_step(folder: Path) -> int:
+    """The step of the newest marked checkpoint in a run's folder; 0 where there is none."""
+    return max((int(mark.parent.name.rpartition("-")[2]) for mark in folder.glob(f"checkpoint-*/{MARK}")), default=0)
+
+
 def last_whole(folder: Path) -> str | None:
     """The newest whole checkpoint in a run's folder. Damaged ones are set aside, and a warning names them."""
     found = [None]

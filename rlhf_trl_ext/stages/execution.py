@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.configuration import trust
 from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages.checkpoints import last_step
 from rlhf_trl_ext.stages.processes import Processes
 from rlhf_trl_ext.stages.stage import Stage, exclusive
 
@@ -113,6 +114,9 @@ class Execution:
         begin = time.time()
         with exclusive(stage.folder, wait=False) if stage.overwrites else contextlib.nullcontext():
             stage.begin()
+        if step := last_step(stage.folder):
+            label = " ".join(filter(None, key))
+            self.progress.console.print(f"{label:<15} goes on from step {step}", highlight=False, soft_wrap=True)
         log = stage.folder / "log.txt"
         command = self._command(plan.launcher(key[1]), stage)
         outcome = self.processes.run(

@@ -24,7 +24,7 @@ if (folder / "broken").exists():
 class StandIn:
     """A stage whose result is its file."""
 
-    config, processes, fingerprint, overwrites = None, None, "same", False
+    config, processes, fingerprint, overwrites = {}, None, "same", False
 
     def __init__(self, folder):
         self.folder, self.name = folder, folder.name

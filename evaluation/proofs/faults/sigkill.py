@@ -105,11 +105,13 @@ def result(folder: Path) -> tuple[list[dict], dict[str, bytes]]:
     from rlhf_trl_ext.callbacks.records import read_metrics
 
     rows = [{k: v for k, v in row.items() if not any(t in k for t in TIMED)} for row in read_metrics(folder)]
-    weights = {}
-    for path in folder.parent.rglob("*.safetensors"):
-        if not path.relative_to(folder.parent).parts[0].startswith(("checkpoint-", "broken-")):
-            weights[str(path.relative_to(folder.parent))] = path.read_bytes()
-    return rows, weights
+    return rows, saved_weights(folder.parent)
+
+
+def saved_weights(folder: Path) -> dict[str, bytes]:
+    """Files of saved weights below a stage's folder by relative name, checkpoints left out."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*.safetensors")}
+    return {name: p.read_bytes() for name, p in files.items() if not name.startswith(("checkpoint-", "broken-"))}
 
 
 def found(folder: Path) -> tuple[int, str, bool]:

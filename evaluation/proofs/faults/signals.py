@@ -1,0 +1,144 @@
+"""Sends signals to pipelines and sweeps at random moments: `python -m evaluation.proofs.faults.signals --signals 20`.
+
+Each command is started as a user would, gets one signal at a moment drawn uniformly over the seconds of its undisturbed
+twin, and is started again. Five seconds after the signal no process of it may be left, no stage may be recorded as
+finished that is not what the twin's is, and the second start must end with the twin's weights, bit for bit.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from evaluation.proofs.faults.sigkill import SETTINGS, saved_weights
+
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT")
+LEFT_AFTER = 5.0  # seconds
+SMALL = [f"++{setting}" for setting in SETTINGS]
+STAGES = [f"++stages.{stage}.{setting}" for stage in ("sft", "dpo") for setting in SETTINGS if setting[:5] == "args."]
+COMMANDS = {
+    "pipeline": [
+        *("launchers.pipeline", "experiment=smoke", "policies=[dpo]", "reward=gold", "samples.max_prompts=8"),
+        *(*SMALL, *STAGES),
+    ],
+    "sweep": [
+        *("launchers.train", "-m", "hydra/launcher=accelerate", "hydra.launcher.jobs=2", "algorithm=sft", "seed=1,2"),
+        *SMALL,
+    ],
+}
+
+
+def start(kind: str, root: Path) -> subprocess.Popen:
+    """A pipeline or a sweep that writes below `root`, with what it prints in `root/<kind>.txt`."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / f"{kind}.txt").open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", *COMMANDS[kind], f"output_root={root}"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+
+def finished(root: Path) -> dict[str, tuple]:
+    """Steps and saved weights of every stage that is recorded as finished, by the name of its folder."""
+    folders = sorted(path.parent for path in root.glob("stages/*/stage.json"))
+    return {
+        path.name: (json.loads((path / "stage.json").read_text()).get("steps"), saved_weights(path)) for path in folders
+    }
+
+
+def left(root: Path, family: list[psutil.Process]) -> list[str]:
+    """Commands of processes that are still there: those seen before the signal, and any that names the folder."""
+    named = [p for p in psutil.process_iter(["cmdline"]) if str(root) in " ".join(p.info["cmdline"] or [])]
+    return sorted({" ".join(p.cmdline())[:120] for p in {*named, *family} if _alive(p)})
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def undisturbed(kind: str, root: Path) -> tuple[dict, float]:
+    """Finished stages of a run without a signal, and its seconds. Raises RuntimeError where it fails."""
+    begin = time.monotonic()
+    if start(kind, root).wait():
+        raise RuntimeError(f"{kind} failed without a signal:\n{(root / f'{kind}.txt').read_text()[-3000:]}")
+    return finished(root), time.monotonic() - begin
+
+
+def trial(kind: str, name: str, root: Path, after: float, twin: dict) -> dict | None:
+    """One signal after `after` seconds, and a second start; None if the command had ended by then."""
+    shutil.rmtree(root, ignore_errors=True)
+    process = start(kind, root)
+    try:
+        process.wait(after)
+        return None
+    except subprocess.TimeoutExpired:
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(getattr(signal, name))
+    sent = time.monotonic()
+    while (process.poll() is None or left(root, family)) and time.monotonic() - sent < LEFT_AFTER:
+        time.sleep(0.05)
+    ended = round(time.monotonic() - sent, 2)
+    remaining, recorded = left(root, family), finished(root)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    checkpoints = len(list(root.glob("stages/*/checkpoint-*/complete.json")))
+    again, _ = undisturbed(kind, root)
+    return {
+        "command": kind,
+        "signal": name,
+        "after": round(after, 1),
+        "exit": process.returncode,
+        "processes": len(family),
+        "ended_in": ended,
+        "left": remaining,
+        "recorded": len(recorded),
+        "checkpoints": checkpoints,
+        "unreached": [stage for stage, result in recorded.items() if result != twin.get(stage)],
+        "equal": again == twin,
+    }
+
+
+def main(signals: int = 20, seed: int = 0, output: str = "outputs/signals", kinds=tuple(COMMANDS)) -> dict:
+    """Returns `signals`, `left`, `unreached`, `equal` and the trials; writes them to `<output>/signals.json`."""
+    drawn, folder, trials = random.Random(seed), Path(output).resolve(), []
+    shutil.rmtree(folder, ignore_errors=True)
+    twins = {kind: undisturbed(kind, folder / f"{kind}-twin") for kind in kinds}
+    while len(trials) < signals:
+        kind, name = kinds[len(trials) % len(kinds)], SIGNALS[len(trials) // len(kinds) % len(SIGNALS)]
+        twin, seconds = twins[kind]
+        result = trial(kind, name, folder / kind, drawn.uniform(0, seconds), twin)
+        if result is not None:
+            trials.append(result)
+            print(json.dumps(result), flush=True)
+    summary = {"signals": signals, "seed": seed, "of_each": dict(Counter(one["signal"] for one in trials))}
+    summary |= {"left": sum(bool(one["left"]) for one in trials), "equal": sum(one["equal"] for one in trials)}
+    summary |= {"unreached": sum(bool(one["unreached"]) for one in trials)}
+    summary["slowest_end"] = max(one["ended_in"] for one in trials)
+    (folder / "signals.json").write_text(json.dumps({**summary, "trials": trials}, indent=1))
+    print(json.dumps(summary))
+    return summary
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--signals", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="outputs/signals")
+    parser.add_argument("--kinds", nargs="+", choices=tuple(COMMANDS), default=tuple(COMMANDS))
+    main(**vars(parser.parse_args()))
