@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-all test-slow kills ops lint overhead gpu ppo-parity trl-latest clean
+.PHONY: help setup demo smoke test test-all test-slow kills ops lint overhead gpu ppo-parity trl-latest pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ trl-latest:  ## the hooks and the smoke test against the newest TRL (own environ
 	@.venv-trl-latest/bin/pip install --quiet --disable-pip-version-check --upgrade --no-deps trl
 	.venv-trl-latest/bin/python -m pytest tests/trainers/test_trl_hooks.py
 	.venv-trl-latest/bin/python -m launchers.pipeline experiment=smoke 'policies=[dpo,kto,grpo,rloo,ppo]' output_root=outputs/trl-latest
+
+pictures: demo  ## the picture on the first page, from the demo's report (needs Chromium)
+	$(BIN)/python -m evaluation.report.screenshot outputs/demo evaluation/report/demo.png
 
 clean:  ## remove outputs and caches, keep .venv
 	rm -rf outputs .pytest_cache .ruff_cache wandb
