@@ -94,11 +94,16 @@ class AccelerateLauncher(Launcher):
         if known and known["status"] == "finished":
             return config, {**known, "status": "reused"}
         module = sys.modules["__main__"].__spec__.name
-        command = [*accelerate_launch(module, self.num_processes, self.config_file), *overrides]
+        command = [*accelerate_launch(module, self.num_processes, self.config_file), *self._config_dir(), *overrides]
         job = {"overrides": filter_overrides(overrides), "log": str(folder / "log.txt")}
         job |= self._execute(command, folder)
         write(folder / "job.json", json.dumps(job, indent=2))
         return config, job
+
+    def _config_dir(self) -> list[str]:
+        """`--config-dir` as the sweep was given it."""
+        sources = self.config.hydra.runtime.config_sources
+        return [word for s in sources if s.provider == "command-line" for word in ("--config-dir", s.path)]
 
     def _execute(self, command: list[str], folder: Path) -> dict:
         """Run a job; returns its status, seconds, the last error line, and what it recorded."""

@@ -105,6 +105,13 @@ def test_an_interrupted_sweep_leaves_no_job_behind(sweep, tmp_path, how):
     assert len(jobs) >= 2 and not left and runs(tmp_path) == ["hang1"]
 
 
+def test_jobs_find_the_config_folder_of_the_sweep(sweep, tmp_path):
+    (tmp_path / "own" / "extra").mkdir(parents=True)
+    (tmp_path / "own" / "extra" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    printed, code = sweep("--config-dir", "own", "+extra=mine")
+    assert code == 0 and runs(tmp_path) == ["good3"], printed
+
+
 def test_one_process_where_more_were_asked_for_is_a_failure(sweep, tmp_path):
     printed, code = sweep("seed=1", "hydra.launcher.num_processes=2")
     assert code == 1 and "2 processes requested (num_processes), 1 running" in printed
