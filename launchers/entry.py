@@ -69,12 +69,13 @@ def refuse_foreign_hydra(arguments: list[str]) -> None:
 def accept(config, launcher: str) -> None:
     """Review a launcher's configuration; one that lies in a stage's own folder writes to that folder."""
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     from rlhf_trl_ext.configuration.foreign import folder_of, own_folder
     from rlhf_trl_ext.configuration.review import review
 
     hydra_config = HydraConfig.get()
-    overrides = list(hydra_config.overrides.task)
+    overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # as they were typed
     if folder := folder_of(hydra_config.job.config_name, hydra_config.runtime.config_sources):
         own_folder(config, folder, overrides)
     review(config, launcher, overrides)

@@ -43,7 +43,12 @@ def as_config_error():
         yield
     except (ConfigError, HydraException):  # a sentence already; a choice that does not exist, which is an OSError
         raise
-    except (ValueError, OSError, TemplateError) as error:
+    except TemplateError as error:
+        raise ConfigError(
+            f"the tokenizer's chat template refuses a conversation of the data ({error}): give "
+            "model.chat_template=<file.jinja>, or data without it."
+        ) from error
+    except (ValueError, OSError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import operator
 
+TINY = 1e-9  # as fields of ours write "above 0"
 POSITIVE, SHARE, COUNT, AMOUNT = {"gt": 0}, {"ge": 0, "le": 1}, {"ge": 1}, {"ge": 0}
 # Field -> limits and their reason; a list is checked item by item, null and words are left to the types.
 FIELDS: dict[str, tuple[dict, str]] = {
@@ -142,7 +143,10 @@ def _beside(value, low: float, high: float, words: tuple, reason: str) -> str | 
     """As `refusal`, for the range that a field of ours states; infinite is a value where the range has no end."""
     if value is None or (isinstance(value, int | float) and low <= value <= high):
         return None
-    limits = f"at least {low}" if math.isinf(high) else f"{low} to {high}"
+    if low == TINY:
+        limits = "above 0" if math.isinf(high) else f"above 0 and at most {high}"
+    else:
+        limits = f"at least {low}" if math.isinf(high) else f"{low} to {high}"
     return f"{' or '.join([limits, *words])} is needed: {reason.rstrip('.')}"
 
 

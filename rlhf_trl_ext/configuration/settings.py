@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from pydantic import AfterValidator, Field, Strict, TypeAdapter, ValidationError
 
 from rlhf_trl_ext.configuration.paths import creatable
@@ -163,8 +164,10 @@ def refusals(config: DictConfig, launcher: str) -> list[str]:
         if not OmegaConf.is_config(OmegaConf.select(config, key))
     ]
     for key, kind in types.items():
-        if _present(config, key):
-            found += _refusal(key, _value(config, key), kind)
+        try:
+            found += _refusal(key, _value(config, key), kind) if _present(config, key) else []
+        except InterpolationResolutionError as error:
+            found.append(f"{key}: its ${{...}} cannot be resolved ({' '.join(str(error).split())}); give a value.")
     return found + list(_unknown(config, types))
 
 

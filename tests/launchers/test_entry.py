@@ -48,6 +48,13 @@ MISTAKES = [
     (["launchers.pipeline", "stages.dpo.args.lerning_rate=1"], "stages.dpo.args.lerning_rate=1: DPOConfig has"),
     (["launchers.train", "model=stories260k"], "model.model_name_or_path has no value"),
     (["launchers.train", "dataset.prompts=0"], "dataset: prompts=0 of dataset=embedded is not allowed"),
+    (["launchers.train", "seed=${seed}"], "seed: its ${...} cannot be resolved (Recursive"),
+    (["launchers.train", "args.max_steps=${oc.env:ABSENT}"], "args.max_steps: its ${...} cannot be resolved"),
+    (["launchers.train", "args.max_steps=1="], "args.max_steps=1=: "),
+    (["launchers.train", "=3"], "an override is written key=value"),
+    (["launchers.train", "judge=gold"], "judge=gold: this launcher has no group judge"),
+    (["launchers.train", "args=3"], "args is missing: "),
+    (["launchers.report"], "folder has no value: give folder=<value>."),
     (["launchers.evaluate"], "baseline has no value: give baseline=<value>."),
     (["launchers.evaluate", "baseline=absent", "policies={a: b}"], "absent: no such file"),
 ]
@@ -61,14 +68,31 @@ for sys.argv in json.loads(sys.argv[1]):
 """
 
 
-def test_mistakes_are_answered_in_one_sentence():
+def foreign(folder):
+    """Commands that run somebody else's stage folders, and what is answered."""
+    stage = "defaults: [hydra_settings, _self_]\nname: dpo\nseed: 0\nstages: {}\n"
+    for name, more in {
+        "target": "callbacks: {a: {_target_: os.system, command: date}}",
+        "hydra": "hydra: {callbacks: {a: {_target_: os.system}}}",
+        "trust": "trust: [os]",
+    }.items():
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text(stage + more)
+    run = ["launchers.train", "--config-name", "config", "--config-dir"]
+    yield [*run, str(folder / "target")], "callbacks.a._target_=os.system: it is none of this project"
+    yield [*run, str(folder / "hydra")], f"{folder / 'hydra' / 'config.yaml'}: it holds the key hydra"
+    yield [*run, str(folder / "trust"), "args=3"], "trust=[os] stands in a file"
+
+
+def test_mistakes_are_answered_in_one_sentence(tmp_path):
     done = launch("launchers.train", "algorithm=gropo")
     assert done.returncode == 1 and done.stderr.startswith("error: algorithm=gropo"), done.stderr
-    commands = json.dumps([arguments for arguments, _ in MISTAKES])
-    done = python("-c", ONE_AFTER_ANOTHER, commands)
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == len(MISTAKES), done.stderr
-    for line, (arguments, told) in zip(lines, MISTAKES, strict=True):
+    mistakes = [*MISTAKES, *foreign(tmp_path)]
+    done = python("-c", ONE_AFTER_ANOTHER, json.dumps([arguments for arguments, _ in mistakes]))
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(" ")]
+    lines = [line for line in lines if "mistakes:" not in line]
+    assert len(lines) == len(mistakes), done.stderr
+    for line, (arguments, told) in zip(lines, mistakes, strict=True):
         assert line.startswith(f"error: {told}"), (arguments, line)
 
 
