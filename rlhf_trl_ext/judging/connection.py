@@ -2,12 +2,15 @@
 
 import os
 import zlib
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx2
 from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 
-from rlhf_trl_ext.judging.client import Client
+if TYPE_CHECKING:
+    from rlhf_trl_ext.judging.client import Client
+
 
 OPENAI = "https://api.openai.com/v1"
 AZURE_API_VERSION = "2024-10-21"
@@ -46,7 +49,7 @@ async def bound(response: httpx2.Response) -> None:
     response.stream = Bounded(response.stream, encoding != "identity")
 
 
-def is_azure(client: Client) -> bool:
+def is_azure(client: "Client") -> bool:
     """Whether an address is Azure's own API (deployments, api-version, api-key); its /openai/v1 is OpenAI's."""
     parts = urlsplit(client.base_url or "")
     if parts.path.endswith("/openai/v1"):
@@ -55,7 +58,7 @@ def is_azure(client: Client) -> bool:
     return bool(client.api_version) or "AZURE" in (client.key_variable or "") or host.endswith(".openai.azure.com")
 
 
-def connect(client: Client, key: str) -> AsyncOpenAI:
+def connect(client: "Client", key: str) -> AsyncOpenAI:
     """A connection without retries of its own: every attempt needs room in the budget."""
     http = DefaultAioHttpClient(
         limits=httpx2.Limits(max_connections=0),  # as many as there are questions at once

@@ -7,17 +7,20 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import openai
 from httpx2 import ConnectError, Response
 from openai._models import FinalRequestOptions
 from tqdm import tqdm
 
-from rlhf_trl_ext.judging.client import Client
 from rlhf_trl_ext.judging.connection import connect
 from rlhf_trl_ext.judging.limits import BudgetReached
 from rlhf_trl_ext.judging.question import Answer, OutOfTokens, Question, Refused, Unusable, usage, words
 from rlhf_trl_ext.judging.secrets import find_key, scrub
+
+if TYPE_CHECKING:
+    from rlhf_trl_ext.judging.client import Client
 
 IN_A_ROW = 20  # questions that fail one after the other end a run
 FILTERED = ("content_filter", "content filter", "content management policy", "content policy", "safety system")
@@ -34,7 +37,7 @@ class NoAnswer(Exception):
 class Session:
     """Brings answers into the record of a client. max_failed: see `Client.fill`."""
 
-    def __init__(self, client: Client, max_failed: float):
+    def __init__(self, client: "Client", max_failed: float):
         self.client, self.max_failed = client, max_failed
         self.secret = find_key(client.key_variable)
         self.settled = self.failed = self._in_a_row = 0

@@ -108,7 +108,7 @@ def test_an_interrupted_sweep_leaves_no_job_behind(sweep, tmp_path, how):
 def test_jobs_find_the_config_folder_of_the_sweep(sweep, tmp_path):
     (tmp_path / "own" / "extra").mkdir(parents=True)
     (tmp_path / "own" / "extra" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
-    printed, code = sweep("--config-dir", "own", "+extra=mine")
+    printed, code = sweep("+extra=mine", "--config-dir", "own")
     assert code == 0 and runs(tmp_path) == ["good3"], printed
 
 
