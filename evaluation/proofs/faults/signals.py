@@ -61,14 +61,16 @@ def finished(root: Path) -> dict[str, tuple]:
 def left(root: Path, family: list[psutil.Process]) -> list[str]:
     """Commands of processes that are still there: those seen before the signal, and any that names the folder."""
     named = [p for p in psutil.process_iter(["cmdline"]) if str(root) in " ".join(p.info["cmdline"] or [])]
-    return sorted({" ".join(p.cmdline())[:120] for p in {*named, *family} if _alive(p)})
+    return sorted(filter(None, map(_command, {*named, *family})))
 
 
-def _alive(process: psutil.Process) -> bool:
+def _command(process: psutil.Process) -> str:
+    """What a process runs; "" for one that has ended."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return " ".join(process.cmdline())[:120] if alive else ""
     except psutil.NoSuchProcess:
-        return False
+        return ""
 
 
 def undisturbed(kind: str, root: Path) -> tuple[dict, float]:
@@ -118,6 +120,9 @@ def main(signals: int = 20, seed: int = 0, output: str = "outputs/signals", kind
     """Returns `signals`, `left`, `unreached`, `equal` and the trials; writes them to `<output>/signals.json`."""
     drawn, folder, trials = random.Random(seed), Path(output).resolve(), []
     shutil.rmtree(folder, ignore_errors=True)
+    for name in (*SIGNALS[:2], SIGNALS[4]):  # a shell lets what it starts in the background ignore some of them
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     twins = {kind: undisturbed(kind, folder / f"{kind}-twin") for kind in kinds}
     while len(trials) < signals:
         kind, name = kinds[len(trials) % len(kinds)], SIGNALS[len(trials) // len(kinds) % len(SIGNALS)]
