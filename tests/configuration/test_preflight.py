@@ -14,6 +14,10 @@ from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
 BAD = [
     (["algorithm=grpo", "++args.num_generations=3"], "args.num_generations=3: the generation batch of 8 "),
     (
+        ["algorithm=grpo", "evaluate=true", "++args.num_generations=6", "++args.per_device_train_batch_size=6"],
+        "evaluate=true with args.num_generations=6: args.per_device_eval_batch_size=8 x 1 processes must be a multiple",
+    ),
+    (
         ["algorithm=grpo", "deepspeed=zero3", "++args.ds3_gather_for_generation=false"],
         "args.ds3_gather_for_generation=false with ZeRO-3: every token gathers",
     ),

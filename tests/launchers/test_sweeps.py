@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import ROOT
+
+from rlhf_trl_ext.stages.checkpoints import last_step
 
 pytestmark = pytest.mark.slow
 SMALL = ["++model.build.hidden_size=32", "++model.build.layers=1", "++model.build.heads=2"]
@@ -124,3 +128,26 @@ sys.exit(on_node([*launch, *sys.argv[2:]], 1, {"JOB_RECORD": sys.argv[1] + "/rec
     assert [node.wait(600) for node in nodes] == [0, 0], (tmp_path / "log.txt").read_text()[-3000:]
     assert json.loads((tmp_path / "record.json").read_text())["world_size"] == 2
     assert (tmp_path / "log-1.txt").exists()
+
+
+def test_a_preempted_job_of_two_processes_saves_in_the_middle_and_goes_on(few, tmp_path):
+    longer = ["++args.max_steps=400", "++args.save_steps=50", "hydra.launcher.num_processes=2"]
+    fixed = [setting for setting in few if "max_steps" not in setting]
+    command = [sys.executable, "-m", "launchers.train", "-m", "hydra/launcher=accelerate", *longer, "algorithm=sft"]
+    process = subprocess.Popen(
+        [*command, *SMALL, *fixed, f"output_root={tmp_path}"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("stages/*/checkpoint-50/complete.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 4  # guard, accelerate, two workers
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    _, left = psutil.wait_procs(family, timeout=5)
+    assert not left and not list(tmp_path.glob("stages/*/stage.json"))
+    (folder,) = tmp_path.glob("stages/*")
+    step = last_step(folder)
+    assert step >= 50 and step % 50  # no step at which a checkpoint was due
+    (log,) = tmp_path.glob("multirun/*/log.txt")
+    assert f"SIGTERM: saved at step {step} of 400" in log.read_text()
