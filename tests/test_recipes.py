@@ -1,4 +1,4 @@
-"""The recipes "add a data set" and "add a reward", followed literally."""
+"""The recipes "add a data set", "add a reward" and "add an algorithm", followed literally."""
 
 import importlib
 import json
@@ -8,6 +8,7 @@ import pytest
 from recipes import commands, write_files
 
 DATA, REWARDS = "rlhf_trl_ext/data/README.md", "rlhf_trl_ext/rewards/README.md"
+TRAINERS = "rlhf_trl_ext/trainers/README.md"
 FEW = ["args.max_steps=2", "args.per_device_train_batch_size=4", "args.logging_steps=1"]
 
 
@@ -53,3 +54,53 @@ def test_a_reward_is_added(reader):
         record, stage = run(words, *FEW, *online)
         logs = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
         assert record["steps"] == 2 and any(log.get("rewards/brief/mean", 0) > 0 for log in logs)
+
+
+TINY = ["++dataset.prompts=16", "++dataset.preferences=16", "args.disable_tqdm=true", "args.learning_rate=1e-3"]
+TINY += ["model.build.hidden_size=32", "model.build.layers=1", "model.build.heads=2", "args.save_steps=1"]
+
+
+def test_algorithms_that_nobody_has_prepared_are_added(reader):
+    """Each trains, and goes on from a checkpoint as if it had not been interrupted."""
+    folder, run = reader
+    write_files(TRAINERS, folder)
+    orpo, online, _ = commands(TRAINERS, "Add an algorithm")
+    for words in (orpo, online):
+        more = ["completion_length=8"] if words is online else []
+        record, stage = run(words, *FEW, *TINY, *more)
+        assert record["steps"] == 2
+        whole = (stage / "model.safetensors").read_bytes()
+        if words is orpo:
+            (stage / "stage.json").unlink()
+            (stage / "seen").unlink()
+            for path in (stage / "checkpoint-2").iterdir():
+                path.unlink()
+            (stage / "checkpoint-2").rmdir()
+            record, _ = run(words, *FEW, *TINY)
+            assert record["steps"] == 2 and (stage / "model.safetensors").read_bytes() == whole
+
+
+def test_what_an_added_algorithm_cannot_do_is_said_in_a_sentence(reader):
+    folder, run = reader
+    write_files(TRAINERS, folder)
+    orpo = commands(TRAINERS, "Add an algorithm")[0]
+    with pytest.raises(SystemExit, match=r"ORPOTrainer: planned can be subclasses of"):
+        run([orpo[0], "plan", *orpo[2:]])
+    with pytest.raises(SystemExit, match=r"load_in_8bit=true: ORPOTrainer has no argument quantization_config; leave"):
+        run(orpo, *TINY, "model.use_peft=true", "model.load_in_4bit=true")
+
+
+@pytest.mark.slow
+def test_added_algorithms_are_compared_in_a_pipeline_and_swept(reader, monkeypatch):
+    folder, _ = reader
+    write_files(TRAINERS, folder)
+    orpo, _, pipeline = commands(TRAINERS, "Add an algorithm")
+    monkeypatch.setattr(sys, "argv", [*pipeline, "dataset.prompts=32", "dataset.evaluation=16"])
+    importlib.import_module("launchers.__main__").main()
+    results = json.loads((folder / "outputs" / "smoke" / "results.json").read_text())
+    assert set(results["policies"]) == {"sft", "dpo", "orpo", "cpo", "online_dpo"}
+    sweep = [*orpo, "--multirun", *FEW, *TINY, "args.beta=0.1,0.2"]
+    monkeypatch.setattr(sys, "argv", sweep)
+    importlib.import_module("launchers.__main__").main()
+    finished = [json.loads(path.read_text()) for path in (folder / "outputs" / "stages").glob("orpo-*/stage.json")]
+    assert len(finished) == 3

@@ -77,6 +77,7 @@ SHARED = {
     "trust": Texts,
     "trust_tasks": Flag,
     "step_timeout": Positive | None,
+    "completion_length": Count,
     "num_processes": Count | None,
     "held_out.prompts": Count,
     "held_out.every": Positive,

@@ -13,7 +13,7 @@ from rlhf_trl_ext.stages.execution import Execution, StageFailed
 from rlhf_trl_ext.stages.stage import Stage
 
 SHARED = ("seed", "shares", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "held_out")
-SHARED += ("model", "trust", "args", "callbacks", "monitor", "profile")
+SHARED += ("model", "trust", "completion_length", "args", "callbacks", "monitor", "profile")
 SAMPLES, LABELS = "samples-", "labels"
 
 
