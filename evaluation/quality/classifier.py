@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlhf_trl_ext.quantities import Count, Share
 from rlhf_trl_ext.statistics import bootstrap_interval, wilson_interval
 
 
@@ -19,8 +20,8 @@ class Classifier:
     name: str
     model: str
     label: str
-    threshold: float = 0.5
-    batch_size: int = 32
+    threshold: Share = 0.5
+    batch_size: Count = 32
 
     def check(self) -> None:
         """Raises ValueError for an unknown label, or a model that cannot be read."""

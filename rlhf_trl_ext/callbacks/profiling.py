@@ -12,6 +12,7 @@ from rlhf_trl_ext.callbacks import profile_report
 from rlhf_trl_ext.callbacks.attached import AttachedCallback
 from rlhf_trl_ext.callbacks.phases import OUTSIDE, PhaseTimer
 from rlhf_trl_ext.callbacks.records import peak_memory_mb
+from rlhf_trl_ext.quantities import Natural
 
 # Methods of TRL's trainers and of this project's; a trainer has some of them.
 METHODS = {
@@ -38,7 +39,7 @@ class Profiler(AttachedCallback):
     each operator, in `profile_operators.json`; slow, and large. The main process's figures.
     """
 
-    def __init__(self, skip: int = 1, operators: int = 0):
+    def __init__(self, skip: Natural = 1, operators: Natural = 0):
         self.skip, self.left = skip, operators
         self.timer = PhaseTimer(settle=torch.cuda.synchronize if torch.cuda.is_available() else None)
         self.steps, self.seconds, self.memory, self.operators = 0, 0.0, {}, None

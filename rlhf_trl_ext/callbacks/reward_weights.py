@@ -4,6 +4,7 @@ import torch
 
 from rlhf_trl_ext.callbacks.attached import AttachedCallback
 from rlhf_trl_ext.functional.objectives import rebalanced
+from rlhf_trl_ext.quantities import Share
 
 
 class AdaptiveWeights(AttachedCallback):
@@ -17,7 +18,7 @@ class AdaptiveWeights(AttachedCallback):
     have a weight.
     """
 
-    def __init__(self, rate: float = 0.1, least: float = 0.1):
+    def __init__(self, rate: Share = 0.1, least: Share = 0.1):
         self.rate, self.least = rate, least
         self.start: torch.Tensor | None = None  # (2, K): means and standard deviations of the first log
 

@@ -13,6 +13,7 @@ from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.callbacks.rollback import last_before, roll_back
 from rlhf_trl_ext.callbacks.stability_rules import KINDS, Divergence, Rule, Silence
 from rlhf_trl_ext.configuration.folders import CONF
+from rlhf_trl_ext.quantities import Natural, Positive
 
 logger = logging.getLogger(__name__)
 ACTIONS = (None, "stop", "rollback")
@@ -91,9 +92,9 @@ class StabilityMonitor(AttachedCallback):
         self,
         rules: dict[str, dict] | None = None,
         action: str | None = None,
-        samples: int = 8,
-        rollback_factor: float = 0.5,
-        max_rollbacks: int = 3,
+        samples: Natural = 8,
+        rollback_factor: Positive = 0.5,
+        max_rollbacks: Natural = 3,
     ):
         if action not in ACTIONS:
             raise ValueError(f"monitor.action={action}: allowed are null, stop, rollback.")

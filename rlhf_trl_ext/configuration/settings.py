@@ -12,12 +12,8 @@ from omegaconf.errors import InterpolationResolutionError
 from pydantic import AfterValidator, Field, Strict, TypeAdapter, ValidationError
 
 from rlhf_trl_ext.configuration.paths import creatable
+from rlhf_trl_ext.quantities import Amount, Count, Natural, Positive, Seed
 
-Count = Annotated[int, Strict(), Field(ge=1)]
-Index = Annotated[int, Strict(), Field(ge=0)]
-Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
-Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
-Amount = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 Texts = list[Text]
@@ -141,6 +137,8 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "floor": Text | None,
         "anchor": Text | None,
         "labels": Text | None,
+        "aa_control": Text | None,
+        "injection_pairs": Natural,
         "output": Output | None,
     },
     "report": {

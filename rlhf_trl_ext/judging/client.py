@@ -10,6 +10,7 @@ from rlhf_trl_ext.judging.question import Answer, Question
 from rlhf_trl_ext.judging.record import Record
 from rlhf_trl_ext.judging.request import Form
 from rlhf_trl_ext.judging.secrets import checked_url, find_key
+from rlhf_trl_ext.quantities import Amount, Count, Natural, Positive
 
 
 class Client:
@@ -32,15 +33,15 @@ class Client:
         record: str,
         base_url: str | None = None,
         key_variable: str | None = "OPENAI_API_KEY",
-        concurrency: int = 32,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        timeout: float = 120.0,
-        attempts: int = 8,
+        concurrency: Count = 32,
+        requests_per_minute: Positive | None = None,
+        tokens_per_minute: Positive | None = None,
+        timeout: Positive = 120.0,
+        attempts: Count = 8,
         api_version: str | None = None,
-        thinking_tokens: int | None = None,
-        budget_usd: float | None = None,
-        budget_tokens: int | None = None,
+        thinking_tokens: Natural | None = None,
+        budget_usd: Amount | None = None,
+        budget_tokens: Natural | None = None,
         prices: Prices | None = None,
         options: dict[str, Any] | None = None,
     ):

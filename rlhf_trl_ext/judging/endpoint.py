@@ -13,6 +13,7 @@ from rlhf_trl_ext.judging.language_model import LanguageModelJudge
 from rlhf_trl_ext.judging.prompt import LEAST_MASS, Prompt
 from rlhf_trl_ext.judging.question import Answer, Question
 from rlhf_trl_ext.judging.request import TOP_LOGPROBS
+from rlhf_trl_ext.quantities import Count
 
 STRICTER = "\n\nAnswer with exactly one of {allowed} and not a word more."
 STRICTER_PATTERN = "\n\nEnd with the verdict in exactly the form that was asked for; without it nothing counts."
@@ -64,9 +65,9 @@ class EndpointJudge(HTTPJudge):
     """
 
     prompt: str | None = "helpfulness"  # stated again: the identity of a stage reads it here
-    samples: int = 1
+    samples: Count = 1
     reasons: bool = False
-    reason_tokens: int = 256
+    reason_tokens: Count = 256
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.reason_tokens < 1:

@@ -8,6 +8,7 @@ from rlhf_trl_ext.judging.inquiry import Comparing, Inquiry, Reading, Scoring
 from rlhf_trl_ext.judging.judge import Judge, Replies, Score, check_temperature
 from rlhf_trl_ext.judging.prompt import Prompt, load
 from rlhf_trl_ext.judging.verdicts import Display, Displays, Opinion, Reply
+from rlhf_trl_ext.quantities import Count, Positive, Share
 
 Inquiries = Callable[[], Iterable[Inquiry]]
 
@@ -27,11 +28,11 @@ class LanguageModelJudge(Judge):
     prompt: str | None = "helpfulness"
     rubric: str | None = None
     constitution: str | None = None
-    principles: int = 1
+    principles: Count = 1
     examples: str | None = None
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     both_orders: bool = True
-    max_unreadable: float = 0.25
+    max_unreadable: Share = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:

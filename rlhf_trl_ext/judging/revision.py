@@ -7,6 +7,7 @@ from rlhf_trl_ext.judging.client import Client
 from rlhf_trl_ext.judging.constitution import Constitution, Principle
 from rlhf_trl_ext.judging.prompt import as_text
 from rlhf_trl_ext.judging.question import Question
+from rlhf_trl_ext.quantities import Amount, Count
 
 SHOW = "<conversation>\n{0}\n</conversation>\n\n<reply>\n{1}\n</reply>"
 ONLY = "Write the new reply and nothing else."
@@ -27,9 +28,9 @@ class Reviser:
         model: str,
         constitution: Constitution,
         base_url: str | None = None,
-        rounds: int = 2,
-        max_tokens: int = 512,
-        temperature: float = 0.0,
+        rounds: Count = 2,
+        max_tokens: Count = 512,
+        temperature: Amount = 0.0,
     ):
         if not 1 <= rounds <= len(constitution.principles):
             raise ValueError(f"rounds={rounds}: give 1 to {len(constitution.principles)}, a principle each.")

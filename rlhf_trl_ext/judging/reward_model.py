@@ -5,6 +5,7 @@ import json
 
 from rlhf_trl_ext.judging.judge import Judge, Replies, Score, check_temperature
 from rlhf_trl_ext.judging.verdicts import Reply
+from rlhf_trl_ext.quantities import Count, Positive
 
 
 class RewardModelJudge(Judge):
@@ -16,7 +17,7 @@ class RewardModelJudge(Judge):
 
     scores_alone = True
 
-    def __init__(self, path: str, temperature: float = 1.0, batch_size: int = 64, dtype: str = "float32"):
+    def __init__(self, path: str, temperature: Positive = 1.0, batch_size: Count = 64, dtype: str = "float32"):
         check_temperature(temperature, "the reward's unit")
         self.path, self.temperature, self.batch_size, self.dtype = path, temperature, batch_size, dtype
         self.name = f"reward_model:{path}"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_trl_ext.data import embedded_words as text
+from rlhf_trl_ext.quantities import Count
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -71,10 +72,10 @@ def copy_initialise(model: "LlamaForCausalLM", gain: float) -> None:
 def build_tiny(
     folder: str | Path,
     seed: int = 0,
-    hidden_size: int = 128,
-    layers: int = 2,
-    heads: int = 4,
-    feed_forward_size: int = 384,
+    hidden_size: Count = 128,
+    layers: Count = 2,
+    heads: Count = 4,
+    feed_forward_size: Count = 384,
     embedding_std: float = 0.06,
     copy_gain: float = 0.1,
 ) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlhf_trl_ext.data.samples import read_samples
 from rlhf_trl_ext.functional.ensembles import MODES, aggregate
+from rlhf_trl_ext.quantities import Amount, Count
 from rlhf_trl_ext.rewards.model import RewardModel
 
 
@@ -30,8 +31,8 @@ class RewardEnsemble:
         members: list[str | Callable],
         reference: str,
         mode: str = "mean",
-        weight: float = 0.1,
-        batch_size: int = 64,
+        weight: Amount = 0.1,
+        batch_size: Count = 64,
         dtype: str = "float32",
         device: str | None = None,
     ):

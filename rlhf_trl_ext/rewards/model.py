@@ -7,6 +7,7 @@ from peft import AutoPeftModelForSequenceClassification, PeftConfig
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from trl.data_utils import apply_chat_template, is_conversational
 
+from rlhf_trl_ext.quantities import Count
 from rlhf_trl_ext.zero.runtime import whole_weights
 
 
@@ -55,7 +56,7 @@ class RewardModel:
     A chat is rendered with the reward model's own tokenizer, so it may differ from the policy's.
     """
 
-    def __init__(self, path: str, batch_size: int = 64, dtype: str = "float32", device: str | None = None):
+    def __init__(self, path: str, batch_size: Count = 64, dtype: str = "float32", device: str | None = None):
         self.__name__ = "reward_model"
         self.batch_size = batch_size
         check_reward_model("reward.path", path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from evaluation.quality.failures import texts
 from evaluation.quality.failures.diagnostics import Diagnostic, compared
 from rlhf_trl_ext.configuration import named_yaml
+from rlhf_trl_ext.quantities import Amount, Count
 
 SETS = Path(__file__).parents[1] / "probes"
 STANDARD = ("harmful", "benign", "sycophancy", "out_of_distribution")
@@ -120,9 +121,9 @@ class Probes:
 
     models: dict[str, str] | None = None
     sets: list[str] = field(default_factory=lambda: list(STANDARD))
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    batch_size: int = 16
+    max_new_tokens: Count = 256
+    temperature: Amount = 0.0
+    batch_size: Count = 16
     dtype: str = "float32"
     chat_template: str | None = None
     seed: int = 0
