@@ -222,7 +222,7 @@ def test_warm_up_and_explained_variance_decide_whether_it_counts(vi, logged):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"vi_temperature": 0.0}, "vi_temperature=0.0: at least 1e-09 or auto is needed"),
+        ({"vi_temperature": 0.0}, "vi_temperature=0.0: above 0 or auto is needed"),
         ({"vi_temperature": "warm"}, "vi_temperature=warm"),
         ({"vi_lambda": 1.5}, "vi_lambda=1.5: 0 to 1 or auto is needed"),
         ({"vi_coef": 2.0}, "vi_coef=2.0: 0 to 1"),
