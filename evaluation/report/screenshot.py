@@ -1,4 +1,4 @@
-"""The head of a report as a small PNG, by Chromium: `python -m evaluation.report.screenshot outputs/demo demo.png`."""
+"""A piece of a report as a small PNG, by Chromium: `python -m evaluation.report.screenshot outputs/demo demo.png`."""
 
 import argparse
 import shutil
@@ -12,8 +12,8 @@ OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "
 COLOURS = 64  # of the palette, which keeps the file below 150 kB
 
 
-def screenshot(page: Path, output: Path, width: int, height: int) -> None:
-    """Write the first `height` pixels of a local HTML page. Raises FileNotFoundError without a browser."""
+def screenshot(page: Path, output: Path, width: int, top: int, height: int) -> None:
+    """Write `height` pixels, from `top` on, of a local HTML page. Raises FileNotFoundError without a browser."""
     from PIL import Image
 
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -21,10 +21,11 @@ def screenshot(page: Path, output: Path, width: int, height: int) -> None:
         raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is installed: apt-get install chromium.")
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
-        size = (f"--window-size={width},{height}", f"--user-data-dir={folder}", f"--screenshot={shot}")
+        size = (f"--window-size={width},{top + height}", f"--user-data-dir={folder}", f"--screenshot={shot}")
         command = [browser, *OPTIONS, *size, page.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
-        Image.open(shot).convert("RGB").quantize(COLOURS).save(output, optimize=True)
+        piece = Image.open(shot).convert("RGB").crop((0, top, width, top + height))
+        piece.quantize(COLOURS).save(output, optimize=True)
 
 
 def main() -> None:
@@ -32,14 +33,15 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="folder that launchers.report reads")
     parser.add_argument("output", type=Path, help="the PNG")
     parser.add_argument("--width", type=int, default=1080)
-    parser.add_argument("--height", type=int, default=1240)
+    parser.add_argument("--top", type=int, default=900)
+    parser.add_argument("--height", type=int, default=850)
     arguments = parser.parse_args()
 
     from evaluation.report.page import report
 
     written = report(str(arguments.results), pdf=False)
     try:
-        screenshot(written["html"], arguments.output, arguments.width, arguments.height)
+        screenshot(written["html"], arguments.output, arguments.width, arguments.top, arguments.height)
     except FileNotFoundError as error:
         sys.exit(f"error: {error}")
 
