@@ -23,8 +23,9 @@ from evaluation.proofs.faults.sigkill import SETTINGS, saved_weights
 
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT")
 LEFT_AFTER = 5.0  # seconds
-SMALL = [f"++{setting}" for setting in SETTINGS]
-STAGES = [f"++stages.{stage}.{setting}" for stage in ("sft", "dpo") for setting in SETTINGS if setting[:5] == "args."]
+LONGER = [*SETTINGS, "args.max_steps=150", "args.save_steps=20"]  # training is a good share of a command's seconds
+SMALL = [f"++{setting}" for setting in LONGER]
+STAGES = [f"++stages.{stage}.{setting}" for stage in ("sft", "dpo") for setting in LONGER if setting[:5] == "args."]
 COMMANDS = {
     "pipeline": [
         *("launchers.pipeline", "experiment=smoke", "policies=[dpo]", "reward=gold", "samples.max_prompts=8"),
