@@ -58,6 +58,8 @@ OVERRIDDEN = [
     (RLOOTrainer, "_generate", "prompts", "Profiler"),
     (Trainer, "get_batch_samples", "epoch_iterator num_batches device", "Profiler"),
     (Trainer, "_clip_grad_norm", "model", "Profiler"),
+    (GRPOTrainer, "training_step", "model inputs num_items_in_batch", "Profiler"),
+    (RLOOTrainer, "training_step", "model inputs num_items_in_batch", "Profiler"),
     (Trainer, "_save_checkpoint", "model trial", "Profiler"),
     (ProfilingContext, "__enter__", "", "Profiler"),
     (ProfilingContext, "__exit__", "exc_type exc_val exc_tb", "Profiler"),
