@@ -6,6 +6,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from rich.table import Table
 
+from evaluation.files import write_json
 from evaluation.quality.failures.diagnostics import diagnose
 from evaluation.verdicts.pairwise import (
     against_baseline,
@@ -19,6 +20,7 @@ from evaluation.verdicts.pairwise import (
 from rlhf_trl_ext.configuration.checks import build
 from rlhf_trl_ext.data.samples import SCORES, Samples, read_samples
 from rlhf_trl_ext.judging.judge import Judge
+from rlhf_trl_ext.stages.pipeline import link
 
 
 def judge_of(config) -> Judge:
@@ -67,6 +69,20 @@ def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool =
         **({"evaluations": earlier} if earlier else {}),
         "stages": records,
     }
+
+
+def write_results(config, plan, folder: Path) -> dict:
+    """Judge the finished stages of a plan; link them below `folder` and write results.json. Returns the results."""
+    results = summarise(config, plan.records, folder)
+    link(folder, plan.folders)
+    write_json(folder / "results.json", results)
+    return results
+
+
+def pipeline_folder(config, chosen: dict[str, str]) -> Path:
+    """Where a pipeline's results go. chosen: group -> the file that was chosen of it."""
+    experiment = chosen.get("experiment") or f"{chosen['dataset']}-{chosen['model']}"
+    return Path(config.output_dir or Path(config.output_root) / experiment)
 
 
 def describe(rows: Samples) -> dict:

@@ -66,3 +66,19 @@ def text_of(completion: str | list[dict]) -> str:
     if len(texts) == 1:
         return texts[0][1]
     return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in texts)
+
+
+def samples_of(source, name: str) -> Samples:
+    """Samples of a file, a pandas table, a data set of `datasets`, or a list of rows. name: for messages."""
+    if isinstance(source, str | Path):
+        return read_samples(source, name)
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):
+        rows = [{k: v for k, v in row.items() if not _is_absent(v)} for row in source.to_dict("records")]
+    else:
+        rows = source.to_list() if hasattr(source, "to_list") else list(source)
+    return as_samples(((f"{name}, row {number}", row) for number, row in enumerate(rows)), name)
+
+
+def _is_absent(value) -> bool:
+    """NaN, which pandas puts where a row has nothing."""
+    return isinstance(value, float) and math.isnan(value)

@@ -192,14 +192,25 @@ def test_a_browser_opens_it_without_errors_and_without_the_network(results, page
     assert any("broken" in line for line in console) and asked == ["http://example.invalid/x.png"]
 
 
-def test_the_notebook_runs(results, monkeypatch):
-    monkeypatch.setenv("RESULTS", str(results))
-    monkeypatch.setenv("MPLBACKEND", "agg")
+def run_notebook() -> dict:
+    """The names that the notebook's cells leave."""
     notebook = json.loads((ROOT / "evaluation" / "report" / "analysis.ipynb").read_text())
-    names: dict = {}
+    names: dict = {"display": print}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
+    return names
+
+
+def test_the_notebook_runs(results, monkeypatch):
+    monkeypatch.setenv("RESULTS", str(results))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names = run_notebook()
     assert set(names["final"]["algorithm"]) == {"sft", "dpo", "grpo", "grpo_again"}
     assert len(names["axes"].lines) == 6 and names["axes"].get_xlabel()  # two algorithms sample, on three seeds
     assert len(names["drawn"]) == 3 * 4 * 48
+    # what the pipeline's own results say of the same samples
+    kept = json.loads((results / "seed0" / "results.json").read_text())["policies"]["dpo"]
+    assert names["quality"].loc["dpo", "gold_reward_mean"] == pytest.approx(kept["gold_reward_mean"])
+    assert (names["policy"], names["baseline"]) == ("dpo", "sft")
+    assert names["verdicts"]["outcome"].mean() == kept["win_rate"]
