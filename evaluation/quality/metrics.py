@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 
 from evaluation.quality.failures.texts import ngrams, words
+from rlhf_trl_ext.data.samples import finite_number
 from rlhf_trl_ext.judging.verdicts import Verdict
 from rlhf_trl_ext.statistics import bootstrap_interval, cohen_kappa, wilson_interval
 
@@ -29,7 +30,7 @@ def text_metrics(rows: list[dict]) -> dict:
         **rouge(rows),
     }
     for name in INTERVALS:
-        values = [row.get(name) for row in rows]
+        values = [finite_number(row.get(name)) for row in rows]
         if None not in values:
             told[f"{name}_ci"] = bootstrap_interval(np.array(values, dtype=float), resamples=2000)
     return told
@@ -99,7 +100,7 @@ def reward_quality(verdicts: list[Verdict], policy: list[dict], baseline: list[d
     """
     rows = [*policy, *baseline]
     decided = [i for i, verdict in enumerate(verdicts) if verdict.outcome in (0.0, 1.0)]
-    if any(row.get("reward") is None for row in rows) or not decided:
+    if any(finite_number(row.get("reward")) is None for row in rows) or not decided:
         return None
     margins = np.array([policy[i]["reward"] - baseline[i]["reward"] for i in decided])
     won = np.array([verdicts[i].outcome for i in decided])

@@ -18,7 +18,7 @@ from evaluation.verdicts.pairwise import (
     stored_evaluations,
 )
 from rlhf_trl_ext.configuration.checks import build
-from rlhf_trl_ext.data.samples import SCORES, Samples, read_samples
+from rlhf_trl_ext.data.samples import SCORES, Samples, finite_number, read_samples
 from rlhf_trl_ext.judging.judge import Judge
 from rlhf_trl_ext.stages.pipeline import link
 
@@ -92,7 +92,7 @@ def describe(rows: Samples) -> dict:
     """
     row: dict = {"prompts": len(rows)}
     for key in SCORES:
-        values = [sample[key] for sample in rows if sample.get(key) is not None]
+        values = [number for sample in rows if (number := finite_number(sample.get(key))) is not None]
         name = key if key == "truncated" else f"{key}_mean"
         row[name] = float(np.mean(values)) if values else None
         if 0 < len(values) < len(rows):

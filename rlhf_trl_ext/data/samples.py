@@ -24,7 +24,9 @@ def read_samples(path: str | Path, key: str = "") -> Samples:
 
 
 def as_samples(records: Iterable[tuple[str, dict]], source: str) -> Samples:
-    """Rows with `prompt`, `completion` as text where they have one, and scores that are finite numbers or None.
+    """Rows with `prompt`, `completion` as text where they have one, and scores that are finite numbers, None, or NaN.
+
+    None is a score that is absent (`null`), NaN one that is no finite number, which judges count as unreadable.
 
     records: (place, row), the place for messages. Completions may be text or messages, whose texts are taken.
     Raises ValueError for a row that is no sample, and for no rows.
@@ -46,7 +48,11 @@ def _sample(place: str, row) -> dict:
             "needed."
         ) from None
     scores = [name for name in row if name in SCORES or name.startswith(OBJECTIVE)]
-    return sample | {name: finite_number(row[name]) for name in scores}
+    return sample | {name: _score(row[name]) for name in scores}
+
+
+def _score(value) -> float | bool | None:
+    return value if value is None or finite_number(value) is not None else math.nan
 
 
 def finite_number(value) -> float | bool | None:

@@ -58,7 +58,7 @@ def test_mistakes_are_told_as_on_the_command_line():
         judge(POLICY, BASELINE[:-1])
     with pytest.raises(ValueError, match="first, row 0 holds no samples"):
         judge([{"text": "a"}], BASELINE)
-    with pytest.raises(ConfigError, match="args.learning_rate"):
+    with pytest.raises(ConfigError, match=r"args\.learning_rate"):
         Pipeline("experiment=smoke", "policies=[dpo]", "stages.sft.args.learning_rate=[1]")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from evaluation.quality.failures import texts
+from rlhf_trl_ext.data.samples import finite_number
 from rlhf_trl_ext.statistics import bootstrap_interval
 
 WORST = 3
@@ -62,9 +63,9 @@ def diagnose(policy: list[dict], baseline: list[dict], resamples: int = 2000) ->
     """
     found = [compared(diagnostic, policy, baseline, resamples) for diagnostic in DIAGNOSTICS]
     found.append(_entropy(policy, baseline, resamples=min(resamples, 500)))
-    if all(row.get("reward") is not None for row in (*policy, *baseline)):
+    if all(finite_number(row.get("reward")) is not None for row in (*policy, *baseline)):
         found.append(_length_share(policy, baseline, min(resamples, 500)))
-        if all(row.get("gold_reward") is not None for row in (*policy, *baseline)):
+        if all(finite_number(row.get("gold_reward")) is not None for row in (*policy, *baseline)):
             found.append(_hacking(policy, baseline, resamples))
     return [row for row in found if row is not None]
 

@@ -3,11 +3,11 @@ import sys
 
 import pytest
 import torch
-from rlhf_trl_ext.trainers.parts.prefix_values import PrefixValues
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from evaluation.report import value_picture
 from rlhf_trl_ext.trainers.parts.critic import token_values
+from rlhf_trl_ext.trainers.parts.value_fitting import PrefixValues
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def run(tiny, tmp_path):
     torch.manual_seed(0)
     critic = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1)
     critic.save_pretrained(folder / "critic")
-    valuer = PrefixValues(critic, None, token_gains=True)
+    valuer = PrefixValues(critic, None)
     valuer.save_gains(folder)
     file = folder / "critic" / "gains.safetensors"
     save_file({name: torch.randn_like(value) for name, value in load_file(file).items()}, file)

@@ -205,3 +205,15 @@ def test_the_launcher_previews_and_answers_mistakes(files, endpoint, tmp_path):
     assert done.returncode == 0 and "dpo is better than baseline" in done.stdout, done.stderr
     written = done.stdout + done.stderr + "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     assert key not in written and len(seen()) == 22
+
+
+def test_a_score_that_is_no_number_is_unreadable_and_counted_apart(composed, tmp_path):
+    """3 of 12 scores of the baseline are none: 9 pairs count, all won, and the three are told."""
+    lines = [json.dumps(row) for row in rows(*[1.0] * 12)]
+    lines[:3] = [line.replace('"gold_reward": 1.0', '"gold_reward": NaN') for line in lines[:3]]
+    (tmp_path / "sft.jsonl").write_text("\n".join(lines))
+    better = save(tmp_path / "dpo.jsonl", rows(*[2.0] * 12))
+    _, results = run(composed, tmp_path, f"baseline={tmp_path / 'sft.jsonl'}", f"policies={{dpo: {better}}}")
+    row = results["policies"]["dpo"]
+    assert (row["wins"], row["pairs"], row["unparsable"]) == (9, 9, 3)
+    assert results["baseline_result"]["gold_reward_missing"] == 3 and any("3 verdicts" in n for n in results["notices"])
