@@ -1,5 +1,6 @@
 """The `openai` package's client for one endpoint, over aiohttp: OpenAI's, a compatible server's, or Azure's."""
 
+import logging
 import os
 import zlib
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ def is_azure(client: "Client") -> bool:
 
 def connect(client: "Client", key: str) -> AsyncOpenAI:
     """A connection without retries of its own: every attempt needs room in the budget."""
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
     http = DefaultAioHttpClient(
         limits=httpx2.Limits(max_connections=0),  # as many as there are questions at once
         follow_redirects=False,

@@ -3,7 +3,7 @@
 import hashlib
 
 from rlhf_trl_ext.judging.judge import Judge
-from rlhf_trl_ext.judging.verdicts import Display, Opinion, Reply, finite
+from rlhf_trl_ext.judging.verdicts import Display, Opinion, Reply, Verdict, finite
 from rlhf_trl_ext.rewards.gold import GoldReward
 
 
@@ -30,7 +30,7 @@ class GoldJudge(Judge):
         if not 0 <= noise < 0.5 or not 0 <= position_bias <= 1:
             raise ValueError(f"noise={noise}, position_bias={position_bias}: noise is in [0, 0.5), the bias in [0, 1].")
         self.noise, self.position_bias, self.logprobs, self.seed = noise, position_bias, logprobs, seed
-        self.both_orders, self.gold = both_orders, GoldReward()
+        self.both_orders, self.gold, self._recorded = both_orders, GoldReward(), False
         sure = not noise and not position_bias
         self.name = "gold_reward" if sure else f"gold, noise {noise}, position bias {position_bias}"
 
@@ -38,6 +38,11 @@ class GoldJudge(Judge):
     def sees_order(self) -> bool:
         """See `Judge.sees_order`."""
         return self.position_bias > 0 or not self.logprobs
+
+    def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
+        """See `Judge.compare`."""
+        self._recorded = any(finite(row.get("gold_reward")) is not None for row in (*first, *second))
+        return super().compare(first, second)
 
     def opinion(self, display: Display) -> Opinion:
         """See `Judge.opinion`. Raises ValueError for a prompt that is not of the embedded task."""
@@ -55,7 +60,7 @@ class GoldJudge(Judge):
         return Opinion(float(self._draw("verdict", display.identity, display.first) < p))
 
     def _gold(self, reply: Reply) -> float | None:
-        if reply.sample is not None and reply.sample.get("gold_reward") is not None:
+        if self._recorded and "gold_reward" in (reply.sample or {}):
             return finite(reply.sample["gold_reward"])
         return self.gold([reply.prompt], [reply.text])[0]
 

@@ -105,8 +105,8 @@ def check_judges_text(judge: Judge, use: str) -> None:
 class ScoreJudge(Judge):
     """Prefers the higher recorded score: `gold_reward` of the embedded task, or `reward` of the reward model.
 
-    field: None takes the gold reward where all samples of the first comparison have one, else the reward. Scores that
-    are no finite numbers are unreadable.
+    field: None takes the gold reward where samples of the first comparison have one, else the reward. Scores that are
+    missing or no finite numbers are unreadable.
     """
 
     scores_alone = recorded = True
@@ -117,14 +117,14 @@ class ScoreJudge(Judge):
         self.name = field or "score"
 
     def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
-        """See `Judge.compare`. Raises ValueError when a sample has no such score."""
+        """See `Judge.compare`. Raises ValueError where all samples of one side have no such score."""
         if self.field is None:
-            has_gold = all(row.get("gold_reward") is not None for row in [*first, *second])
+            has_gold = any(row.get("gold_reward") is not None for row in [*first, *second])
             self.field = self.name = "gold_reward" if has_gold else "reward"
-        lacking = sum(row.get(self.field) is None for row in [*first, *second])
-        if lacking:
+        lacking = [sum(row.get(self.field) is None for row in rows) for rows in (first, second)]
+        if lacking[0] == len(first) or lacking[1] == len(second):
             raise ValueError(
-                f"judge.field={self.field}: {lacking} of {len(first) + len(second)} samples have no such score; use "
-                "judge=reward_model judge.path=<folder or hub id>, or samples of a dataset with a gold reward."
+                f"judge.field={self.field}: {sum(lacking)} of {len(first) + len(second)} samples have no such score: "
+                "use judge=reward_model judge.path=<folder or hub id>, or samples of a dataset with a gold reward."
             )
-        return verdicts.by_score([row[self.field] for row in first], [row[self.field] for row in second])
+        return verdicts.by_score(*([row.get(self.field) for row in rows] for rows in (first, second)))
