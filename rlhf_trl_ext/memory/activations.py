@@ -58,15 +58,17 @@ class Passes:
         kind = "lora" if self.lora else "full"
         return _linear(coefficients()[self.arithmetic.mode][kind][what], self.sizes, batch, self.dropout)
 
-    def saved(self, batch: Batch) -> float:
-        """Held from forward to backward; with checkpointing the inputs of all layers and what one of them saves."""
+    def kept(self, batch: Batch) -> float:
+        """Held when the forward pass has ended; with checkpointing the inputs of all layers."""
         found = coefficients()[self.arithmetic.mode]
         around = found["lora" if self.lora else "full"]["around"]
         outside = batch.tokens * (around["hidden"] * self.sizes.hidden + around["length"] * batch.length)
-        if not self.arithmetic.checkpointing:
-            return outside + self.sizes.layers * self._of("saved", batch)
-        kept = found["checkpointed"]["hidden"] * batch.tokens * self.sizes.hidden
-        return outside + self.sizes.layers * kept + self._of("saved", batch)
+        inputs = found["checkpointed"]["hidden"] * batch.tokens * self.sizes.hidden
+        return outside + self.sizes.layers * (inputs if self.arithmetic.checkpointing else self._of("saved", batch))
+
+    def saved(self, batch: Batch) -> float:
+        """Held in the backward pass; with checkpointing also what one layer, computed anew, saves."""
+        return self.kept(batch) + (self._of("saved", batch) if self.arithmetic.checkpointing else 0.0)
 
     def backward(self, batch: Batch) -> float:
         """What backward works with beyond what was saved."""
@@ -100,6 +102,10 @@ class Passes:
         """Keys and values of all layers, in generation."""
         found = coefficients()[self.arithmetic.mode]["generation"]["cache"]
         return found * rows * length * self.sizes.layers * self.sizes.kv
+
+    def static_cache(self, rows: int, length: int) -> float:
+        """Keys and values of all layers, allocated once for a run with compiled sampling."""
+        return 2 * self.arithmetic.width * rows * length * self.sizes.layers * self.sizes.kv
 
     def sampling(self, rows: int, length: int) -> float:
         """Next-token probabilities, and the attention of one step."""

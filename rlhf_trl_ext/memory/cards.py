@@ -15,6 +15,16 @@ CARDS |= {
 }
 
 
+# Workspaces of cuBLAS in MiB: of the main thread and of autograd's. On Hopper measured (torch 2.11, H100); elsewhere by
+# PyTorch's source, aten/src/ATen/cuda/CublasHandlePool.cpp.
+HOPPER, OTHERS = 65, 18
+
+
+def workspace_bytes(card: str | float) -> float:
+    """Bytes that CUDA's libraries keep on a card by name or in GiB."""
+    return (HOPPER if str(card).lower() in ("h100", "h200", "b200") else OTHERS) * 2.0**20
+
+
 def card_bytes(card: str | float) -> float:
     """Bytes of a card by name or in GiB. Raises ValueError for an unknown name."""
     try:

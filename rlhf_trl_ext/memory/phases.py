@@ -15,7 +15,8 @@ class Workload:
     roles: policy first, then reference, reward and critic models where a run has them. batch: a forward and backward
     pass. generated: rows that a process samples at a time, 0 for offline algorithms. reference_in_loss: the reference's
     forward pass happens while the policy's activations are held, as in DPO. accumulates: whether gradients of earlier
-    passes are there already. vllm: bytes that a colocated engine takes for itself.
+    passes are there already. vllm: bytes that a colocated engine takes for itself. compiled: sampling is, with a cache
+    that stays. workspaces: bytes that CUDA's libraries keep.
     """
 
     roles: tuple[Role, ...]
@@ -28,22 +29,25 @@ class Workload:
     reference_in_loss: bool = False
     dropout: bool = False
     vllm: float = 0.0
+    compiled: bool = False
+    workspaces: float = 0.0
     gathers_for_generation: bool = True
 
 
 @dataclass
 class Prediction:
-    """Bytes of a GPU. held: by role and kind; phases: by phase, what it adds; host: of a process."""
+    """Bytes of a GPU. held: by role and kind; phases: by phase, what it adds; host: of a process; constant: by kind."""
 
     held: dict[str, dict[str, float]]
     phases: dict[str, dict[str, float]]
     host: float
-    constant: float = field(default=0.0)
+    constant: dict[str, float] = field(default_factory=dict)
 
     @property
     def base(self) -> float:
-        """Weights and optimizer states, which are always there."""
-        return self.constant + sum(kinds[kind] for kinds in self.held.values() for kind in (*HELD, "buckets"))
+        """Weights, optimizer states and what else is always there."""
+        models = sum(kinds[kind] for kinds in self.held.values() for kind in (*HELD, "buckets"))
+        return models + sum(self.constant.values())
 
     @property
     def peak(self) -> float:
@@ -68,19 +72,22 @@ def predict(load: Workload) -> Prediction:
     phases["optimizer step"] = {"gradients": sum(gradients.values())}
     if load.generated:
         phases |= _sampling(load, passes)
-    return Prediction(states, phases, host, load.vllm)
+    constant = {"vLLM": load.vllm, "workspaces": load.workspaces}
+    if load.compiled:
+        constant["static cache"] = passes.static_cache(load.generated, load.batch.length)
+    return Prediction(states, phases, host, constant)
 
 
 def _training(load: Workload, passes: Passes, gradients: float) -> dict[str, dict[str, float]]:
     """Forward and backward of the policy. Backward begins with all activations and ends with all gradients."""
     policy, batch = load.roles[0], load.batch
     weights = gathered(policy, load.sharding)
-    saved, earlier = passes.saved(batch), gradients if load.accumulates else 0.0
+    saved, kept, earlier = passes.saved(batch), passes.kept(batch), gradients if load.accumulates else 0.0
     one_layer = saved / policy.architecture.layers if not load.arithmetic.checkpointing else saved
     embedding = 0.0 if policy.lora else policy.architecture.embedding * policy.weight_bytes
     logits = {"logits": passes.logits(batch, backward=True)}
     found = {
-        "backward, logits": {"activations": saved, "gradients": earlier, **logits, "gathered": weights},
+        "backward, logits": {"activations": kept, "gradients": earlier, **logits, "gathered": weights},
         "backward, first layer": {
             "activations": saved + passes.backward(batch),
             "gradients": max(earlier, min(embedding, gradients) if batch.scored else 0.0),
@@ -94,7 +101,8 @@ def _training(load: Workload, passes: Passes, gradients: float) -> dict[str, dic
         "backward, embedding": {"gradients": gradients + embedding, "gathered": weights},
     }
     if load.reference_in_loss:
-        of_loss = {"activations": saved + passes.forward(batch), "logits": passes.logits(batch, backward=False)}
+        reference = Passes(policy.architecture, load.arithmetic)  # with adapters it is the policy with them off
+        of_loss = {"activations": kept + reference.forward(batch), "logits": passes.logits(batch, backward=False)}
         found["reference forward"] = {**of_loss, "gradients": earlier, "gathered": weights}
     return found
 
@@ -124,9 +132,10 @@ def _sampling(load: Workload, passes: Passes) -> dict[str, dict[str, float]]:
         }
     }
     if not load.vllm:
-        caches = {"KV cache": passes.cache(rows, batch.length), "logits": passes.sampling(rows, batch.length)}
+        grows = not load.compiled
+        caches = {"KV cache": grows * passes.cache(rows, batch.length), "logits": passes.sampling(rows, batch.length)}
         prompts = Batch(rows, load.prompt)
-        filled = {"activations": passes.forward(prompts), "KV cache": passes.cache(rows, load.prompt)}
+        filled = {"activations": passes.forward(prompts), "KV cache": grows * passes.cache(rows, load.prompt)}
         found |= {"generation": {**caches, "gathered": whole}, "prompts": {**filled, "gathered": whole}}
     for role in load.roles:
         if role.name == "reward":

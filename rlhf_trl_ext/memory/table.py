@@ -9,8 +9,7 @@ KINDS = ("weights", "gradients", "optimizer", "buckets")
 def rows(found: Prediction) -> list[tuple[str, str, float]]:
     """(role, kind, GiB on a GPU) of what is held, then (phase, kind, GiB) of what a phase adds, then the peak."""
     told = [(role, kind, kinds[kind] / GIB) for role, kinds in found.held.items() for kind in KINDS if kinds[kind]]
-    if found.constant:
-        told.append(("vLLM", "weights and cache", found.constant / GIB))
+    told += [("always", kind, size / GIB) for kind, size in found.constant.items() if size]
     for phase, parts in found.phases.items():
         told += [(phase, kind, size / GIB) for kind, size in parts.items() if size]
     return told

@@ -11,9 +11,10 @@ from peft import PeftConfig
 from rlhf_trl_ext.configuration.checks import ConfigError, build
 from rlhf_trl_ext.memory.activations import Arithmetic, Batch
 from rlhf_trl_ext.memory.architecture import Architecture, architecture, find_config
-from rlhf_trl_ext.memory.cards import card_bytes
+from rlhf_trl_ext.memory.cards import card_bytes, workspace_bytes
 from rlhf_trl_ext.memory.phases import Workload
 from rlhf_trl_ext.memory.sharding import OPTIMIZERS, Role, Sharding
+from rlhf_trl_ext.models.compiled_decoding import decode_steps, wants_compiled
 from rlhf_trl_ext.models.loading import ModelArguments
 from rlhf_trl_ext.stages.identity import built_folder
 from rlhf_trl_ext.trainers.parts.online import CompletionLogprobs
@@ -76,8 +77,17 @@ class Reading:
             reference_in_loss=self.reference_in_loss and not getattr(args, "precompute_ref_log_probs", False),
             dropout=bool(self.lora and self.lora.lora_dropout) and not getattr(args, "disable_dropout", False),
             vllm=args.vllm_gpu_memory_utilization * card_bytes(self.plan.card) if colocated else 0.0,
+            compiled=self.online and not colocated and sharding.stage < 3 and self._compiles(),
+            workspaces=workspace_bytes(self.plan.card) if self.arithmetic.device == "cuda" else 0.0,
             gathers_for_generation=getattr(args, "ds3_gather_for_generation", True),
         )
+
+    def _compiles(self) -> bool:
+        """Whether sampling is compiled, as trainers decide it; a run of unknown length counts as a long one."""
+        args, steps = self.args, math.inf
+        if args.max_steps > 0:
+            steps = decode_steps(args, args.max_steps)
+        return wants_compiled(getattr(args, "compiled_generation", "auto"), self.arithmetic.device, steps)
 
     def _arithmetic(self) -> tuple[Arithmetic, int]:
         """Precision of products and bytes of a weight; DeepSpeed keeps half-precision weights whatever was loaded."""

@@ -15,6 +15,17 @@ STEPS_THAT_PAY = 2000
 ROUNDING = 64  # tokens, to which an unforeseen longer prompt enlarges the cache
 
 
+def decode_steps(args, max_steps: int) -> int:
+    """Decode steps of a run of `max_steps` optimizer steps. args: `trl.GRPOConfig` or `trl.RLOOConfig`."""
+    batches = max_steps * args.gradient_accumulation_steps // (args.steps_per_generation * args.num_iterations)
+    return batches * args.max_completion_length
+
+
+def wants_compiled(choice: str, device: str, steps: float) -> bool:
+    """Whether to compile. choice: on, off, or auto, which does on CUDA when `steps` decode steps pay for it."""
+    return choice == "on" or (choice == "auto" and device == "cuda" and steps >= STEPS_THAT_PAY)
+
+
 def compile_settings(device: torch.device) -> dict:
     """Fields of a `GenerationConfig` that make `generate` compile its decode step; on CUDA with CUDA graphs."""
     settings = {"cache_implementation": "static", "disable_compile": False}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evaluation.proofs.gpu.planner import on_device
 from evaluation.proofs.memory.check import MODELS, RUNS, compose_run, trainer_of
 from evaluation.proofs.memory.shapes import build_shape
 from rlhf_trl_ext.callbacks.records import read_metrics
@@ -50,7 +51,8 @@ def test_parameters_move_in_bfloat16(algorithm, lora, models, composed, few, tmp
 @pytest.mark.parametrize("index", [0, 3, 8, 11, 13, 14])
 def test_the_planner_against_cudas_allocator(index, tmp_path):
     model, algorithm, rows, prompt, length, further = RUNS[index]
-    run = (model, algorithm, rows, prompt, length, (*further, *ON_CUDA))
+    hopper = torch.cuda.get_device_capability()[0] >= 9
+    run = (model, algorithm, rows, prompt, length, (*further, *on_device(True, hopper)))
     build_shape(tmp_path / model, **MODELS[model])
     build_shape(tmp_path / f"{model}-reward", labels=1, **MODELS[model])
     found, _, _ = plan(compose_run(tmp_path, run))

@@ -120,6 +120,51 @@ def test_the_peak_is_the_largest_phase(small):
     assert one_row.peak_phase == "backward, embedding"  # weights outweigh activations
 
 
+def test_the_layer_that_checkpointing_computes_anew_is_there_in_backward_alone(small):
+    passes, batch = Passes(small, Arithmetic("float32", checkpointing=True)), Batch(4, 128, 128)
+    whole = Passes(small, Arithmetic("float32", checkpointing=False))
+    one_layer = (whole.saved(batch) - 9.112 * 512 * 64) / 3  # 512 tokens; 9.112 bytes a hidden unit outside the layers
+    assert passes.kept(batch) == pytest.approx(9.112 * 512 * 64 + 3 * 4 * 512 * 64)  # inputs of three layers, 4 bytes
+    assert passes.saved(batch) == pytest.approx(passes.kept(batch) + one_layer)
+    found = predict(load(small, arithmetic=passes.arithmetic, reference_in_loss=True))
+    assert found.phases["backward, logits"]["activations"] == passes.kept(batch)
+    assert found.phases["reference forward"]["activations"] == passes.kept(batch) + passes.forward(batch)
+
+
+def test_the_reference_of_adapters_is_the_model_without_them(small):
+    role, arithmetic = replace(load(small).roles[0], lora=True), Arithmetic("bfloat16")
+    found = predict(load(small, roles=(role,), arithmetic=arithmetic, reference_in_loss=True))
+    batch, bare, adapted = Batch(4, 128, 128), Passes(small, arithmetic), Passes(small, arithmetic, lora=True)
+    assert found.phases["reference forward"]["activations"] == adapted.kept(batch) + bare.forward(batch)
+
+
+def test_compiled_sampling_keeps_its_cache(small):
+    settings = {"generated": 8, "prompt": 64, "arithmetic": Arithmetic("bfloat16")}
+    grows, stays = (predict(load(small, compiled=compiled, **settings)) for compiled in (False, True))
+    # Keys and values, 2 bytes, 8 rows of 128 tokens, 3 layers, 2 heads of 16.
+    assert stays.constant["static cache"] == 2 * 2 * 8 * 128 * 3 * 32 == stays.base - grows.base
+    assert grows.phases["generation"]["KV cache"] > 0 == stays.phases["generation"]["KV cache"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "compiled"),
+    [
+        ([], True),  # of unknown length, on CUDA
+        (["++args.max_steps=100"], True),  # 100 batches of 256 tokens
+        (["++args.max_steps=7"], False),  # 1,792 decode steps, less than compiling takes
+        (["++args.max_steps=7", "++args.compiled_generation=on"], True),
+        (["++args.compiled_generation=off"], False),
+        (["++args.use_cpu=true"], False),
+        (["deepspeed=zero3"], False),
+    ],
+)
+def test_whether_sampling_is_compiled(overrides, compiled, composed):
+    one = ["algorithm=grpo", "reward=gold", "++args.use_cpu=false", "++args.steps_per_generation=1"]
+    run = workload(composed("plan", *one, "plan.card=h100", *overrides))
+    assert run.compiled == compiled
+    assert run.workspaces == (0 if "++args.use_cpu=true" in overrides else 65 * 2**20)
+
+
 def test_more_rows_longer_rows_and_no_checkpointing_need_more(small):
     peak = predict(load(small)).peak
     assert predict(load(small, batch=Batch(8, 128, 128))).peak > peak

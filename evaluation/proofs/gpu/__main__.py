@@ -26,7 +26,7 @@ RUNS = [
     ("ppo", PPO, 5, None),
     ("ppo_trl112", PPO, 4, "ppo"),
     ("grpo_vi", GROUP, 4, "grpo_trl"),
-    ("grpo_qlora", GROUP, 3, None),
+    ("grpo_qlora", {"rows": 64, "tokens": 128}, 3, None),
 ]
 SECTIONS = (*(run[0] for run in RUNS), "planner", "tests")
 

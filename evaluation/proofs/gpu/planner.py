@@ -31,11 +31,12 @@ RUNS = [
 ]
 
 
-def on_device(cuda: bool) -> tuple[str, ...]:
+def on_device(cuda: bool, hopper: bool = False) -> tuple[str, ...]:
     """Overrides for where a run happens."""
     flag = str(cuda).lower()
     dtype = "bfloat16" if cuda else "float32"
-    return (f"++args.use_cpu={str(not cuda).lower()}", f"++args.bf16={flag}", f"++model.dtype={dtype}")
+    place = (f"++args.use_cpu={str(not cuda).lower()}", f"++args.bf16={flag}", f"++model.dtype={dtype}")
+    return (*place, "plan.card=h100") if hopper else place
 
 
 def measure(folder: Path, run: tuple, cuda: bool) -> dict:
@@ -44,7 +45,8 @@ def measure(folder: Path, run: tuple, cuda: bool) -> dict:
 
     from rlhf_trl_ext.memory.plan import plan
 
-    run = (*run[:5], (*run[5], *on_device(cuda)))
+    hopper = cuda and torch.cuda.get_device_capability()[0] >= 9
+    run = (*run[:5], (*run[5], *on_device(cuda, hopper)))
     prediction, _, _ = plan(compose_run(folder, run))
     before = torch.cuda.memory_allocated() if cuda else 0
     trainer = trainer_of(folder, run)

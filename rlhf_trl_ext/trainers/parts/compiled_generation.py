@@ -8,9 +8,10 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from rlhf_trl_ext.models.compiled_decoding import (
-    STEPS_THAT_PAY,
     CompiledDecoding,
     compile_settings,
+    decode_steps,
+    wants_compiled,
     why_not_compiled,
 )
 
@@ -55,7 +56,8 @@ class CompiledGeneration:
         if wanted == "auto" and self.accelerator.device.type == "cuda" and not self.state.max_steps:
             return  # an evaluation before training
         self._decided = True
-        if wanted == "off" or self.use_vllm or (wanted == "auto" and not self._pays()):
+        steps = decode_steps(self.args, self.state.max_steps)  # of the whole run, also where it is resumed
+        if self.use_vllm or not wants_compiled(wanted, self.accelerator.device.type, steps):
             return
         base = self._base()
         reason = self._why_not() or why_not_compiled(base)
@@ -68,13 +70,6 @@ class CompiledGeneration:
         if self.eval_dataset is not None:
             rows = max(rows, self.args.per_device_eval_batch_size)
         self._decoding = CompiledDecoding(base, rows, self._length(self._longest_prompt()))
-
-    def _pays(self) -> bool:
-        """Whether a whole run has enough decode steps on CUDA; the same after a resume."""
-        args = self.args
-        batches = self.state.max_steps * args.gradient_accumulation_steps
-        batches //= args.steps_per_generation * self.num_iterations
-        return self.accelerator.device.type == "cuda" and batches * args.max_completion_length >= STEPS_THAT_PAY
 
     def _why_not(self) -> str | None:
         """What in the trainer forbids it."""
