@@ -10,14 +10,8 @@ import hydra
 
 from rlhf_trl_ext.configuration.folders import CONF
 from rlhf_trl_ext.configuration.mistakes import report_user_errors
+from rlhf_trl_ext.configuration.overrides import opened
 from rlhf_trl_ext.stages.guard import end_with_parent
-
-# Keys below args belong to TRL's class, not to the YAML: `args.x=1` adds what the YAML does not list.
-GROUPS = (
-    "args|trainer|model|dataset|judge|probes|classifier|labeller|labelling|pairs|reviser|reward|held_out|"
-    "callbacks|monitor|profile"
-)
-OPEN = re.compile(rf"^((?:stages\.\w+\.)?(?:(?:{GROUPS})\.[\w.]+=|args=(?={{)))")
 
 
 def entry(config_name: str, positional: str | None = None):
@@ -42,7 +36,7 @@ def entry(config_name: str, positional: str | None = None):
             if positional and sys.argv[1:] and not re.match(r"-|[\w./@+~]+=", sys.argv[1]):
                 sys.argv[1] = f"{positional}={sys.argv[1]}"
             flags = {"--dry-run": "dry_run=true"}
-            sys.argv[1:] = [flags.get(argument) or OPEN.sub(r"++\1", argument) for argument in sys.argv[1:]]
+            sys.argv[1:] = [flags.get(argument) or opened(argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach `answered`
             warnings.filterwarnings("ignore", category=FutureWarning)
             if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
@@ -67,15 +61,22 @@ def refuse_foreign_hydra(arguments: list[str]) -> None:
 
 
 def accept(config, launcher: str) -> None:
-    """Review a launcher's configuration; one that lies in a stage's own folder writes to that folder."""
+    """Review a launcher's configuration, and note in it what the command line said.
+
+    One that lies in a stage's own folder writes to that folder, and is run by the launcher of its kind.
+    """
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from rlhf_trl_ext.configuration.foreign import folder_of, own_folder
+    from rlhf_trl_ext.configuration.overrides import keep
     from rlhf_trl_ext.configuration.review import review
+    from rlhf_trl_ext.stages.kinds import refuse_kind
 
     hydra_config = HydraConfig.get()
     overrides = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # as they were typed
     if folder := folder_of(hydra_config.job.config_name, hydra_config.runtime.config_sources):
         own_folder(config, folder, overrides)
+    refuse_kind(config, launcher)
     review(config, launcher, overrides)
+    keep(config, overrides, lambda groups: hydra.compose(hydra_config.job.config_name, overrides=groups))

@@ -5,16 +5,17 @@ from launchers.entry import entry
 
 @entry("plan")
 def main(config):
-    from omegaconf import OmegaConf
+    from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
     from rlhf_trl_ext.configuration.checks import as_config_error
+    from rlhf_trl_ext.configuration.overrides import training_config
     from rlhf_trl_ext.memory.plan import plan
     from rlhf_trl_ext.memory.table import table
 
-    OmegaConf.set_struct(config, False)
     with as_config_error():
-        found, told, title = plan(config)
+        algorithm = HydraConfig.get().runtime.choices.get("algorithm")
+        found, told, title = plan(training_config(config, algorithm))
     console = Console()
     console.width = max(console.width, 100)  # a log file has no width of its own
     console.print(table(found, title))

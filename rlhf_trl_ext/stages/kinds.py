@@ -89,6 +89,8 @@ ASIDE += tuple(
         *("completion", "guard", "processes", "replacement"),
     )
 )
+# What a kind's key is called in a pipeline, where the key itself means another thing.
+IN_PIPELINES = {"label": {"judge": "labeller"}}
 
 
 def kind_of(config) -> Kind:
@@ -97,3 +99,10 @@ def kind_of(config) -> Kind:
     if name not in KINDS:
         raise ConfigError(f"kind={name}: a stage's kind is one of {', '.join(KINDS)}; give kind=<one of them>.")
     return KINDS[name]
+
+
+def refuse_kind(config, launcher: str) -> None:
+    """Raises ConfigError for a configuration that states the kind of another launcher than this one."""
+    if launcher in KINDS and config.get("kind") not in (None, launcher):
+        kind = kind_of(config).name
+        raise ConfigError(f"kind={kind}: that is a stage of launchers.{kind}, not of launchers.{launcher}.")

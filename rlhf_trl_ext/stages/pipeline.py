@@ -1,92 +1,182 @@
 """A pipeline's stages: their configurations and what they need of each other."""
 
+import graphlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.configuration.checks import ConfigError, build, check
+from rlhf_trl_ext.configuration.overrides import last_word, named_stages
+from rlhf_trl_ext.stages import kinds
 from rlhf_trl_ext.stages.execution import Execution, StageFailed
+from rlhf_trl_ext.stages.needs import by_stage, claims, placed, read_keys
 from rlhf_trl_ext.stages.stage import Stage
 
-SHARED = ("seed", "shares", "output_root", "overwrite", "step_timeout", "hand_over", "dataset", "reward", "held_out")
-SHARED += ("model", "trust", "completion_length", "args", "callbacks", "monitor", "profile")
-SAMPLES, LABELS = "samples-", "labels"
+# Of the pipeline's keys, those that every stage has beside what its kind declares.
+SHARED = ("seed", "shares", "trust", "output_root", "overwrite", "step_timeout", "reward", "profile")
+SHARED += ("completion_length",)
+# Of a stage's settings, those that are read here.
+PLANNED = {"kind", "algorithm", "needs"}
+# Of these a stage may set only keys that the pipeline has.
+CLOSED = ("pairs", "samples", "reward", "held_out")
+SAMPLES = "samples-"  # before a policy's name: the stage that samples it
 
 
 class Plan:
     """The stages that the policies of a pipeline need, and their execution.
 
-    algorithm: name -> composed configuration of `conf/algorithm/<name>.yaml`. With `stages.<name>.algorithm` a stage of
-    any name is that algorithm with its settings and, over them, those of `stages.<name>`.
+    algorithm: name -> composed configuration of `conf/algorithm/<name>.yaml`. `stages.<name>` holds a stage's settings:
+    its `kind` (default train), its `algorithm` (default its name), its `needs`, and what differs from the pipeline's.
     processes: of every training stage; None: as many as this one has.
+    Raises ConfigError for stages that are not there, needs that nobody meets or reads, and keys that no stage has.
     """
 
     def __init__(self, config: DictConfig, algorithm: Callable[[str], DictConfig], processes: int | None = None):
         self.config, self.algorithm, self.processes = config, algorithm, processes
+        self.settings: dict[str, list[str]] = {}  # stage -> names below `stages` whose settings it has
         self.sampled = list(dict.fromkeys([config.baseline, *config.policies]))
         for name in config.stages:
-            self._training(name)  # a mistyped stage is told before anything runs
-        self.configs: dict[str, DictConfig] = {}
-        waiting = [*self.sampled, *_names(config.reward.stage)]
-        while waiting:
-            name = waiting.pop(0)
-            if name and name not in self.configs:
-                self.configs[name] = self._labelling() if name == LABELS else self._training(name)
-                waiting += self.configs[name].needs
-        for name in self.sampled:
-            self.configs[SAMPLES + name] = self._sampling(name)
+            self._configured(name, f"stages.{name}")  # a mistyped stage is told before anything runs
+        samples = {SAMPLES + name: self._sampling(name) for name in self.sampled}
+        self.configs = self._needed([*self.sampled, *(need for one in samples.values() for need in one.needs)])
+        if clash := sorted(samples.keys() & self.configs.keys()):
+            raise ConfigError(f"stages.{clash[0]}: the samples of {clash[0].removeprefix(SAMPLES)} have this name.")
+        self.configs |= samples
+        self._check_order()
+        for name, argument in named_stages(config).items():
+            if not any(name in self.settings[stage] for stage in self.configs if stage not in samples):
+                raise ConfigError(f"{argument}: this pipeline has no such stage; it has {', '.join(self.configs)}.")
         self.jobs = config.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
         self.records: dict[str, dict] = {}
         self.folders: dict[str, Path] = {}
 
-    def _training(self, name: str) -> DictConfig:
-        """A stage's configuration: what the stages share, the algorithm, the experiment's settings of this stage."""
-        stage = OmegaConf.create({key: self.config[key] for key in SHARED if key in self.config})
-        own = OmegaConf.to_container(self.config.stages.get(name) or OmegaConf.create())
-        algorithm = self.algorithm(own.pop("algorithm", name))
-        general = self.config.stages.get(algorithm.name) or {}
-        config = OmegaConf.merge(
-            stage,
-            {"kind": "train", "output_dir": None},
-            OmegaConf.to_container(algorithm),
-            general,
-            own,
-            {"name": name},
-        )
-        config.needs = _names(OmegaConf.to_container(config.needs, resolve=True))
-        if config.view == "preferences" and "labeller" in self.config:
-            config.needs = [*config.needs, LABELS]
-        return config
+    def _needed(self, names: list[str]) -> dict[str, DictConfig]:
+        """Configurations of these stages and of all that they need."""
+        found: dict[str, DictConfig] = {}
+        waiting = [(name, "") for name in names]
+        while waiting:
+            name, user = waiting.pop(0)
+            if name not in found:
+                found[name] = self._configured(name, user)
+                waiting += [(need, f"stages.{name}.needs.{need}") for need in found[name].needs]
+        return found
 
-    def _labelling(self) -> DictConfig:
-        """The stage that labels pairs of the policies in `pairs.policies`, which are names of stages."""
-        keys = (*SHARED, "labelling", "pairs")
-        stage = OmegaConf.create({key: self.config[key] for key in keys if key in self.config})
-        stage.judge = self.config.labeller
-        return OmegaConf.merge(
-            stage, {"kind": "label", "name": LABELS, "output_dir": None, "needs": list(stage.pairs.policies)}
-        )
+    def _configured(self, name: str, user: str = "") -> DictConfig:
+        """A stage's configuration: what the stages share, the algorithm, the experiment's settings, the command line.
+
+        user: the key that names the stage, for messages.
+        """
+        own = self._own(name)
+        kind = kinds.kind_of({"kind": own.get("kind", "train")})
+        called = kinds.IN_PIPELINES.get(kind.name, {})
+        roots = {key: called.get(key, key) for key in (*SHARED, *kind.settings)}
+        shared = {key: self.config[root] for key, root in roots.items() if root in self.config}
+        layers, names = [shared, {"output_dir": None}], [name]
+        if kind.name == "train":
+            algorithm = self._algorithm(own.get("algorithm", name), user)
+            layers += [algorithm, self._own(algorithm["name"])]
+            names.insert(0, algorithm["name"])
+        layers.append(own)
+        merged = OmegaConf.merge(*({k: v for k, v in layer.items() if k not in PLANNED} for layer in layers))
+        merged.merge_with({"kind": kind.name, "name": name})
+        self.settings[name] = names
+        last_word(merged, self.config, names, without=called)
+        self._check_keys(name, merged, own)
+        merged.needs = self._needs(name, merged, [layer.get("needs") for layer in layers[2:]])
+        return merged
+
+    def _own(self, name: str) -> dict:
+        """What the experiment and the command line set for one stage."""
+        own = self.config.stages.get(name)
+        if not (own is None or OmegaConf.is_dict(own)):
+            raise ConfigError(f"stages.{name}={own}: give settings, such as stages.{name}.args.<name>=<value>.")
+        return OmegaConf.to_container(own or OmegaConf.create())
+
+    def _algorithm(self, name: str, user: str) -> dict:
+        try:
+            found = OmegaConf.to_container(self.algorithm(name))
+        except MissingConfigException as error:
+            if not user:
+                raise
+            raise ConfigError(f"{user}: there is neither a stage nor an algorithm called {name}.") from error
+        if "trainer" not in found or "name" not in found:
+            raise ConfigError(
+                f"algorithm={name}: its file has no trainer or no name at the root; "
+                "begin it with `# @package _global_`."
+            )
+        return found
+
+    def _needs(self, name: str, config: DictConfig, layers: list) -> dict[str, list[str]]:
+        """Stage -> keys; of two folders for one key, that of the later layer. The reward's where the stage reads it."""
+        of_view = self.config.get("needs_of_view") or {}
+        found = claims("needs_of_view", of_view.get(config.view) if "view" in config else None)
+        for needs in layers:
+            found |= claims(f"stages.{name}.needs", needs)
+        if config.kind == "label":
+            found |= {f"pairs.policies.{number}": policy for number, policy in enumerate(config.pairs.policies)}
+        rewards = self._reward_needs()
+        read = read_keys(config, [*found, *rewards])
+        for key, stage in found.items():
+            if key not in read:
+                reads = ", ".join(part for part in kinds.kind_of(config).settings if part in config)
+                raise ConfigError(f"stages.{name}.needs.{stage}={key}: nothing reads {key} there; it reads {reads}.")
+        return by_stage({**{key: stage for key, stage in rewards.items() if key in read}, **found})
+
+    def _reward_needs(self) -> dict[str, str]:
+        """Key -> stage that trains the reward: `reward.stage`, whose folder goes to reward.path, or `reward.needs`."""
+        stage, needs = self.config.reward.get("stage"), self.config.reward.get("needs")
+        if stage is not None and not isinstance(stage, str):
+            raise ConfigError(
+                f"reward.stage={stage}: name one stage; of several rewards, give reward.stage=null and "
+                "reward.needs={<stage>: reward.functions.0, ...}."
+            )
+        return {**({"reward.path": stage} if stage else {}), **claims("reward.needs", needs)}
 
     def _sampling(self, policy: str) -> DictConfig:
-        stage = OmegaConf.create({key: self.config[key] for key in (*SHARED, "samples") if key in self.config})
-        needs = _names([policy, self.config.baseline, self.config.reward.stage])
-        return OmegaConf.merge(
-            stage, {"kind": "generate", "name": SAMPLES + policy, "output_dir": None, "needs": needs}
-        )
+        kind = kinds.KINDS["generate"]
+        stage = OmegaConf.create({key: self.config[key] for key in (*SHARED, *kind.settings) if key in self.config})
+        own = {"kind": kind.name, "name": SAMPLES + policy, "output_dir": None, "policy": None, "reference": None}
+        stage.merge_with(own)
+        found = {"policy": policy, "reference": self.config.baseline, **self._reward_needs()}
+        stage.needs = by_stage(found)
+        return stage
+
+    def _check_keys(self, name: str, config: DictConfig, own: dict) -> None:
+        """Raises ConfigError for settings of a stage that no stage of its kind reads."""
+        allowed = {*PLANNED, *SHARED, *kinds.KINDS[config.kind].settings, "output_dir"}
+        for key in own:
+            if key not in allowed:
+                raise ConfigError(f"stages.{name}.{key}: no such key; a stage has {', '.join(sorted(allowed))}.")
+        for key in CLOSED:
+            unknown = sorted((own.get(key) or {}).keys() - (self.config.get(key) or {}).keys())
+            if unknown:
+                known = ", ".join(self.config.get(key) or {})
+                raise ConfigError(f"stages.{name}.{key}.{unknown[0]}: no such key; {key} has {known}.")
+
+    def _check_order(self) -> None:
+        needs = {name: list(config.needs) for name, config in self.configs.items()}
+        try:
+            graphlib.TopologicalSorter(needs).prepare()
+        except graphlib.CycleError as error:
+            names = ", ".join(error.args[1][1:])
+            raise ConfigError(f"stages {names} need each other: change their `needs`.") from error
 
     def check(self) -> None:
         """Check every stage's arguments before the first one starts. Raises ConfigError naming the stage."""
+        folders = {name: f"<folder of {name}>" for name in self.configs}
         for name, config in self.configs.items():
             try:
-                for section in ("dataset", "model", "trainer", "judge", "labelling"):
-                    if section in config:
-                        check(config[section], section)
-                if "trainer" in config:
-                    build(config.args, "args", output_dir="unused", **held_out.arguments(config))
+                whole = placed(config, folders)
+                for section in ("dataset", "model", "trainer", "judge", "labelling", "reviser"):
+                    if section in whole:
+                        check(whole[section], section)
+                if "trainer" in whole:
+                    build(whole.args, "args", output_dir="unused", **held_out.arguments(whole))
             except ConfigError as error:
                 raise ConfigError(f"stages.{name}.{error}") from error
 
@@ -104,31 +194,11 @@ class Plan:
     def stage(self, name: str) -> Stage:
         """The stage of this name, once those that it needs are finished."""
         processes = self.processes and (self.processes if self.launcher(name) == "train" else 1)
-        return Stage(self._with_needs(self.configs[name]), processes)
+        return Stage(placed(self.configs[name], self.folders), processes)
 
     def launcher(self, name: str) -> str:
         """The launcher that runs a stage."""
         return self.configs[name].kind
-
-    def _with_needs(self, config: DictConfig) -> DictConfig:
-        """Put the folders of the needed stages where the configuration wants them."""
-        config = config.copy()
-        for need in filter(None, config.needs):
-            if need in self.config.hand_over:
-                OmegaConf.update(config, self.config.hand_over[need], str(self.folders[need]))
-        if config.name == LABELS:
-            config.pairs.policies = [str(self.folders[policy]) for policy in config.pairs.policies]
-        if config.name.startswith(SAMPLES):
-            config.policy = str(self.folders[config.name.removeprefix(SAMPLES)])
-            config.reference = str(self.folders[self.config.baseline])
-        return config
-
-
-def _names(needs) -> list[str]:
-    """Names of stages, each once, out of a name, a list of such, or nothing."""
-    if isinstance(needs, str):
-        return [needs]
-    return [*dict.fromkeys(name for need in needs or [] for name in _names(need))]
 
 
 def link(folder: Path, folders: dict[str, Path]) -> None:

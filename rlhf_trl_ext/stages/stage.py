@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.configuration.overrides import KEPT
 from rlhf_trl_ext.files import read_mark, write
 from rlhf_trl_ext.stages import files, kinds, replacement
 from rlhf_trl_ext.stages.identity import declared, identify, versions
@@ -74,6 +75,7 @@ class Stage:
         write(self.folder / "versions.json", json.dumps({**record, "identity": self.identity.record}, indent=2))
         resolved = OmegaConf.to_container(self.config, resolve=True)
         resolved.update(output_dir=str(self.folder), stages={}, overwrite=False)
+        resolved.pop(KEPT, None)
         text = OmegaConf.to_yaml({"defaults": ["hydra_settings", "_self_"]} | resolved)
         write(self.folder / "config.yaml", text)
 

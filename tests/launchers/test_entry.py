@@ -46,6 +46,11 @@ MISTAKES = [
     (["launchers.train", "algorithm=dpo", "args.beta=x"], "args.beta=x: float is needed"),
     (["launchers.pipeline", "policies=[dpo,gropo]"], "algorithm=gropo: no such choice"),
     (["launchers.pipeline", "stages.dpo.args.lerning_rate=1"], "stages.dpo.args.lerning_rate=1: DPOConfig has"),
+    (["launchers.train", "+arg.x=1"], "arg.x=1: no such key; did you mean args?"),
+    (["launchers.train", "stages.sft.kind=label", "stages.foo.args.x=1"], "stages.foo.args.x=1: this run is the stage"),
+    (["launchers.label", "pairs.foo=1"], "pairs.foo=1: no such key"),
+    (["launchers.train", "args.output_dir=x"], "args.output_dir=x: a run's folder is given by output_dir=<folder>"),
+    (["launchers.generate", "policy=x", "kind=label"], "kind=label: that is a stage of launchers.label"),
     (["launchers.train", "model=stories260k"], "model.model_name_or_path has no value"),
     (["launchers.train", "dataset.prompts=0"], "dataset: prompts=0 of dataset=embedded is not allowed"),
     (["launchers.train", "seed=${seed}"], "dataset.seed: its ${...} cannot be resolved (Recursive"),
@@ -103,7 +108,7 @@ def test_an_algorithm_is_one_file(tmp_path, few):
         "defaults: [_base, _self_]\n"
         "name: ipo\n"
         "view: preferences\n"
-        "needs: [sft]\n"
+        "needs: {sft: model.model_name_or_path}\n"
         "trainer: {_target_: trl.DPOTrainer, _partial_: true}\n"
         "args: {_target_: trl.DPOConfig, loss_type: [ipo]}\n"
     )

@@ -3,6 +3,7 @@
 from evaluation.report.pareto import frontier
 from rlhf_trl_ext.data.embedded import Embedded
 from rlhf_trl_ext.rewards import gold
+from rlhf_trl_ext.stages.needs import placed
 from rlhf_trl_ext.stages.pipeline import Plan
 
 
@@ -11,10 +12,10 @@ def test_every_weighting_is_a_policy_on_both_reward_models(composed, tmp_path):
     plan = Plan(config, lambda name: composed(f"algorithm/{name}"))
     models = ["reward_helpfulness", "reward_harmlessness"]
     assert set(plan.configs) >= {"sft", *models, "balanced", "samples-adaptive"} and "reward" not in plan.configs
-    assert plan.configs["balanced"].needs == ["sft", *models]
-    assert plan.configs["samples-balanced"].needs == ["balanced", "sft", *models]
+    assert set(plan.configs["balanced"].needs) == {"sft", *models}
+    assert set(plan.configs["samples-balanced"].needs) == {"balanced", "sft", *models}
     plan.folders = {name: tmp_path / name for name in plan.configs}
-    stage = plan._with_needs(plan.configs["normalized"])
+    stage = placed(plan.configs["normalized"], plan.folders)
     assert list(stage.reward.functions) == [str(tmp_path / name) for name in models] == list(stage.trainer.reward_funcs)
     assert stage.args.multi_objective_aggregation == "normalize_then_sum" and stage.args.max_steps == 40
     assert plan.configs["adaptive"].callbacks and not plan.configs["balanced"].callbacks

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from evaluation.comparison.landscapes.cell import QUIET, Cell
 from evaluation.comparison.landscapes.summary import mean_reward, summarise
 from rlhf_trl_ext.configuration.checks import ConfigError, build, check
+from rlhf_trl_ext.configuration.overrides import last_word
 from rlhf_trl_ext.files import read_mark, write
 from rlhf_trl_ext.stages.processes import Processes
 
@@ -47,6 +48,7 @@ class Benchmark:
         blank = {"seed": None, "reward": {"path": None, "functions": None, "stage": None}}
         args = {"args": {**OmegaConf.to_container(self.config.args), **shape}}
         whole = OmegaConf.merge(blank, base, args, {"args": own.get("args", {})})
+        last_word(whole, self.config, [name], section="settings")
         return {key: OmegaConf.to_container(whole, resolve=True)[key] for key in ("trainer", "args")}
 
     def check(self) -> None:

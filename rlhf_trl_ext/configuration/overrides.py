@@ -1,0 +1,174 @@
+"""What the command line says: which keys it may add, and that it has the last word over an experiment's settings.
+
+Hydra applies overrides to the root configuration, once. A stage's configuration is made later, out of the root, an
+algorithm and the experiment's settings of the stage (`stages.<name>`), so what the command line said is kept in the
+configuration and applied to the result again: first what it said for all stages, then what it said for this one.
+"""
+
+import difflib
+from collections.abc import Callable, Collection, Iterable
+from typing import NoReturn
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rlhf_trl_ext.configuration.folders import CONF
+
+KEPT = "command_line"
+# Below these any key may be given: classes state what they take, or names are free.
+OPEN = ("args", "trainer", "model", "dataset", "judge", "labeller", "probes", "classifier", "labelling", "reviser")
+OPEN += ("callbacks", "monitor", "profile", "budget", "settings", "stages")
+OPEN += ("needs_of_view", "reward.needs", "reward.functions", "held_out.functions", "held_out.args")
+# What a plan decides for every stage by itself.
+PLACED = ("name", "kind", "needs", "seed", "output_dir", "output_root")
+
+
+def opened(argument: str) -> str:
+    """A command-line argument as Hydra takes it: `++` before a key that YAML does not list but its class knows."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return argument  # Hydra tells what is wrong
+    key = override.key_or_group
+    within = any(key.startswith(f"{name}.") for name in OPEN)
+    if override.package is not None or override.is_delete() or override.is_force_add():
+        return argument
+    whole = key in OPEN and (isinstance(override.value(), dict) or override.is_add())
+    return f"++{argument.lstrip('+')}" if within or whole else argument
+
+
+def keep(config: DictConfig, given: Iterable[str], compose: Callable[[list[str]], DictConfig]) -> None:
+    """Note in a composed configuration what the command line said, for `last_word`; refuse keys that nobody reads.
+
+    compose: overrides -> the same root configuration; called where a key was added to what YAML lists.
+    Raises ConfigError.
+    """
+    parsed = _parsed(given)
+    said = [override for override in parsed if not _chooses_a_group(override)]
+    known = None
+    for override in said:
+        key = override.key_or_group
+        if (override.is_add() or override.is_force_add()) and not _is_open(key):
+            known = known or compose([override.input_line for override in parsed if _chooses_a_group(override)])
+            if OmegaConf.select(known, key, default=known) is known:
+                _refuse(f"{override.input_line.lstrip('+')}: no such key; {_hint(key, known)}")
+    with open_dict(config):
+        config[KEPT] = [override.input_line.replace("${", "\\${") for override in said]
+    if config.get("kind", "train") != "train":
+        for argument in named_stages(config).values():
+            _refuse(f"{argument}: stages are of a pipeline, and this is one run; give its own keys.")
+
+
+def last_word(
+    config: DictConfig,
+    root: DictConfig,
+    names: Iterable[str] = (),
+    section: str = "stages",
+    without: Collection[str] = (),
+) -> None:
+    """Apply what the command line said to the configuration of one stage, which was composed from others.
+
+    root: where `keep` noted it. names: under which the command line speaks of this stage alone, `<section>.<name>.*`;
+    the last one wins. without: keys that mean another thing at the root.
+    """
+    parsed = _parsed(root.get(KEPT) or ())
+    for override in parsed:
+        head = override.key_or_group.partition(".")[0]
+        if head in config and head not in (*PLACED, *without, section):
+            _apply(config, override.key_or_group, override)
+    for name in names:
+        for key, override, value in _of_stage(parsed, section, name):
+            if key.partition(".")[0] not in PLACED:
+                _apply(config, key, override, value)
+
+
+def named_stages(root: DictConfig, section: str = "stages") -> dict[str, str]:
+    """Stages that the command line speaks of: name -> the argument that does."""
+    found = {}
+    for override in _parsed(root.get(KEPT) or ()):
+        parts = override.key_or_group.split(".")
+        if parts[0] == section:
+            names = parts[1:2] or list(override.value() or {})
+            found |= {name: override.input_line.lstrip("+") for name in names}
+    return found
+
+
+def training_config(root: DictConfig, algorithm: str | None = None) -> DictConfig:
+    """The configuration of one training stage: the root, an experiment's settings of this stage, the command line.
+
+    algorithm: the chosen one, where the stage has another name. Raises ConfigError for settings of another stage.
+    """
+    names = list(dict.fromkeys(filter(None, (algorithm, root.get("name")))))
+    for name, argument in named_stages(root).items():
+        if name not in names:
+            _refuse(f"{argument}: this run is the stage {names[-1]}; give stages.{names[-1]}.*, or args.*.")
+    config = root.copy()
+    OmegaConf.set_struct(config, False)
+    config.merge_with(*(root.stages.get(name) or {} for name in names))
+    last_word(config, root, names)
+    return config
+
+
+def _parsed(given: Iterable[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(given))
+
+
+def _chooses_a_group(override: Override) -> bool:
+    """Whether an override chooses a file of a group, as Hydra decides it; also in a folder of the user's."""
+    key = override.key_or_group
+    hydra = GlobalHydra.instance()
+    group = (CONF / key).is_dir() or (hydra.is_initialized() and hydra.config_loader().get_group_options(key))
+    chooses = override.package is not None or bool(group)
+    return key.startswith("hydra") or (chooses and not isinstance(override.value(), dict))
+
+
+def _refuse(sentence: str) -> NoReturn:
+    from rlhf_trl_ext.configuration.checks import ConfigError  # pydantic, which --help does without
+
+    raise ConfigError(sentence)
+
+
+def _is_open(key: str) -> bool:
+    return key in OPEN or any(key.startswith(f"{name}.") for name in OPEN)
+
+
+def _of_stage(parsed: list[Override], section: str, name: str):
+    """(key, override, value) of what is said of one stage; a whole dictionary of it key by key."""
+    for override in parsed:
+        key, value = override.key_or_group, override.value()
+        if key.startswith(f"{section}.{name}."):
+            yield key.removeprefix(f"{section}.{name}."), override, value
+        elif key in (section, f"{section}.{name}") and isinstance(value, dict):
+            inside = value if key != section else value.get(name) or {}
+            yield from ((inner, override, content) for inner, content in inside.items())
+
+
+def _apply(config: DictConfig, key: str, override: Override, value=None) -> None:
+    head, _, below = key.partition(".")
+    if below and config.get(head) is None:  # switched off in this stage
+        return
+    if not override.is_delete():
+        OmegaConf.update(config, key, override.value() if value is None else value, merge=True, force_add=True)
+        return
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if OmegaConf.is_dict(node) and last in node:  # what Hydra deleted from the root may stand in an experiment
+        del node[last]
+
+
+def _hint(key: str, known: DictConfig) -> str:
+    """What was probably meant by a key that is not there: near it, else what its section has."""
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(known, parent) if parent else known
+    if not OmegaConf.is_dict(node):
+        parent, last, node = "", key.partition(".")[0], known
+    names = [str(name) for name in node if name != "hydra"]
+    close = difflib.get_close_matches(last, names, n=3)
+    if close:
+        return f"did you mean {' or '.join(f'{parent}.{name}'.strip('.') for name in close)}?"
+    if parent:
+        return f"{parent} has {', '.join(names)}."
+    return "an argument of TRL's config class is written args.<name>=<value>; see --help for the others."
