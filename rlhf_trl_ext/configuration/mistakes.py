@@ -98,6 +98,8 @@ def _hint(key: str) -> str:
     first, _, below = key.partition(".")
     if "/" in key:
         return "groups are chosen by group=<choice>, their keys given by group.key=<value>; see --help."
+    if key in top and "={" in _typed(key):
+        return f"names that it has not yet are added by +{_typed(key)}"
     if first in _groups() or first in top:
         return f"this launcher reads no {first}{' of this name' if below else ''}; see --help for its keys."
     if close := difflib.get_close_matches(key, top + _groups()):

@@ -1,0 +1,37 @@
+"""What the checks of a training run look at."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+
+class Run:
+    """A configuration and what surrounds it: arguments with TRL's defaults, processes, DeepSpeed, devices."""
+
+    def __init__(self, config: DictConfig):
+        self.config = config
+        self._defaults = get_object(config.args._target_).__dataclass_fields__
+        self.processes = int(os.environ.get("WORLD_SIZE", 1))
+        given = self.argument("deepspeed")
+        found = given if given is None or isinstance(given, Mapping) else json.loads(Path(given).read_text())
+        self.zero = {} if found is None else found.get("zero_optimization", {})
+        self.stage = self.zero.get("stage", 0)
+
+    def argument(self, name: str, otherwise=None):
+        """`args.<name>` as it is configured, else TRL's default, else `otherwise`."""
+        if name in self.config.args:
+            value = self.config.args[name]
+            return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        default = self._defaults[name].default if name in self._defaults else otherwise
+        return otherwise if type(default).__name__ == "_MISSING_TYPE" else default
+
+    def model(self, name: str):
+        return self.config.model.get(name)
+
+    @property
+    def online(self) -> bool:
+        return "steps_per_generation" in self._defaults
