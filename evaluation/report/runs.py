@@ -54,6 +54,11 @@ def read(folder: str | Path, algorithms: list[str] | None = None, metrics: list[
             run.dataset = datasets[run.folder.name]
     else:
         places = [folder] if (folder / "results.json").exists() else [p.parent for p in folder.glob("*/results.json")]
+        if not places and (folder / "metrics.jsonl").exists():
+            raise ValueError(
+                f"{folder} is one stage, without samples and verdicts to report: give the folder of a pipeline or a "
+                f"benchmark, or look at it with `python -m launchers.dashboard output_root={folder}`."
+            )
         if not places:
             raise ValueError(
                 f"{folder} holds neither benchmark.json nor results.json, nor do its folders: "

@@ -143,6 +143,17 @@ def test_rows_that_are_no_numbers_take_nothing_else_away(tmp_path):
     assert "good: gold_reward judged other samples than those that are there now" in page
 
 
+def test_a_single_stage_is_told_where_it_is_shown(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    with pytest.raises(ValueError, match=r"is one stage, .*launchers\.dashboard output_root="):
+        report(str(tmp_path))
+
+
+def test_a_pipeline_without_policies_has_a_page(tmp_path):
+    page = report(str(write_pipeline(tmp_path / "sft", 0, policies=())), pdf=False)["html"].read_text()
+    assert "Baseline: sft" in page
+
+
 def test_the_frontier_by_hand():
     points = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.5, 0.5), "d": (0.4, 0.5), "e": (0.0, 1.0)}
     assert frontier(points) == ["a", "b", "c", "e"]
