@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages import execution
@@ -93,3 +94,22 @@ def test_without_keeping_going_nothing_begins_after_a_failure(run, tmp_path):
 def test_stages_that_need_each_other_are_told(run):
     with pytest.raises(ConfigError, match="one, other need each other"):
         run({"a": {"one": ["other"], "other": ["one"]}})
+
+
+def test_a_pipeline_replaces_no_stage_that_a_live_run_holds(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(StandIn, "overwrites", True)
+    monkeypatch.setattr(StandIn, "begin", lambda self: (self.folder / "begun").touch())
+    (tmp_path / "a-sft").mkdir()
+    with FileLock(tmp_path / "a-sft" / ".lock"):
+        failures, ran, _ = run({"a": {"sft": []}})
+    assert "a-sft is in use by another run" in failures["a", "sft"]
+    assert not ran and not (tmp_path / "a-sft" / "begun").exists()
+
+
+def test_it_is_said_from_which_step_a_stage_goes_on(run, tmp_path, capsys):
+    for step in (2, 10):
+        (tmp_path / "a-sft" / f"checkpoint-{step}").mkdir(parents=True)
+        (tmp_path / "a-sft" / f"checkpoint-{step}" / "complete.json").write_text("{}")
+    (tmp_path / "a-sft" / "checkpoint-12").mkdir()  # cut off
+    assert not run({"a": {"sft": []}})[0]
+    assert "a sft           goes on from step 10" in capsys.readouterr().out
