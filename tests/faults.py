@@ -44,3 +44,14 @@ class StopAt(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             self.stopped, control.should_training_stop = self.reason, True
+
+
+class NotANumber(TrainerCallback):
+    """Makes one parameter NaN at the end of a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step == self.step:
+            next(model.parameters()).data.fill_(float("nan"))
