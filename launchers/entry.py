@@ -71,6 +71,7 @@ def accept(config, launcher: str) -> None:
     from rlhf_trl_ext.configuration.foreign import folder_of, own_folder
     from rlhf_trl_ext.configuration.overrides import keep
     from rlhf_trl_ext.configuration.review import review
+    from rlhf_trl_ext.configuration.reward_names import resolve_names
     from rlhf_trl_ext.stages.kinds import refuse_kind
 
     hydra_config = HydraConfig.get()
@@ -78,5 +79,6 @@ def accept(config, launcher: str) -> None:
     if folder := folder_of(hydra_config.job.config_name, hydra_config.runtime.config_sources):
         own_folder(config, folder, overrides)
     refuse_kind(config, launcher)
+    resolve_names(config)
     review(config, launcher, overrides)
     keep(config, overrides, lambda groups: hydra.compose(hydra_config.job.config_name, overrides=groups))

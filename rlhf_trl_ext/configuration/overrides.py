@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rlhf_trl_ext.configuration.folders import CONF
+from rlhf_trl_ext.configuration.reward_names import resolve_names
 
 KEPT = "command_line"
 # Below these any key may be given: classes state what they take, or names are free.
@@ -83,6 +84,7 @@ def last_word(
         for key, override, value in _of_stage(parsed, section, name):
             if key.partition(".")[0] not in PLACED:
                 _apply(config, key, override, value)
+    resolve_names(config)
 
 
 def named_stages(root: DictConfig, section: str = "stages") -> dict[str, str]:
