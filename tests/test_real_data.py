@@ -58,7 +58,7 @@ def test_the_benchmark_compares_on_two_data_sets(shared, tmp_path):
     hh = f"dataset:{{path:{shared / 'data' / 'hh_rlhf'},max_samples:64,max_tokens:480,max_prompt_tokens:300}}"
     hh += f",model:{{model_name_or_path:{shared / 'models' / 'stories260K'},chat_template:plain}}"
     command = [sys.executable, "-m", "launchers.benchmark", "experiment=smoke", f"output_root={tmp_path}"]
-    command += ["datasets=[embedded,hh]", "algorithms=[dpo,grpo]", "seeds=[0]", "again=null"]
+    command += ["datasets=[embedded,hh]", "algorithms=[dpo,grpo]", "seeds=[0]", "aa_control=null"]
     command += ["budget.sampled_tokens=null", "budget.gradient_steps=3"]
     command += [f"+settings.hh={{{hh},samples:{{max_new_tokens:24,max_prompts:16}}}}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -19,7 +19,17 @@ from rlhf_trl_ext.stages.processes import accelerate_launch, gpu_places
 
 AGAIN = "_again"
 OTHER_SEED = 1000  # added to the training seed of the A/A row
-OWN = ("algorithms", "datasets", "seeds", "budget", "again", "threshold", "watched_by", "settings", "num_processes")
+OWN = (
+    "algorithms",
+    "datasets",
+    "seeds",
+    "budget",
+    "aa_control",
+    "threshold",
+    "held_out_rewards",
+    "settings",
+    "num_processes",
+)
 
 
 class Benchmark:
@@ -35,11 +45,11 @@ class Benchmark:
         for key in ("algorithms", "datasets", "seeds"):
             if not config[key] or len(set(config[key])) < len(config[key]):
                 raise ConfigError(f"{key}={list(config[key])}: name at least one, and none twice.")
-        if config.again is not None and config.again not in config.algorithms:
-            raise ConfigError(f"again={config.again}: allowed are null, {', '.join(config.algorithms)}.")
+        if config.aa_control is not None and config.aa_control not in config.algorithms:
+            raise ConfigError(f"aa_control={config.aa_control}: allowed are null, {', '.join(config.algorithms)}.")
         if isinstance(config.threshold, str) and config.threshold not in config.algorithms:
             config.threshold = None
-        self.rows = [*config.algorithms, *([config.again + AGAIN] if config.again else [])]
+        self.rows = [*config.algorithms, *([config.aa_control + AGAIN] if config.aa_control else [])]
         self.budget = Budget(**config.budget)
         self.names = [(dataset, seed) for dataset in config.datasets for seed in config.seeds]
         self.plans = {self._name(*names): self._plan(*names) for names in self.names}
@@ -50,15 +60,15 @@ class Benchmark:
     def _plan(self, dataset: str, seed: int) -> Plan:
         """The pipeline of one data set and seed, each of its policies within the budget."""
         cell = OmegaConf.create({key: value for key, value in self._plain().items() if key not in OWN})
-        watched = self.config.watched_by.get(dataset)
+        watched = self.config.held_out_rewards.get(dataset)
         held_out = self._group("held_out", watched) if watched else None
         cell.held_out = held_out and OmegaConf.merge(held_out, cell.held_out or {})
         cell.dataset = self._group("dataset", dataset)
         cell.merge_with({"seed": seed, "policies": self.rows, "output_dir": None})
         cell.merge_with(self.config.settings.get(dataset) or {})
-        if self.config.again:
-            again = {"algorithm": self.config.again, "args": {"seed": seed + OTHER_SEED}}
-            cell.stages[self.config.again + AGAIN] = again
+        if self.config.aa_control:
+            control = {"algorithm": self.config.aa_control, "args": {"seed": seed + OTHER_SEED}}
+            cell.stages[self.config.aa_control + AGAIN] = control
         plan = Plan(cell, lambda name: self.compose("algorithm", name), self.config.num_processes)
         for row in self.rows:
             plan.configs[row] = self.budget.applied(plan.configs[row])
@@ -120,7 +130,7 @@ class Benchmark:
         return {
             "name": self.folder.name,
             "algorithms": list(self.config.algorithms),
-            "again": self.config.again and [self.config.again, self.config.again + AGAIN],
+            "aa_control": self.config.aa_control and [self.config.aa_control, self.config.aa_control + AGAIN],
             "datasets": list(self.config.datasets),
             "seeds": list(self.config.seeds),
             "baseline": self.config.baseline,

@@ -29,10 +29,10 @@ def _of_dataset(header: dict, runs: list[Run], rows: list[str], threshold: str |
     """Only algorithms that no seed lacks are compared."""
     whole = [row for row in rows if runs and all(row in run.results["policies"] for run in runs)]
     own = [row for row in whole if row in header["algorithms"]]
-    pair = header["again"] if header["again"] and set(header["again"]) <= set(whole) else None
+    pair = header["aa_control"] if header["aa_control"] and set(header["aa_control"]) <= set(whole) else None
     return {
         "differences": [row for metric in (*COMPARED, CONTROLLED) for row in _compared(runs, own, metric)],
-        "again": with_holm([row for metric in COMPARED for row in _compared(runs, pair or [], metric)]),
+        "aa_control": with_holm([row for metric in COMPARED for row in _compared(runs, pair or [], metric)]),
         "means": {row: _means(runs, row) for row in whole},
         "matrix": _matrix(runs, [header["baseline"], *own]),
         "efficiency": _efficiency(runs, whole, threshold),
@@ -90,9 +90,9 @@ def in_words(results: dict) -> list[str]:
         judged = [row for row in own["differences"] if row["key"] == "win_rate"]
         sentences += [prefix + line for line in _best(own["means"], judged, results["baseline"])]
         sentences += [prefix + row["in_words"] for row in judged]
-        if own["again"]:
-            a, b = results["again"]
-            names = [row["metric"] for row in own["again"] if row["distinguishable"]]
+        if own["aa_control"]:
+            a, b = results["aa_control"]
+            names = [row["metric"] for row in own["aa_control"] if row["distinguishable"]]
             verdict = f"DISTINGUISHABLE in {', '.join(names)}" if names else "not distinguishable"
             sentences.append(f"{prefix}A/A: {a} and {b}, the same algorithm with other seeds, are {verdict}.")
     lost = [cell for cell in results["cells"] if cell["status"] == "failed"]

@@ -43,11 +43,11 @@ class Picture:
 class Palette:
     """A colour and a marker for every algorithm, the same in all figures; the A/A row has those of what it repeats."""
 
-    def __init__(self, names: list[str], again: list[str] | None):
-        self.names, self.again = [name for name in names if not again or name != again[1]], again
+    def __init__(self, names: list[str], aa_control: list[str] | None):
+        self.names, self.aa_control = [name for name in names if not aa_control or name != aa_control[1]], aa_control
 
     def _place(self, name: str) -> int:
-        original = self.again[0] if self.again and name == self.again[1] else name
+        original = self.aa_control[0] if self.aa_control and name == self.aa_control[1] else name
         return self.names.index(original) if original in self.names else len(self.names)
 
     def colour(self, name: str) -> str:
@@ -58,7 +58,7 @@ class Palette:
 
     def line(self, name: str) -> str:
         """Solid; dashed for the A/A row."""
-        return "--" if self.again and name == self.again[1] else "-"
+        return "--" if self.aa_control and name == self.aa_control[1] else "-"
 
 
 def axes(columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:

@@ -14,7 +14,7 @@ PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7
 
 def pictures(runs: Runs) -> dict[str, list[Picture]]:
     """All figures that the results allow, by data set."""
-    palette = Palette(runs.rows, runs.results.get("again"))
+    palette = Palette(runs.rows, runs.results.get("aa_control"))
     drawn = {}
     for dataset in runs.results["datasets"]:
         with rc_context(STYLE):

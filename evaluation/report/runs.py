@@ -27,8 +27,8 @@ class Runs:
     @property
     def rows(self) -> list[str]:
         """Algorithms that are shown, the A/A row last."""
-        again = self.results.get("again") or []
-        known = [*self.results["algorithms"], *again[1:]]
+        control = self.results.get("aa_control") or []
+        known = [*self.results["algorithms"], *control[1:]]
         return [row for row in known if not self.algorithms or row in self.algorithms]
 
     def shows(self, metric: str) -> bool:
@@ -71,7 +71,7 @@ def read(folder: str | Path, algorithms: list[str] | None = None, metrics: list[
         results = benchmark_results(_header(folder, runs), runs, _policies(runs), None)
     problems += [problem for run in runs for problem in run.problems]
     chosen = Runs(folder, results, runs, algorithms or [], metrics or [], problems)
-    _check("algorithms", chosen.algorithms, [*results["algorithms"], *(results.get("again") or [])[1:]])
+    _check("algorithms", chosen.algorithms, [*results["algorithms"], *(results.get("aa_control") or [])[1:]])
     _check("metrics", chosen.metrics, ["win_rate", "length_controlled_win_rate", *SCORES, "kl"])
     return chosen
 
@@ -120,7 +120,7 @@ def _header(folder: Path, runs: list[Run]) -> dict:
     return {
         "name": folder.name,
         "algorithms": _policies(runs),
-        "again": None,
+        "aa_control": None,
         "datasets": list(dict.fromkeys(run.dataset for run in runs)),
         "seeds": sorted({run.seed for run in runs}),
         "baseline": runs[0].results["baseline"],

@@ -70,14 +70,14 @@ def means(runs: Runs, dataset: str) -> Table:
 def differences(runs: Runs, dataset: str) -> Table | None:
     """Every two algorithms, metric by metric."""
     found = runs.results["by_dataset"][dataset]
-    again = [{**row, "a": row["a"], "again": True} for row in found["again"]]
-    told = [row for row in [*found["differences"], *again] if runs.shows(row["key"])]
+    control = [{**row, "a": row["a"], "aa_control": True} for row in found["aa_control"]]
+    told = [row for row in [*found["differences"], *control] if runs.shows(row["key"])]
     told = [row for row in told if row["a"] in runs.rows and row["b"] in runs.rows]
     if not told:
         return None
     rows = [
         [
-            Cell(f"{row['a']} - {row['b']}" + (" (A/A)" if row.get("again") else "")),
+            Cell(f"{row['a']} - {row['b']}" + (" (A/A)" if row.get("aa_control") else "")),
             Cell(row["metric"]),
             number(row, "+.3f"),
             number(row["p_holm"], ".2g"),

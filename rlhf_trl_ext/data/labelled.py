@@ -61,10 +61,10 @@ class Labelled:
         name = "demonstrations" if view == "demonstrations" and self._holds(view) else "preferences"
         if not self._holds(name):
             raise ValueError(f"path={self.path} holds no {FILES[name]}: write it with launchers.label or revise.")
-        found = [row for row in self._rows(view, name) if self.rest is not None or self._bucket(row) == split]
-        if not found:
+        kept = [row for row in self._rows(view, name) if self.rest is not None or self._bucket(row) == split]
+        if not kept:
             raise ValueError(f"path={self.path} has no {view} for split={split}: label more, or lower dataset.least_p.")
-        return Dataset.from_list(found)
+        return Dataset.from_list(kept)
 
     def _holds(self, view: str) -> bool:
         """Whether the file is of this view: labels of preferences, revisions of demonstrations."""

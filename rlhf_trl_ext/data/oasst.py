@@ -53,14 +53,14 @@ class OASST:
 
     def _message(self, record: dict, role: str) -> Message | None:
         """The message with all below it, or None if it does not count."""
-        found = typed_field(record, "role", str)
+        actual = typed_field(record, "role", str)
         if record.get("deleted") or record.get("review_result") is False:
             return None
         if self.lang is not None and typed_field(record, "lang", str) != self.lang:
             return None
-        if found not in _TURNS:
+        if actual not in _TURNS:
             raise BadRow("unknown role")
-        if found != role:
+        if actual != role:
             raise BadRow("two roles in a row")
         turn = _TURNS[role](text_field(record, "text"))
         rank = None if record.get("rank") is None else typed_field(record, "rank", int)

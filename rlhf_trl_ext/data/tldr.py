@@ -20,11 +20,11 @@ class TLDR:
         if record.get("query") is not None:
             rows = _judged(record)
         elif record.get("completion") is not None:
-            post, summary = _said(record, "prompt", user), _said(record, "completion", assistant)
+            post, summary = _turn(record, "prompt", user), _turn(record, "completion", assistant)
             rows = {"demonstrations": _demonstration(post, summary)}
         else:
-            post = _said(record, "prompt", user)
-            chosen, rejected = _said(record, "chosen", assistant), _said(record, "rejected", assistant)
+            post = _turn(record, "prompt", user)
+            chosen, rejected = _turn(record, "chosen", assistant), _turn(record, "rejected", assistant)
             rows = {"preferences": pair([post, chosen], [post, rejected])}
         if view == "prompts":
             yield {"prompt": next(iter(rows.values()))["prompt"]}
@@ -34,7 +34,7 @@ class TLDR:
             raise NoRow("posts without comparison" if view == "preferences" else "comparisons without reference")
 
 
-def _said(record: dict, name: str, turn) -> Turn:
+def _turn(record: dict, name: str, turn) -> Turn:
     return turn(text_field(record, name).strip())
 
 
@@ -44,13 +44,13 @@ def _demonstration(post: Turn, summary: Turn) -> Row:
 
 
 def _judged(record: dict) -> dict[str, Row]:
-    post, reference = _said(record, "query", user), _said(record, "reference", assistant)
+    post, reference = _turn(record, "query", user), _turn(record, "reference", assistant)
     rows = {"demonstrations": _demonstration(post, reference)}
     preferred = record.get("preferred")
     if preferred not in (None, "ours", "reference"):
         raise BadRow("preferred is neither ours nor reference")
     if preferred is not None:
-        response = _said(record, "response", assistant)
+        response = _turn(record, "response", assistant)
         better, worse = (response, reference) if preferred == "ours" else (reference, response)
         rows["preferences"] = pair([post, better], [post, worse])
     return rows

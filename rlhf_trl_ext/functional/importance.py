@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.masking import same
+from rlhf_trl_ext.functional.masking import no_reduce
 
 LEVELS = ("token", "sequence", "geometric")
 BOUNDS = ("truncate", "mask")
@@ -68,7 +68,7 @@ def weighted_reference(reference_logprobs: Tensor, logprobs: Tensor, behaviour_l
     return logprobs + torch.log1p((shift + weight).clamp(max=LARGEST).exp() - weight.exp())
 
 
-def effective_share(ratios: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
+def effective_share(ratios: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce) -> Tensor:
     """Effective sample size as a share of the samples, `(sum w)^2 / (n sum w^2)` (Kish); 1 where nothing counts.
 
     ratios, mask: any one shape. total: sums a `(3,)` tensor over processes. Returns a scalar in (0, 1].

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.masking import masked_mean, masked_variance, same
+from rlhf_trl_ext.functional.masking import masked_mean, masked_variance, no_reduce
 
 
 def clipped_value_loss(
@@ -25,7 +25,7 @@ def clipped_value_loss(
 
 
 def explained_variance(
-    values: Tensor, returns: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same
+    values: Tensor, returns: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce
 ) -> Tensor:
     """`1 - Var(returns - values) / Var(returns)`: 1 is a perfect critic, 0 no better than a constant; 0 if Var is 0."""
     variance = masked_variance(returns, mask, total)

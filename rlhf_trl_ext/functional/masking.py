@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 
-def same(totals: Tensor) -> Tensor:
+def no_reduce(totals: Tensor) -> Tensor:
     """The sum over processes when there is one process."""
     return totals
 
 
-def masked_mean(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce) -> Tensor:
     """`sum(values * mask) / sum(mask)`; 0 where nothing counts.
 
     values, mask: any one shape. total: sums a `(2,)` tensor over processes. Returns a scalar.
@@ -21,7 +21,7 @@ def masked_mean(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] 
     return value / count.clamp(min=1)
 
 
-def masked_variance(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
+def masked_variance(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce) -> Tensor:
     """Unbiased variance `sum((x - mean)^2 mask) / (sum(mask) - 1)`; 0 where fewer than two values count."""
     mask = mask.to(values.dtype)
     deviations = (values - masked_mean(values, mask, total)) ** 2
@@ -29,7 +29,9 @@ def masked_variance(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tens
     return squares / (count - 1).clamp(min=1)
 
 
-def whiten(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same, epsilon: float = 1e-8) -> Tensor:
+def whiten(
+    values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce, epsilon: float = 1e-8
+) -> Tensor:
     """`(x - mean) / sqrt(variance + epsilon)` over the tokens of all processes (arXiv:2403.17031, section 3).
 
     values, mask: `(B, T)`. Returns `(B, T)`, 0 where mask is 0. A batch whose values are all equal becomes 0.

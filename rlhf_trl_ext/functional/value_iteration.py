@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf_trl_ext.functional.advantages import gae
-from rlhf_trl_ext.functional.masking import last_token, masked_mean, same
+from rlhf_trl_ext.functional.masking import last_token, masked_mean, no_reduce
 
 
 def soft_mean(values: Tensor, temperature: float, dim: int = -1) -> Tensor:
@@ -93,12 +93,12 @@ def value_advantages(rewards: Tensor, values: Tensor, starts: Tensor, mask: Tens
     return spread(advantages, starts, mask)
 
 
-def root_mean_square(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
+def root_mean_square(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce) -> Tensor:
     """Over the tokens that count, of all processes. values, mask: `(B, T)`. Returns a scalar."""
     return masked_mean(values**2, mask, total).sqrt()
 
 
-def correlation(first: Tensor, second: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = same) -> Tensor:
+def correlation(first: Tensor, second: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce) -> Tensor:
     """Pearson's, over the tokens that count; 0 where one of them does not vary. All `(B, T)`. Returns a scalar."""
     a, b = (x - masked_mean(x, mask, total) for x in (first, second))
     both, one, other = (masked_mean(x, mask, total) for x in (a * b, a**2, b**2))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlhf_trl_ext.functional.losses import explained_variance
-from rlhf_trl_ext.functional.masking import last_token, masked_mean, same
+from rlhf_trl_ext.functional.masking import last_token, masked_mean, no_reduce
 from rlhf_trl_ext.functional.value_iteration import correlation, soft_mean
 
 DECAY = 0.9  # of the running moments, per batch
@@ -113,7 +113,7 @@ def value_statistics(
     mask: Tensor,
     means: Tensor,
     flat: Tensor,
-    total: Callable[[Tensor], Tensor] = same,
+    total: Callable[[Tensor], Tensor] = no_reduce,
 ) -> dict[str, Tensor]:
     """Scalars over all processes, as docs and dashboards name them.
 

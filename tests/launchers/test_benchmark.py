@@ -38,7 +38,7 @@ def test_cells_share_what_comes_before_them_and_differ_in_what_they_compare(comp
 @pytest.mark.parametrize(
     "mistake, told",
     [
-        ("again=ppo", "again=ppo: allowed are null, dpo, grpo"),
+        ("aa_control=ppo", "aa_control=ppo: allowed are null, dpo, grpo"),
         ("seeds=[0,0]", r"seeds=\[0, 0\]: name at least one, and none twice"),
         ("budget.seconds=5", "give one of sampled_tokens, gradient_steps and seconds"),
     ],
@@ -53,7 +53,7 @@ def test_mistakes_are_told_first(composed, tmp_path, mistake, told):
 def test_a_failed_cell_does_not_stop_the_others_and_nothing_finished_is_repeated(tmp_path):
     def run(*more):
         command = [sys.executable, "-m", "launchers.benchmark", "experiment=smoke", f"output_root={tmp_path}"]
-        command += ["algorithms=[dpo,grpo]", "seeds=[0]", "again=null", "budget.sampled_tokens=400", *more]
+        command += ["algorithms=[dpo,grpo]", "seeds=[0]", "aa_control=null", "budget.sampled_tokens=400", *more]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500)
         assert done.returncode == 0, done.stderr[-3000:]
         results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
