@@ -62,7 +62,8 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     if "wandb" in args.report_to and "WANDB_MODE" not in os.environ:
         import wandb
 
-        os.environ["WANDB_MODE"] = "online" if wandb.login(prompt=False) else "offline"
+        if not wandb.login(prompt=False):
+            wandb.setup(wandb.Settings(mode="offline"))  # login has read the environment: a variable set now is ignored
     recorder = MetricsRecorder(stage.folder)
     callbacks = [recorder, Checkpoints(args.save_total_limit), *_callbacks(config, stage.folder, recorder)]
     args.save_total_limit = None  # Checkpoints removes the old ones
