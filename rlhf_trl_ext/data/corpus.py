@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_trl_ext.data import reading, schema, splits
-from rlhf_trl_ext.data.forms import Forms, llama_factory
+from rlhf_trl_ext.data.forms import Forms, advice, llama_factory
 from rlhf_trl_ext.data.schema import BadRow, NoRow, Row
 from rlhf_trl_ext.data.tally import Tally
 
@@ -170,10 +170,12 @@ class Corpus:
                 tally.other_splits += len(converted) - len(mine)
                 rows.extend(mine)
         if tally.bad_records > self.max_bad_fraction * tally.read:
+            other = None if isinstance(self.convert, Forms) else advice(itertools.islice(self._records(view), 5), view)
             raise ValueError(
                 f"max_bad_fraction={self.max_bad_fraction} is exceeded by {self._source(view)}: {tally.bad_records} of "
-                f"{tally.read} records are bad: {tally.bad_by_reason()}; mend them, choose the dataset=... that reads "
-                "this format, or raise dataset.max_bad_fraction."
+                f"{tally.read} records are bad: {tally.bad_by_reason()}; "
+                f"{other or 'mend them, choose the dataset=... that reads this format'}, "
+                "or raise dataset.max_bad_fraction."
             )
         return rows
 

@@ -4,9 +4,10 @@ A form is recognised by the fields of a record. Every form reads a record into `
 also a demonstration (its chosen reply) and a prompt.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from rlhf_trl_ext.data import hh
@@ -309,6 +310,28 @@ class Forms:
         if missing := [column for column in self.columns.values() if column not in record]:
             raise ValueError(f"columns: there is no column {missing[0]}; the file has {', '.join(map(str, record))}.")
         return {name: record[column] for name, column in self.columns.items()}
+
+
+def advice(located: Iterable[tuple[str, Any]], view: str) -> str | None:
+    """What to do with records that another source cannot read, where all are of one form; else None.
+
+    located: (location, record), as `reading.local_records` gives them.
+    """
+    forms = Forms()
+    try:
+        for _, record in located:
+            with contextlib.suppress(NoRow):
+                list(forms.rows(record, forms._form(record).views[0]))
+    except (BadRow, ValueError, AttributeError):  # the last: no object
+        return None
+    if forms.recognised is None:
+        return None
+    if view in forms.recognised.views:
+        return f"these rows have the form {forms.recognised.name}: give dataset=file, which reads it"
+    return (
+        f"these rows have the form {forms.recognised.name}, which dataset=file reads, but it has no {view}, only "
+        f"{', '.join(forms.recognised.views)}: choose an algorithm that trains on them"
+    )
 
 
 def missing(record: dict, form: Form) -> str:

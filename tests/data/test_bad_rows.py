@@ -130,3 +130,26 @@ def test_views_and_splits_that_are_unknown():
         Corpus(HH(), hub="some/data").load("pairs")
     with pytest.raises(ValueError, match="split=test is unknown: choose one of train, evaluation"):
         Corpus(HH(), hub="some/data").load("prompts", "test")
+
+
+TURN = {"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Here."}
+ANOTHER_FORM = [
+    ({"conversations": TURN}, "demonstrations", "these rows have the form sharegpt: give dataset=file, which reads it"),
+    (
+        {"conversations": TURN},
+        "preferences",
+        "but it has no preferences, only demonstrations, prompts: choose an algor",
+    ),
+    ({"prompt": "Where?", "label": True, "completion": "Here."}, "prompts", "form unpaired: give dataset=file"),
+    ({"rows": 1}, "prompts", "mend them, choose the dataset=... that reads this format, or raise"),
+    ("[1]", "prompts", "mend them, choose the dataset=... that reads this format, or raise"),
+]
+
+
+@pytest.mark.parametrize(("row", "view", "expected"), ANOTHER_FORM)
+def test_rows_of_another_form_are_named_with_what_reads_them(tmp_path, row, view, expected):
+    text = row if isinstance(row, str) else json.dumps(row)
+    (tmp_path / "rows.jsonl").write_text(f"{text}\n" * 20)
+    with pytest.raises(ValueError, match="20 of 20 records are bad") as error:
+        Corpus(HH(), path=str(tmp_path / "rows.jsonl")).load(view)
+    assert expected in str(error.value) and str(error.value).endswith("or raise dataset.max_bad_fraction.")
