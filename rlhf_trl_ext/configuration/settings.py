@@ -74,6 +74,7 @@ SHARED = {
     "trust_tasks": Flag,
     "step_timeout": Positive | None,
     "completion_length": Count,
+    "shown_rows": Natural,
     "num_processes": Count | None,
     "held_out.prompts": Count,
     "held_out.every": Positive,

@@ -1,11 +1,13 @@
 """What is in a data set: rows, lengths, equal and nearly equal replies, what is left out and why, and a few rows."""
 
 import difflib
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+logger = logging.getLogger(__name__)
 NEARLY = 0.95  # similarity of two replies, by `difflib`, from which they count as nearly equal
 COMPARED = 1000  # rows whose replies are compared
 COLOURS = {"system": "magenta", "user": "cyan", "assistant": "green"}
@@ -33,6 +35,25 @@ def summary(rows: Any, tokenizer: Any = None) -> dict:
         facts["turns"] = max(map(len, prompts))
         facts["system"] = float(np.mean([prompt[0]["role"] == "system" for prompt in prompts]))
     return facts
+
+
+def show(train: Any, held_out: Any, view: str, tokenizer: Any, count: int) -> None:
+    """Log what a stage is about to train on in one line, and print its first `count` rows as the model reads them.
+
+    train, held_out: `Dataset`s; held_out may be None. Lengths are of the first 1,000 rows.
+    """
+    from rich.console import Console
+
+    facts = summary(train.select(range(min(COMPARED, len(train)))), tokenizer)
+    lengths = [
+        f"{name} {numbers[1]:.0f} (longest {numbers[-1]:.0f}) {facts['unit']}"
+        for name, numbers in facts["lengths"].items()
+    ]
+    evaluated = "" if held_out is None else f", {len(held_out):,} held out to evaluate"
+    logger.info("%s rows of %s to train%s; median %s", f"{len(train):,}", view, evaluated, ", ".join(lengths))
+    console = Console()
+    console.width = max(console.width, 100)  # a log file has no width of its own
+    console.print(*rendered(train.select(range(min(count, len(train)))), tokenizer), sep="\n")
 
 
 def _text(turns: str | list[dict]) -> str:

@@ -81,7 +81,7 @@ ASKING |= {"budget_tokens", "prices", "key_variable", "max_unreadable"}
 # A key that only looks on unless this one of its own is given.
 ONLOOKERS = {"monitor": "action"}
 # Own modules that check, find, name, run or report a stage and decide nothing of its result.
-ASIDE = ("rlhf_trl_ext.configuration", "rlhf_trl_ext.files", "rlhf_trl_ext.markdown")
+ASIDE = ("rlhf_trl_ext.configuration", "rlhf_trl_ext.files", "rlhf_trl_ext.markdown", "rlhf_trl_ext.data.inspection")
 ASIDE += tuple(
     f"rlhf_trl_ext.stages.{name}"
     for name in (

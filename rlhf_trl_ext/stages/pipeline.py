@@ -19,7 +19,7 @@ from rlhf_trl_ext.stages.stage import Stage
 
 # Of the pipeline's keys, those that every stage has beside what its kind declares.
 SHARED = ("seed", "shares", "trust", "output_root", "overwrite", "step_timeout", "reward", "profile")
-SHARED += ("completion_length",)
+SHARED += ("completion_length", "shown_rows")
 # Of a stage's settings, those that are read here.
 PLANNED = {"kind", "algorithm", "needs"}
 # Of these a stage may set only keys that the pipeline has.

@@ -14,6 +14,7 @@ from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
 from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
+from rlhf_trl_ext.data import inspection
 from rlhf_trl_ext.files import full_disk
 from rlhf_trl_ext.models.saving import save
 from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
@@ -58,6 +59,8 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         eval_dataset = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
     if config.held_out and evaluates:
         eval_dataset = eval_dataset.select(range(min(config.held_out.prompts, len(eval_dataset))))
+    if state.is_main_process and config.shown_rows:
+        inspection.show(train_dataset, eval_dataset, config.view, tokenizer, config.shown_rows)
     args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}
     if "wandb" in args.report_to and "WANDB_MODE" not in os.environ:
         import wandb

@@ -76,3 +76,15 @@ def test_wrong_settings_are_told_in_a_sentence(tmp_path):
         Labelled(str(tmp_path), Embedded()).load("preferences")
     with pytest.raises(ValueError, match=r"has no preferences for split=train"):
         Labelled(written(tmp_path, [row(1)]), Embedded(), least_p=0.9).load("preferences")
+
+
+def test_no_other_data_set_is_mixed_in_unless_asked_for(composed, tmp_path):
+    from rlhf_trl_ext.configuration.checks import build
+
+    path = written(tmp_path, [row(number) for number in range(40)])
+    alone = build(composed("train", "dataset=labelled", f"dataset.path={path}").dataset, "dataset")
+    views = [alone.load(view, split) for view in ("demonstrations", "prompts") for split in ("train", "evaluation")]
+    own = {f"question {number}" for number in range(40)}
+    assert all({r["prompt"][0]["content"] for r in view} <= own for view in views)
+    overrides = ["dataset=labelled", "dataset@dataset.rest=embedded", f"dataset.path={path}"]
+    assert isinstance(build(composed("train", *overrides).dataset, "dataset").rest, Embedded)

@@ -126,3 +126,17 @@ def test_what_is_in_a_data_set():
     assert facts["rows"] == 2 and facts["unit"] == "characters"
     assert facts["lengths"]["chosen"] == [40, 40, 40, 40] and facts["lengths"]["prompt"][-1] == 6  # "s", a break, 4
     assert facts["nearly_equal"] == 0.5 and facts["turns"] == 2 and facts["system"] == 0.5
+
+
+def test_the_rows_are_shown_before_training(composed, tmp_path, caplog, capsys):
+    caplog.set_level("INFO", logger="rlhf_trl_ext")
+    ATTEMPTS["standard.jsonl"][0](tmp_path / "pairs.jsonl")
+    few = ["++args.max_steps=1", "++args.per_device_train_batch_size=2", "++evaluate=true"]
+    overrides = ["algorithm=reward", "dataset=file", f"dataset.path={tmp_path / 'pairs.jsonl'}", *few]
+    train(composed("train", *overrides, f"output_root={tmp_path}"))
+    (line,) = (message for message in caplog.messages if " to train" in message)
+    assert line.startswith("56 rows of preferences to train, 4 held out to evaluate; median prompt ")
+    shown = capsys.readouterr().out
+    assert shown.count("as the model reads the prompt:") == 3 and f"chosen: {GOOD}" in shown
+    train(composed("train", *overrides, f"output_root={tmp_path}/quiet", "shown_rows=0"))
+    assert "as the model reads" not in capsys.readouterr().out
