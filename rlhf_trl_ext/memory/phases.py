@@ -83,7 +83,10 @@ def _training(load: Workload, passes: Passes, gradients: float) -> dict[str, dic
     policy, batch = load.roles[0], load.batch
     weights = gathered(policy, load.sharding)
     saved, kept, earlier = passes.saved(batch), passes.kept(batch), gradients if load.accumulates else 0.0
-    one_layer = saved / policy.architecture.layers if not load.arithmetic.checkpointing else saved
+    # Backward frees what a layer has saved, or its input, when it is past that layer.
+    one_layer = saved - kept * (1 - 1 / policy.architecture.layers)
+    if not load.arithmetic.checkpointing:
+        one_layer = saved / policy.architecture.layers
     embedding = 0.0 if policy.lora else policy.architecture.embedding * policy.weight_bytes
     logits = {"logits": passes.logits(batch, backward=True)}
     found = {
