@@ -44,6 +44,17 @@ def few():
 
 
 @pytest.fixture
+def offline_wandb(tmp_path, monkeypatch):
+    """wandb as it is where nobody is logged in, writing below `tmp_path`."""
+    import wandb
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    wandb.setup(wandb.Settings(root_dir=str(tmp_path), silent=True))  # it reads the environment once in a process
+    yield wandb
+    wandb.finish()
+
+
+@pytest.fixture
 def cut_off(monkeypatch):
     """`with cut_off(3): train(...)`: the run is interrupted when its third step is done."""
     from rlhf_trl_ext.stages import train as training

@@ -198,16 +198,10 @@ def test_watching_does_not_make_another_run(composed):
 
 
 @pytest.mark.slow
-def test_alerts_reach_wandb(composed, few, tmp_path, monkeypatch):
-    import wandb
-
+def test_alerts_reach_wandb(composed, few, tmp_path, monkeypatch, offline_wandb):
     told = []
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setattr(
-        wandb.sdk.wandb_run.Run, "alert", lambda self, title, text, **kwargs: told.append((title, text))
-    )
+    alert = lambda self, title, text, **kwargs: told.append((title, text))  # noqa: E731
+    monkeypatch.setattr(offline_wandb.sdk.wandb_run.Run, "alert", alert)
     run(composed, few, tmp_path, "grpo", *ONLINE, *ALWAYS, "++args.report_to=[wandb]")
     ((title, text),) = told
     assert title == "long at step 2" and "length is" in text

@@ -84,7 +84,7 @@ OTHERS = [
     ("generate", "policy=/no/such", "policy=/no/such: no such folder"),
     ("generate", "policy=null", "policy=null: "),
     ("label", "pairs.completions=0", "pairs.completions=0: "),
-    ("label", "++pairs.max_pair=3", "pairs.max_pair=3: no such key; did you mean max_pairs"),
+    ("label", "++pairs.max_pair=3", "pairs.max_pair=3: no such key; did you mean pairs.max_pairs"),
     ("label", "pairs.split=test", "pairs.split=test: allowed are 'train' or 'evaluation'"),
     ("plan", "num_gpus=0", "num_gpus=0: "),
     ("plan", "plan.reserved=-1", "plan.reserved=-1: "),

@@ -101,10 +101,7 @@ def test_merging_is_an_option(composed, few, tmp_path):
     assert not (folder / "model.safetensors").exists()
 
 
-def test_reporting_works_offline(composed, few, tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_reporting_works_offline(composed, few, tmp_path, offline_wandb):
     run(composed, few, tmp_path, "sft", "++args.report_to=[wandb,tensorboard]")
     assert list(tmp_path.glob("wandb/offline-run-*"))
     assert list(tmp_path.rglob("events.out.tfevents.*"))
