@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 OWN = ("rlhf_trl_ext", "evaluation")
-# Of this project: what runs stages, removes folders or reads other configurations is not for a configuration.
-CLOSED = ("rlhf_trl_ext.stages", "rlhf_trl_ext.configuration", "evaluation.report", "evaluation.proofs")
+# Of this project, classes of these modules; what runs stages, writes or removes files is not for a configuration.
+OPEN = ("callbacks", "data", "judging", "models.loading", "rewards", "trainers")
+OPEN = (*(f"rlhf_trl_ext.{room}" for room in OPEN), "evaluation.quality", "evaluation.comparison.landscapes.rewards")
+# Of those, modules whose classes write to any path that they are given.
+CLOSED = ("rlhf_trl_ext.callbacks.records", "rlhf_trl_ext.judging.record", "rlhf_trl_ext.judging.session")
+FUNCTIONS = ("rlhf_trl_ext.rewards", "rlhf_trl_ext.models.tiny")
 PACKAGES = ("trl", "transformers", "peft", "datasets")
 REFERENCES = ("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.get_object")
 REMOTE = "remote_code"
@@ -92,11 +96,16 @@ def _reason(name: str, trusted: list[str]) -> str | None:
     )
 
 
+def _below(module: str, rooms: tuple[str, ...]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+
+
 def _harmless(found) -> bool:
     """Whether this object is of a kind that runs nothing but its own training or reading."""
     home = getattr(found, "__module__", None) or ""
     if home.partition(".")[0] in OWN:
-        return not any(home == room or home.startswith(f"{room}.") for room in CLOSED)
+        open_rooms = OPEN if inspect.isclass(found) else FUNCTIONS
+        return _below(home, open_rooms) and not _below(home, CLOSED)
     if home.partition(".")[0] not in PACKAGES:
         return False
     if not inspect.isclass(found):

@@ -132,6 +132,13 @@ HARMFUL = [
     "datasets.load_dataset",
     "transformers.pipeline",
     "trl.trainer.utils.os.system",
+    "rlhf_trl_ext.files.write",
+    "rlhf_trl_ext.models.saving.save",
+    "rlhf_trl_ext.data.corpus.Corpus.load",
+    "rlhf_trl_ext.callbacks.records.MetricsRecorder",
+    "rlhf_trl_ext.stages.train.train",
+    "evaluation.files.write_json",
+    "evaluation.api.Pipeline",
 ]
 
 
