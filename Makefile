@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-all test-slow kills ops lint overhead gpu ppo-parity trl-latest pictures clean
+.PHONY: help setup setup-gpu demo smoke test test-all test-slow kills ops lint overhead gpu ppo-parity trl-latest pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,14 @@ setup: .venv/.ready  ## create .venv (again only when the dependency files chang
 	@echo "setting up .venv (about two minutes, once)"
 	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math]'
 	@touch $@
+
+setup-gpu: .venv/.ready-gpu  ## the same with CUDA, vLLM and bitsandbytes (Linux; several gigabytes)
+
+.venv/.ready-gpu: pyproject.toml .ci/constraints-gpu.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints-gpu.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math,vllm,quantization]'
+	@touch .venv/.ready $@
 
 demo: setup  ## SFT, reward model, DPO, GRPO and PPO on the embedded task, compared (minutes on two cores)
 	$(BIN)/python -m launchers.pipeline experiment=demo

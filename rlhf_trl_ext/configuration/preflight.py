@@ -170,12 +170,40 @@ def vllm_version(run: Run) -> str | None:
         return None
     required = [Requirement(line) for line in importlib.metadata.requires("trl")]
     allowed = next(one.specifier for one in required if one.name == "vllm")
-    found = _installed("vllm")
+    found, remedy = _installed("vllm"), "`make setup-gpu`, or pip install -e '.[vllm]' -c .ci/constraints-gpu.txt"
     if found is None:
-        return "args.use_vllm=true: vLLM is not installed; `pip install 'trl[vllm]'`, or leave it false."
-    if Version(Version(found).base_version) in allowed:
+        return f"args.use_vllm=true: vLLM is not installed; {remedy}, or leave it false."
+    if Version(Version(found).base_version) not in allowed:
+        return f"args.use_vllm=true: vLLM {found} is installed and TRL needs {allowed}; {remedy}."
+    for need in _needs("vllm"):
+        version = _installed(need.name) if need.name in ("transformers", "torch") else None
+        if version is not None and Version(version).base_version not in need.specifier:
+            return f"args.use_vllm=true: vLLM {found} needs {need} and {version} is installed; {remedy}."
+    return None
+
+
+def vllm_sampling(run: Run) -> str | None:
+    """vLLM's log-probs are of the whole distribution, which is not what such arguments sample from."""
+    if not run.argument("use_vllm") or not run.argument("vllm_importance_sampling_correction", True):
         return None
-    return f"args.use_vllm=true: vLLM {found} is installed and TRL needs {allowed}; `pip install 'trl[vllm]'`."
+    for name, off in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
+        value = run.argument(name)
+        if value not in (None, off, -1):
+            return (
+                f"args.{name}={value} with args.use_vllm=true: the importance ratio is biased (huggingface/trl#6789); "
+                f"leave {name} out, or give args.vllm_importance_sampling_correction=false."
+            )
+    return None
+
+
+def _needs(package: str) -> list[Requirement]:
+    """What an installed package requires, extras left out."""
+    try:
+        lines = importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    needs = [Requirement(line) for line in lines]
+    return [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
 
 
 def _installed(package: str) -> str | None:
@@ -248,6 +276,7 @@ CHECKS = (
     controller_without_reference,
     longer_warmup,
     vllm_version,
+    vllm_sampling,
     compiler,
     best_model,
     packed_attention,

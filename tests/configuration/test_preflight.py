@@ -6,6 +6,7 @@ import types
 
 import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
 
 from rlhf_trl_ext.configuration import preflight as module
 from rlhf_trl_ext.configuration.checks import ConfigError
@@ -27,7 +28,7 @@ BAD = [
     ),
     (["algorithm=sft", "++model.load_in_8bit=true"], "model.load_in_8bit=true: packed weights cannot be trained"),
     (["algorithm=ppo", "++args.kl_target=5.0", "++args.kl_coef=0.0"], "args.kl_target=5.0 with args.kl_coef=0: "),
-    (["algorithm=grpo", "++args.use_vllm=true"], "args.use_vllm=true: vLLM is not installed; `pip install"),
+    (["algorithm=grpo", "++args.use_vllm=true"], "args.use_vllm=true: vLLM is not installed; `make setup-gpu`"),
     (["algorithm=sft", "++args.fp16=true"], "args.fp16=true with args.use_cpu=true: "),
     (["algorithm=sft", "++args.bf16=null"], "args.bf16=null with args.use_cpu=true "),
     (["algorithm=sft", "++args.load_best_model_at_end=true"], "save_strategy=steps and eval_strategy=no: "),
@@ -75,8 +76,25 @@ def test_vllm_outside_the_range_of_trl(composed, monkeypatch):
     config = composed("train", "algorithm=grpo", "++args.use_vllm=true")
     monkeypatch.setattr(module, "_installed", lambda package: "0.10.2")
     assert "vLLM 0.10.2 is installed and TRL needs " in told(config)
-    monkeypatch.setattr(module, "_installed", lambda package: "0.25.0+cu129")
+    assert ".ci/constraints-gpu.txt" in told(config)
+    versions = {"vllm": "0.25.0+cu129", "transformers": "5.23.0", "torch": "2.13.0+cpu"}
+    monkeypatch.setattr(module, "_installed", versions.get)
     preflight(config)
+    monkeypatch.setattr(
+        module, "_needs", lambda package: [Requirement("torch==2.13.0"), Requirement("transformers<5.18")]
+    )
+    assert "vLLM 0.25.0+cu129 needs transformers<5.18 and 5.23.0 is installed" in told(config)
+
+
+@pytest.mark.parametrize(("name", "value"), [("top_p", 0.9), ("top_k", 20), ("min_p", 0.05)])
+def test_vllm_with_a_cut_distribution(name, value, composed, monkeypatch):
+    monkeypatch.setattr(module, "_installed", {"vllm": "0.25.0"}.get)
+    cut = composed("train", "algorithm=grpo", "++args.use_vllm=true", f"++args.{name}={value}")
+    assert told(cut).startswith(f"args.{name}={value} with args.use_vllm=true: the importance ratio is biased")
+    cut.args.vllm_importance_sampling_correction = False
+    preflight(cut)
+    whole = composed("train", "algorithm=grpo", "++args.use_vllm=true", "++args.top_p=1.0", "++args.top_k=0")
+    preflight(whole)
 
 
 def test_fewer_processes_than_asked_for(composed, monkeypatch):
