@@ -1,5 +1,6 @@
 """Samples of a policy on held-out prompts, with rewards and the divergence from a reference."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
+
+logger = logging.getLogger(__name__)
 
 
 def sample(
@@ -24,13 +27,16 @@ def sample(
 
     scores: name -> reward function `(prompts, completions, **columns) -> list of float`, completions in chat form.
     columns: further columns of the data set, such as the solution that a reward checks against; rows keep them.
-    kl: `sum_t log policy(y_t) - log reference(y_t)` over the sampled tokens, in nats per completion (estimator k1),
-    at temperature 1. entropy: of the policy's next token, in nats, mean over the sampled tokens.
+    kl: `sum_t log policy(y_t) - log reference(y_t)` of the sampled tokens, in nats per completion (estimator k1), both
+    at the temperature of sampling, at another one it estimates no divergence; None at temperature 0, where one token
+    has probability 1. entropy: of the policy's next token at temperature 1, in nats, mean over the sampled tokens.
     """
+    if temperature == 0:
+        logger.warning("kl is left empty: at temperature=0 nothing is sampled, and log-probs estimate no divergence.")
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         done = complete(policy, tokenizer, batch, max_new_tokens, temperature)
-        difference, entropy = _against(policy, reference, done)
+        difference, entropy = _against(policy, reference, done, temperature)
         chats = [[{"role": "assistant", "content": text}] for text in done.texts]
         more = {name: values[start : start + batch_size] for name, values in (columns or {}).items()}
         scored = {name: function(prompts=batch, completions=chats, **more) for name, function in scores.items()}
@@ -40,7 +46,7 @@ def sample(
                 "completion": done.texts[row],
                 **{name: values[row] for name, values in more.items()},
                 **{name: values[row] for name, values in scored.items()},
-                "kl": difference[row].item(),
+                "kl": difference[row].item() if temperature else None,
                 "entropy": entropy[row].item(),
                 "completion_tokens": int(done.mask[row].sum()),
                 "truncated": not done.ended[row].item(),
@@ -89,13 +95,15 @@ def complete(
     return Completions(ids, attention, width, mask, torch.isin(ids[:, width:], ends).any(dim=1), texts)
 
 
-def _against(policy: PreTrainedModel, reference: PreTrainedModel, done: Completions) -> tuple[Tensor, Tensor]:
-    """KL estimate k1 in nats per completion, and entropy in nats per token, `(B,)` each."""
-    logits = completion_logits(policy, done.ids, done.attention, done.width)
-    own = selective_log_softmax(logits, done.ids[:, done.width :])
+def _against(
+    policy: PreTrainedModel, reference: PreTrainedModel, done: Completions, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """KL estimate k1 in nats per completion at a temperature, and entropy in nats per token, `(B,)` each."""
+    logits, temperature = completion_logits(policy, done.ids, done.attention, done.width), temperature or 1.0
     entropy = (entropy_from_logits(logits) * done.mask).sum(dim=1) / done.mask.sum(dim=1)
+    own = selective_log_softmax(logits.div_(temperature), done.ids[:, done.width :])
     del logits  # as large as the next ones
-    other = logprobs(reference, done.ids, done.attention, done.width)
+    other = logprobs(reference, done.ids, done.attention, done.width, temperature)
     return ((own - other) * done.mask).sum(dim=1), entropy
 
 
@@ -113,6 +121,6 @@ def completion_logits(model: PreTrainedModel, ids: Tensor, attention: Tensor, wi
 
 
 @torch.no_grad()
-def logprobs(model: PreTrainedModel, ids: Tensor, attention: Tensor, width: int) -> Tensor:
+def logprobs(model: PreTrainedModel, ids: Tensor, attention: Tensor, width: int, temperature: float = 1.0) -> Tensor:
     """Log-probabilities of the tokens from position `width` on. ids, attention: `(B, width + T)`; returns `(B, T)`."""
-    return selective_log_softmax(completion_logits(model, ids, attention, width), ids[:, width:])
+    return selective_log_softmax(completion_logits(model, ids, attention, width).div_(temperature), ids[:, width:])

@@ -19,6 +19,7 @@ from rlhf_trl_ext.functional import bounded, effective_share, importance_ratios,
 from rlhf_trl_ext.functional.importance import BOUNDS, LEVELS
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
 from rlhf_trl_ext.trainers.parts.online import choice, number, results_of
+from rlhf_trl_ext.trainers.parts.optimizer_batch import NormalizationArguments, OptimizerBatchLoss
 from rlhf_trl_ext.trainers.parts.past_completions import past_groups, read_past
 from rlhf_trl_ext.trainers.parts.replay import STRATEGIES, Group, ReplayBuffer
 from rlhf_trl_ext.trainers.parts.replayed_batch import ReplayRecords, equal_rewards, groups_of, merged, token_mask
@@ -27,9 +28,10 @@ PASS = "_get_per_token_logps_and_entropies"
 
 
 @dataclass
-class OffPolicyGRPOConfig(GRPOConfig):
+class OffPolicyGRPOConfig(NormalizationArguments, GRPOConfig):
     """`GRPOConfig` with a replay buffer; `off_policy_mask_threshold`, 0.5 say, is TRL's own sequence mask."""
 
+    disable_dropout: bool = True  # a ratio is between policies, not between draws of dropout
     replay_ratio: float = number(1.0, 0, 8, "Groups replayed for each fresh one; 0 is TRL's GRPO.")
     replay_mode: str = choice(("add", "fill"), "add: to the batch. fill: in place of groups of equal rewards.")
     buffer_size: int = number(512, 1, math.inf, "Groups kept by each process, at most.")
@@ -63,7 +65,7 @@ class OffPolicyGRPOConfig(GRPOConfig):
             self.is_floor = 0.5 if self.is_mode == "mask" else 0.0
 
 
-class OffPolicyGRPOTrainer(ReplayRecords, GRPOTrainer):
+class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
     """`trl.GRPOTrainer` with only the rows of its batches changed, between sampling and learning.
 
     Its batches have two keys more than `GRPOTrainer`'s, for every row: `is_replay (B,)` and `importance_weights`,
@@ -109,6 +111,13 @@ class OffPolicyGRPOTrainer(ReplayRecords, GRPOTrainer):
             )
         if self._is_vlm or self.loss_type == "vespo" or args.sync_ref_model:
             raise ValueError("replay_ratio above 0 does not go with images, loss_type=vespo or sync_ref_model: give 0.")
+        truncation = {"top_p": 1.0, "top_k": 0, "min_p": None}
+        given = [f"{name}={getattr(args, name)}" for name, none in truncation.items() if getattr(args, name) != none]
+        if given and not args.use_vllm:  # which reports log-probs of what it sampled from
+            raise ValueError(
+                f"{', '.join(given)}: transformers samples from a truncated distribution, whose log-probs replay needs "
+                "and does not have; leave it out, use vLLM, or give replay_ratio=0."
+            )
         if len(self._past) > args.buffer_size * self.accelerator.num_processes:
             raise ValueError(
                 f"buffer_size={args.buffer_size}: replay_data holds {len(self._past)} groups; make it larger."
@@ -143,7 +152,10 @@ class OffPolicyGRPOTrainer(ReplayRecords, GRPOTrainer):
                 kept[equal.nonzero()[: len(drawn), 0]] = False
             both = merged(fresh, drawn, kept.repeat_interleave(groups), self._tokenizer.pad_token_id)
             self._refresh_logprobs(both, most * groups)
-            batch = both if self._weigh(both) >= args.ess_min else fresh
+            if self._weigh(both) >= args.ess_min:
+                batch = both
+            else:
+                self.buffer.put_back(drawn)
         batch["num_items_in_batch"] = self.accelerator.gather(token_mask(batch).sum()).sum()
         self.record_batch(fresh, batch, drawn)
         first = (self.buffer.now * self.accelerator.num_processes + self.accelerator.process_index) * len(equal)
@@ -181,11 +193,11 @@ class OffPolicyGRPOTrainer(ReplayRecords, GRPOTrainer):
             reference = batch["ref_per_token_logps"]
             weighted = weighted_reference(reference, logprobs, batch["sampling_per_token_logps"])
             batch["ref_per_token_logps"] = torch.where(replayed[:, None], weighted, reference)
+        share = effective_share(weights, rows, self.total).item()
         if not args.decoupled:
             batch["old_per_token_logps"] = torch.where(replayed[:, None], batch["sampling_per_token_logps"], logprobs)
             weights = torch.ones_like(weights)
         weights = torch.where(rows, weights, 1.0)
-        share = effective_share(ratios, rows, self.total).item()
         batch["importance_weights"] = weights
         batch["advantages"] = (advantages[:, None] if weights.dim() == 2 else advantages) * weights
         self.record_weights(

@@ -36,6 +36,7 @@ from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyG
 from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder, load_critic
 from rlhf_trl_ext.trainers.parts.online import choice, number
 from rlhf_trl_ext.trainers.parts.replayed_batch import token_mask
+from rlhf_trl_ext.trainers.parts.scores import UNITS
 from rlhf_trl_ext.trainers.parts.value_fitting import GAINS, PolicyHead, PrefixValues, ValueFitting, generation_states
 from rlhf_trl_ext.zero.runtime import whole_weights
 
@@ -100,6 +101,11 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         args, self.fitting = self.args, None
         if not (args.vi_coef and args.vi_sweeps):
             return
+        if args.critic_path and Path(args.critic_path, UNITS).exists():
+            raise ValueError(
+                f"critic_path={args.critic_path}: a critic of PPO's, whose values are scores ({UNITS}), not rewards; "
+                "give a reward model, a critic of GRPO-VI's, or null."
+            )
         if args.critic_shares_base and is_deepspeed_zero3_enabled():
             raise ValueError("critic_shares_base=true: ZeRO-3 splits the base that both read; give deepspeed=zero2.")
         if args.vi_value_model == "head":

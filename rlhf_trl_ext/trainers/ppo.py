@@ -5,9 +5,11 @@
 3. The critic learns in the same steps as the policy, by a clipped squared error.
 Everything else (sampling, ratio clipping, reference, reward functions, PEFT, vLLM, DeepSpeed) is TRL's.
 
-TRL had a PPO up to 1.12. From the same batch this one computes the same but for two things. A completion's score is
+TRL had a PPO up to 1.12. From the same batch this one computes the same but for three things. A completion's score is
 paid at its last token; TRL 1.12 paid it one step after the end-of-sequence token, where no action is taken any more
 (`score_placement=trl_phantom` does so). Advantages are whitened over all processes; TRL 1.12 whitened them in each.
+Losses are means over the tokens of an optimizer batch; TRL 1.12's are means of the means of its parts, which with
+unequal lengths differ with the number of parts (`loss_normalization=micro_batch` does so).
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from rlhf_trl_ext.functional import (
     whiten,
     with_phantom,
 )
-from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, load_critic
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, load_critic
 from rlhf_trl_ext.trainers.parts.online import (
     CompletionLogprobs,
     Online,
@@ -38,7 +40,8 @@ from rlhf_trl_ext.trainers.parts.online import (
     number,
     results_of,
 )
-from rlhf_trl_ext.trainers.parts.scores import ScoreArguments, ScoreMixin
+from rlhf_trl_ext.trainers.parts.optimizer_batch import VALUE, NormalizationArguments, OptimizerBatchLoss
+from rlhf_trl_ext.trainers.parts.scores import ScoreArguments, ScoredCritic
 
 PASS = "_get_per_token_logps_and_entropies"
 # Names of TRL's PPO up to 1.12 and of its first one, of the configuration and of the trainer alike.
@@ -69,7 +72,7 @@ RENAMED = {
 
 
 @dataclass
-class PPOConfig(CriticArguments, ScoreArguments, OnlineArguments, GRPOConfig):
+class PPOConfig(CriticArguments, ScoreArguments, NormalizationArguments, OnlineArguments, GRPOConfig):
     """`trl.GRPOConfig` with PPO's arguments; the table in README.md has the names of earlier versions of TRL."""
 
     num_iterations: int = 4
@@ -100,7 +103,7 @@ class PPOConfig(CriticArguments, ScoreArguments, OnlineArguments, GRPOConfig):
         super().__post_init__()
 
 
-class PPOTrainer(CriticMixin, ScoreMixin, Online, CompletionLogprobs, GRPOTrainer):
+class PPOTrainer(ScoredCritic, OptimizerBatchLoss, Online, CompletionLogprobs, GRPOTrainer):
     """`trl.GRPOTrainer` with only the three changes above. The critic starts from `args.critic_path`.
 
     Batches have four keys more than TRL's, all `(B, T)`: `values`, `returns`, `value_mask` (where the value loss
@@ -115,11 +118,6 @@ class PPOTrainer(CriticMixin, ScoreMixin, Online, CompletionLogprobs, GRPOTraine
     def __init__(self, model, reward_funcs=None, args=None, **kwargs):
         super().__init__(model, reward_funcs, args, **kwargs)
         self.attach_critic(load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")))
-
-    def values(self, batch):
-        values = super().values(batch)
-        # A critic that was a reward model speaks in raw rewards, and goes on doing so.
-        return (values - self.score_center) / self.score_scale if self.args.critic_path else values
 
     @torch.no_grad()
     def _generate_and_score_completions(self, inputs):
@@ -187,6 +185,7 @@ class PPOTrainer(CriticMixin, ScoreMixin, Online, CompletionLogprobs, GRPOTraine
         parts = (inputs["values"], inputs["returns"], inputs["value_mask"])
         values = self.values(inputs)
         value_loss, value_clipped = clipped_value_loss(values, *parts, self.args.cliprange_value)
+        value_loss = value_loss * inputs.get(VALUE, 1.0)
         accumulated = self.current_gradient_accumulation_steps if training else 1
         self._record_update(
             inputs, logprobs, values.detach(), policy_loss.detach() * accumulated, value_loss, value_clipped

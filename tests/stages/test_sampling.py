@@ -52,6 +52,30 @@ def test_divergence_is_the_expected_log_ratio(model, tiny):
         assert min(abs(row["kl"] - normaliser), abs(row["kl"] - normaliser + 1)) < 1e-4
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_divergence_is_that_of_the_policy_that_sampled(model, tiny, temperature):
+    # A reference with logits (1 + c) times the policy's: at temperature T both are divided by T.
+    class Sharper(torch.nn.Module):
+        def forward(self, ids, **kwargs):
+            output = model(ids, **kwargs)
+            output.logits = output.logits * 1.5
+            return output
+
+    rows = samples(model, Sharper(), tiny, max_new_tokens=1, batch_size=3, temperature=temperature)
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    ids = tokenizer.apply_chat_template(PROMPTS[0], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    logits = model(**ids).logits[0, -1].detach()
+    expected, wrong = ((logits / t).log_softmax(-1) - (1.5 * logits / t).log_softmax(-1) for t in (temperature, 1.0))
+    for row in rows:  # the sampled token decides
+        assert (expected - row["kl"]).abs().min() < 1e-5
+    assert (expected - wrong).abs().min() > 1e-4
+
+
+def test_greedy_completions_have_no_divergence(model, tiny, caplog):
+    assert [row["kl"] for row in samples(model, model, tiny, temperature=0.0)] == [None] * 3
+    assert "kl is left empty: at temperature=0" in caplog.text
+
+
 def test_logprobs_do_not_depend_on_left_padding(model):
     ids = torch.tensor([[10, 11, 12, 13, 14]])
     padded = torch.cat([torch.zeros(1, 3, dtype=torch.long), ids], dim=1)

@@ -255,6 +255,8 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(offpolicy, tmp_path, st
         ({"is_cap": 0.5}, "is_cap=0.5: at least 1 is needed"),
         ({"replay_ratio": 0.25}, "replay_ratio=0.25 of 2 groups in a process is none"),
         ({"loss_type": "vespo"}, "replay_ratio above 0 does not go with"),
+        ({"top_p": 0.9, "top_k": 50}, "top_p=0.9, top_k=50: transformers samples from a truncated distribution"),
+        ({"min_p": 0.1}, "min_p=0.1: transformers samples from a truncated distribution"),
         ({"replay_ratio": 0, "replay_data": "x.jsonl"}, "replay_data=x.jsonl with replay_ratio=0"),
         ({"replay_data": "x.jsonl"}, "path=x.jsonl does not exist"),
     ],
@@ -262,6 +264,54 @@ def test_resume_equals_the_uninterrupted_run_bit_for_bit(offpolicy, tmp_path, st
 def test_wrong_setups_are_refused_in_a_sentence(offpolicy, settings, message):
     with pytest.raises(ValueError, match=message):
         offpolicy(**settings)
+
+
+def test_one_large_ratio_does_not_turn_the_replay_away(offpolicy):
+    """One of 300 among 10,000; unbounded, the share is (9,999 + 300)^2 / (10,000 (9,999 + 90,000)) = .106."""
+    trainer = offpolicy()
+    old, drift = torch.zeros(100, 100), torch.zeros(100, 100)
+    drift[3, 7] = math.log(300)
+    ones = torch.ones(100, 100).long()
+    batch = {"advantages": torch.ones(100), "is_replay": torch.ones(100).bool(), "completion_mask": ones}
+    batch |= {"old_per_token_logps": old, "sampling_per_token_logps": old - drift}
+    # bounded at 2: (9,999 + 2)^2 / (10,000 (9,999 + 4))
+    assert trainer._weigh(batch) == pytest.approx(10_001**2 / (10_000 * 10_003), rel=1e-6)
+
+
+def test_groups_that_are_turned_away_come_again(offpolicy):
+    trainer = offpolicy(ess_min=1.0, learning_rate=1e-2, max_staleness=2, max_uses=1)
+    seen = watch(trainer)
+    trainer.train()
+    # used once, a group would be gone: of batches 1 to 4, those of 1 are drawn in 2, and again or not in 3
+    assert all(len(drawn) == 2 for drawn in seen["drawn"][1:])
+    assert all(not batch["is_replay"].any() for batch in seen["batches"])
+    assert len(trainer.buffer) == 6 and all(group.uses == 0 for group in trainer.buffer.groups)
+
+
+def test_without_learning_ratios_are_one_in_spite_of_dropout(offpolicy):
+    from peft import LoraConfig
+
+    lora = LoraConfig(r=4, lora_alpha=400, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=0.5)
+    lora.init_lora_weights = False  # or B = 0 hides the dropout
+    trainer = offpolicy(learning_rate=0.0, trainer_arguments={"peft_config": lora}, max_steps=4)
+    seen = watch(trainer)
+    trainer.train()
+    replayed = torch.cat([batch["importance_weights"][batch["is_replay"]].flatten() for batch in seen["batches"]])
+    torch.testing.assert_close(replayed, torch.ones_like(replayed), rtol=0, atol=1e-3)
+
+
+def test_past_completions_end_with_the_tokenizers_own_end_token(offpolicy, policy, tmp_path):
+    rows = [{"prompt": "lamp", "completion": "desk " * (i + 1), "reward": i} for i in range(4)]
+    trainer = offpolicy(max_completion_length=32)
+    trainer.eos_token_ids = [7, trainer.processing_class.eos_token_id]  # as a list in a generation_config.json
+    trainer.args.replay_data_policy = policy
+    from rlhf_trl_ext.trainers.parts.past_completions import read_past
+
+    (chunk,) = read_past(trainer, past(tmp_path, rows))
+    ends = [
+        ids[mask.bool()][-1].item() for ids, mask in zip(chunk["completion_ids"], chunk["completion_mask"], strict=True)
+    ]
+    assert ends == [trainer.processing_class.eos_token_id] * 4 and 7 not in ends
 
 
 def past(folder, rows):

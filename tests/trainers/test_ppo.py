@@ -131,6 +131,43 @@ def test_a_critic_that_was_a_reward_model_is_read_on_the_scale_of_the_scores(ppo
     assert not fresh.values(batch).any()  # a critic of its own starts at the mean of the scores, 0
 
 
+def test_a_saved_critic_of_scores_goes_on_in_scores_and_not_in_rewards(ppo, tmp_path):
+    """Of a critic that says 1.73 with center 3 and scale 2, an earlier version made (1.73 - 3) / 2 = -.63."""
+    batch = {name: torch.full((1, 2), 20) for name in ("prompt_ids", "completion_ids")}
+    batch |= {name: torch.ones(1, 2).long() for name in ("prompt_mask", "completion_mask")}
+    trained = ppo(critic_path=None, score_center=3.0, score_scale=2.0)
+    trained.critic.score.weight.data += 0.1
+    trained.critic.score.weight.data *= 1.73 / trained.values(batch)[0, -1].item()
+    trained.save_model(str(tmp_path / "out"))
+    critic = str(tmp_path / "out" / "critic")
+    again = ppo(tmp_path / "again", critic_path=critic, score_center=3.0, score_scale=2.0)
+    assert again.values(batch)[0, -1].item() == pytest.approx(1.73, abs=1e-5)
+    other = ppo(tmp_path / "other", critic_path=critic, score_center=1.0, score_scale=1.0)
+    assert other.values(batch)[0, -1].item() == pytest.approx(1.73 * 2 + 3 - 1, abs=1e-5)
+    again.save_model(str(tmp_path / "third"))
+    third = ppo(critic_path=str(tmp_path / "third" / "critic"), score_center=3.0, score_scale=2.0)
+    assert torch.equal(third.values(batch), again.values(batch))
+    raw = ppo(tmp_path / "raw", score_center=3.0, score_scale=2.0)  # a reward model speaks in rewards
+    raw.save_model(str(tmp_path / "raw-out"))
+    assert not (tmp_path / "raw-out" / "critic" / "scores.json").exists()
+
+
+def test_policy_and_critic_are_clipped_apart(ppo):
+    """By one norm, a critic's gradient of 10 would shrink the policy's of .05 to .1 / 10 of it."""
+    trainer = ppo(max_grad_norm=0.1)
+    critic = {id(parameter) for parameter in trainer.critic.parameters()}
+    parts = {True: [], False: []}
+    for parameter in trainer.model.parameters():
+        parts[id(parameter) in critic].append(parameter)
+    for own, norm in ((False, 0.05), (True, 10.0)):
+        size = sum(parameter.numel() for parameter in parts[own])
+        for parameter in parts[own]:
+            parameter.grad = torch.full_like(parameter, norm / size**0.5)
+    trainer._clip_grad_norm(trainer.model)
+    norms = {own: torch.cat([p.grad.flatten() for p in parts[own]]).norm().item() for own in parts}
+    assert norms[False] == pytest.approx(0.05, rel=1e-4) and norms[True] == pytest.approx(0.1, rel=1e-4)
+
+
 def test_evaluation_reports_the_same_metrics_and_changes_nothing(ppo, weights):
     trainer = ppo(kl_target=1.0, per_device_eval_batch_size=4)
     trainer.train()

@@ -67,6 +67,19 @@ def test_undated_groups_do_not_grow_stale_but_are_used_up():
     assert [keys(buffer.sample(1)) for _ in range(3)] == [[9], [9], []]
 
 
+def test_groups_that_were_not_learnt_from_keep_their_uses():
+    buffer = ReplayBuffer(8, max_staleness=4, max_uses=2)
+    buffer.add([group(1), group(2)])
+    for _ in range(5):  # their last use or not, they come back
+        drawn = buffer.sample(2)
+        assert sorted(keys(drawn)) == [1, 2]
+        buffer.put_back(drawn)
+    assert [g.uses for g in buffer.groups] == [0, 0]
+    buffer.sample(2)
+    buffer.put_back(buffer.sample(2))
+    assert sorted((g.key, g.uses) for g in buffer.groups) == [(1, 1), (2, 1)]
+
+
 def shares(strategy, groups, **settings):
     """How often each group is the one drawn, of 4000 draws."""
     buffer, counts = ReplayBuffer(8, 4, 10**9, strategy, **settings), {found.key: 0 for found in groups}

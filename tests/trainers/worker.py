@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from rlhf_trl_ext.trainers.grpo_vi import GRPOVIConfig, GRPOVITrainer
 from rlhf_trl_ext.trainers.ppo import PPOConfig, PPOTrainer
 
-LENGTHS = (3, 6, 4, 7)  # of every four rows, so that all processes have as many tokens
+LENGTHS = (3, 8, 1, 7, 2, 6, 1, 1)  # 19 tokens in the first of two processes and 10 in the second
 
 
 def roll_out(prompts, trainer):
@@ -26,7 +26,7 @@ def roll_out(prompts, trainer):
     for row, prompt in enumerate(prompts):
         seed = sum(map(ord, prompt[0]["content"])) * 7 + row % 2
         generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(10, 200, (LENGTHS[row % 4],), generator=generator).tolist()
+        ids = torch.randint(10, 200, (LENGTHS[place % 8],), generator=generator).tolist()
         rows.append([*ids[:-1], tokenizer.eos_token_id] if row % 2 else ids)
     prompt_ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in prompts]
     return {"prompt_ids": prompt_ids, "completion_ids": rows, "logprobs": [[0.0] * len(ids) for ids in rows]}

@@ -37,9 +37,10 @@ class CriticMixin:
     """Adds a critic to a subclass of `trl.GRPOTrainer`; call `attach_critic` after `super().__init__`.
 
     A critic that learns with the policy is a submodule of it, so that optimizer, processes, ZeRO and engine checkpoints
-    treat it as theirs, while generation and the policy's forward do not see it. It is saved in `<folder>/critic`, where
-    `AutoModelForSequenceClassification` loads it (an adapter: in `<folder>/critic/adapter`, where
-    `AutoPeftModelForSequenceClassification` does), and never in the policy's own files.
+    treat it as theirs, while generation and the policy's forward do not see it. Gradients of both are clipped apart, as
+    a critic's first ones would take all of the norm; DeepSpeed, which clips by itself, knows one norm only. The critic
+    is saved in `<folder>/critic`, where `AutoModelForSequenceClassification` loads it (an adapter: in
+    `<folder>/critic/adapter`, where `AutoPeftModelForSequenceClassification` does), never in the policy's own files.
     """
 
     critic = None
@@ -89,6 +90,14 @@ class CriticMixin:
             return policy_loss
         self.accelerator.backward(policy_loss)
         return policy_loss.detach()
+
+    def _clip_grad_norm(self, model):
+        if self.is_deepspeed_enabled or NAME not in self.model._modules:
+            return super()._clip_grad_norm(model)
+        with self._policy_alone():
+            norm = super()._clip_grad_norm(model)  # which unscales the gradients of both
+        torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
+        return norm
 
     def create_optimizer(self, model=None):
         split = self.optimizer is None and None not in (self.critic, self.args.critic_learning_rate)

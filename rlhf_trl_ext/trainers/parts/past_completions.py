@@ -53,7 +53,7 @@ def _checked(row, place: str, trainer) -> dict:
 
 
 def _rows(trainer, chunk: list[dict]) -> dict[str, Tensor]:
-    tokenizer, end = trainer.processing_class, next(iter(trainer.eos_token_ids))
+    tokenizer, end = trainer.processing_class, trainer.processing_class.eos_token_id
     prompt_ids = list(trainer._tokenize_prompts([row["prompt"] for row in chunk])[0])
     completion_ids = []
     for row in chunk:

@@ -88,6 +88,13 @@ class ReplayBuffer:
         self.groups = [group for group in self.groups if group.uses < self.max_uses]
         return drawn
 
+    def put_back(self, drawn: list[Group]) -> None:
+        """Take back the use of groups that `sample` drew and that were not learnt from."""
+        kept = {id(group) for group in self.groups}
+        for group in drawn:
+            group.uses -= 1
+        self.add([group for group in drawn if id(group) not in kept])
+
     def _weights(self) -> Tensor:
         ages = torch.tensor([float(self.age(g)) for g in self.groups], dtype=torch.float64)
         means, stds = torch.tensor([[g.mean, g.std] for g in self.groups], dtype=torch.float64).T

@@ -1,13 +1,17 @@
 """Rewards brought to a common scale, for algorithms whose result depends on it."""
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rlhf_trl_ext.functional import masked_mean, masked_variance
+from rlhf_trl_ext.trainers.parts.critic import CriticMixin, critic_folder
 
 REFERENCE = "reference"
+UNITS = "scores.json"
 
 
 @dataclass
@@ -75,3 +79,38 @@ class ScoreMixin:
     def load_resume_state(self, state: dict) -> None:
         super().load_resume_state(state)
         self.score_center, self.score_scale = state["score_center"], state["score_scale"]
+
+
+class ScoredCritic(CriticMixin, ScoreMixin):
+    """`ScoreMixin` with a critic whose values are scores, in whatever unit it was trained.
+
+    A critic that was a reward model speaks in rewards, and goes on doing so. One that started from the policy speaks in
+    the scores of its run, whose center and scale lie beside it in `scores.json`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.critic_units = saved_units(self.args.critic_path) if self.args.critic_path else None
+
+    def values(self, batch):
+        values = super().values(batch)
+        if self.critic_units in (None, (self.score_center, self.score_scale)):
+            return values
+        center, scale = self.critic_units
+        return (values * scale + center - self.score_center) / self.score_scale
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        units = self.critic_units or (self.score_center, self.score_scale)
+        if self.args.should_save and units != (0.0, 1.0):
+            file = critic_folder(self.critic, output_dir or self.args.output_dir) / UNITS
+            file.write_text(json.dumps(dict(zip(("center", "scale"), units, strict=True))))
+
+
+def saved_units(folder: str) -> tuple[float, float]:
+    """Center and scale of the scores that a saved critic speaks in; (0, 1), rewards, where none are beside it."""
+    file = Path(folder, UNITS)
+    if not file.exists():
+        return 0.0, 1.0
+    units = json.loads(file.read_text())
+    return units["center"], units["scale"]
