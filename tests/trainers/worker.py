@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from rlhf_trl_ext.trainers.grpo_vi import GRPOVIConfig, GRPOVITrainer
 from rlhf_trl_ext.trainers.ppo import PPOConfig, PPOTrainer
 
-LENGTHS = (3, 8, 1, 7, 2, 6, 1, 1)  # 19 tokens in the first of two processes and 10 in the second
+LENGTHS = (3, 8, 2, 7, 1, 6, 2)  # by prompt, so that processes have unequally many tokens
 
 
 def roll_out(prompts, trainer):
@@ -24,9 +24,10 @@ def roll_out(prompts, trainer):
     tokenizer = trainer.processing_class
     rows = []
     for row, prompt in enumerate(prompts):
+        place = int(prompt[0]["content"].split()[-1])
         seed = sum(map(ord, prompt[0]["content"])) * 7 + row % 2
         generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(10, 200, (LENGTHS[place % 8],), generator=generator).tolist()
+        ids = torch.randint(10, 200, (LENGTHS[(place + row % 2) % 7],), generator=generator).tolist()
         rows.append([*ids[:-1], tokenizer.eos_token_id] if row % 2 else ids)
     prompt_ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in prompts]
     return {"prompt_ids": prompt_ids, "completion_ids": rows, "logprobs": [[0.0] * len(ids) for ids in rows]}

@@ -67,6 +67,7 @@ def ours(folder: Path, theirs: dict, estimator: str, placement: str) -> dict:
     completions = [row[row != 0].tolist() for row in theirs["responses"]]
     nothing = [[0.0] * len(ids) for ids in completions]
     arguments = {**ARGUMENTS, "kl_estimator": estimator, "num_iterations": 4, "score_placement": placement}
+    arguments["loss_normalization"] = "micro_batch"
     arguments["temperature"] += 1e-7  # as TRL 1.12 does
     args = PPOConfig(
         output_dir=str(folder / "ours"),
