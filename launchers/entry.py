@@ -33,7 +33,7 @@ def entry(config_name: str, positional: str | None = None):
                     "error: --multirun inside accelerate launch would sweep once in every process: "
                     "run `python -m launchers.train -m hydra/launcher=accelerate hydra.launcher.num_processes=<n> ...`."
                 )
-            if positional and sys.argv[1:] and not re.match(r"-|[\w./@+~]+=", sys.argv[1]):
+            if positional and sys.argv[1:] and not re.match(r"-|(?![/.]|~/)[\w./@+~]+=", sys.argv[1]):
                 sys.argv[1] = f"{positional}={sys.argv[1]}"
             flags = {"--dry-run": "dry_run=true"}
             sys.argv[1:] = [flags.get(argument) or opened(argument) for argument in sys.argv[1:]]

@@ -5,7 +5,9 @@ algorithm and the experiment's settings of the stage (`stages.<name>`), so what 
 configuration and applied to the result again: first what it said for all stages, then what it said for this one.
 """
 
+import contextlib
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable
 from typing import NoReturn
 
@@ -28,10 +30,11 @@ PLACED = ("name", "kind", "needs", "seed", "output_dir", "output_root")
 
 
 def opened(argument: str) -> str:
-    """A command-line argument as Hydra takes it: `++` before a key that YAML does not list but its class knows."""
-    try:
-        override = OverridesParser.create().parse_override(argument)
-    except HydraException:
+    """A command-line argument as Hydra takes it: paths quoted, `++` before a key that YAML does not list but its class
+    knows.
+    """
+    override, argument = _quoted(argument)
+    if override is None:
         return argument  # Hydra tells what is wrong
     key = override.key_or_group
     within = any(key.startswith(f"{name}.") for name in OPEN)
@@ -39,6 +42,24 @@ def opened(argument: str) -> str:
         return argument
     whole = key in OPEN and (isinstance(override.value(), dict) or override.is_add())
     return f"++{argument.lstrip('+')}" if within or whole else argument
+
+
+def _quoted(argument: str) -> tuple[Override | None, str]:
+    """What Hydra reads, and the argument, with quotes around paths whose characters mean something else in its grammar.
+
+    Paths in a list or mapping begin with / . or ~. None where it cannot be read.
+    """
+    key, equals, value = argument.partition("=")
+    inside = re.sub(r"(?<=[:\[,])(\s*)([/.~][^,'\"\]}]*)", lambda found: found[1] + _in_quotes(found[2]), value)
+    for text in (value, inside if value[:1] in tuple("[{") else _in_quotes(value)):
+        with contextlib.suppress(HydraException):
+            whole = f"{key}{equals}{text}"
+            return OverridesParser.create().parse_override(whole), whole
+    return None, argument
+
+
+def _in_quotes(text: str) -> str:
+    return "'" + text.rstrip().replace("'", "\\'") + "'"
 
 
 def keep(config: DictConfig, given: Iterable[str], compose: Callable[[list[str]], DictConfig]) -> None:

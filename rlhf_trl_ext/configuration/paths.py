@@ -11,6 +11,8 @@ TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "voc
 
 def creatable(path: str) -> str | None:
     """Why nothing can be written at `path`, which need not exist; None where it can."""
+    if path.startswith("~"):
+        return f"the shell expands ~ only at the beginning of a word; give {Path(path).expanduser()}"
     given = Path(path)
     parent = next(folder for folder in [given, *given.absolute().parents] if folder.exists())
     if parent != given and not parent.is_dir():

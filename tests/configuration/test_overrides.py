@@ -100,6 +100,12 @@ def test_settings_of_another_stage_are_refused_where_one_is_trained():
         ("args.learning_rate=1e-3,1e-4", "++args.learning_rate=1e-3,1e-4"),
         ("--cfg=job", "--cfg=job"),
         ("-m", "-m"),
+        ("output_root=/runs/a=b (2)", "output_root='/runs/a=b (2)'"),
+        ("output_root=/läufe", "output_root='/läufe'"),
+        ("dataset.path=~/it's.jsonl", r"++dataset.path='~/it\'s.jsonl'"),
+        ("policies={a: /a(b), b: ./c}", "policies={a: '/a(b)', b: './c'}"),
+        ("pairs.files=[/a=b]", "pairs.files=['/a=b']"),
+        ("policies=[dpo", "policies=[dpo"),  # Hydra says that it is no list
     ],
 )
 def test_keys_that_a_class_knows_are_added(argument, expected):

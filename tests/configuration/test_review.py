@@ -63,6 +63,11 @@ OTHERS = [
     ("train", "step_timeout=-1", "step_timeout=-1: above 0 is needed (or null)"),
     ("train", "num_processes=1.5", "num_processes=1.5: a whole number is needed"),
     ("train", "output_dir=/proc/here", "nothing can be written to /proc"),
+    (
+        "train",
+        "output_root='~/runs'",
+        "output_root=~/runs: the shell expands ~ only at the beginning of a word; give /",
+    ),
     ("train", "++args.output_dir=x", "args.output_dir=x: a run's folder is given by output_dir=<folder>"),
     ("train", "++args.resume_from_checkpoint=x", "a run goes on by itself from the last whole checkpoint"),
     ("train", "model.model_name_or_path=''", "model_name_or_path is empty"),
