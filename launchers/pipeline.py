@@ -9,8 +9,9 @@ def main(config):
     from hydra.core.hydra_config import HydraConfig
     from rich.console import Console
 
+    from evaluation.verdicts.fairness import expectation
     from evaluation.verdicts.results import judge_of, pipeline_folder, table, write_results
-    from rlhf_trl_ext.configuration.checks import as_config_error
+    from rlhf_trl_ext.configuration.checks import as_config_error, build
     from rlhf_trl_ext.stages.pipeline import Plan
 
     folder = pipeline_folder(config, HydraConfig.get().runtime.choices)
@@ -18,6 +19,8 @@ def main(config):
     plan.check()
     with as_config_error():
         judge_of(config)  # a missing key is told before anything is trained
+    if warning := expectation(config, build(config.dataset, "dataset")):
+        print(f"warning: {warning}")
     plan.execute()
     with as_config_error():
         results = write_results(config, plan, folder)

@@ -33,7 +33,8 @@ def write_pipeline(folder: Path, seed: int, policies=("dpo", "grpo", "grpo_again
         records[name] = {"name": name, "steps": 20, **cost}
         records[f"samples-{name}"] = {"prompts": prompts, "file": str(drawn / "samples.jsonl")}
     judge = {"_target_": "rlhf_trl_ext.judging.judge.ScoreJudge"}
-    config = OmegaConf.create({"baseline": "sft", "policies": list(policies), "judge": judge, "seed": seed})
+    config = {"baseline": "sft", "policies": list(policies), "judge": judge, "seed": seed}
+    config = OmegaConf.create(config | {"reward": {"path": None, "functions": ["${reward.path}"]}})
     (folder / "results.json").write_text(json.dumps(summarise(config, records, folder)))
     return folder
 

@@ -31,6 +31,7 @@ def _of_dataset(header: dict, runs: list[Run], rows: list[str], threshold: str |
     own = [row for row in whole if row in header["algorithms"]]
     pair = header["aa_control"] if header["aa_control"] and set(header["aa_control"]) <= set(whole) else None
     return {
+        "fair_judge": runs[0].results.get("fair_judge") if runs else None,
         "differences": [row for metric in (*COMPARED, CONTROLLED) for row in _compared(runs, own, metric)],
         "aa_control": with_holm([row for metric in COMPARED for row in _compared(runs, pair or [], metric)]),
         "means": {row: _means(runs, row) for row in whole},

@@ -22,6 +22,8 @@ def table(results: dict, dataset: str) -> Group:
             drawn.add_column(column, justify="right")
     cost.add_column("flags")
     found = results["by_dataset"][dataset]
+    if fair := found.get("fair_judge"):
+        quality.caption, quality.caption_justify = f"is this a fair judge? {fair}", "left"
     taken = (found["efficiency"] or {"algorithms": {}})["algorithms"]
     for name, means in found["means"].items():
         cells = [c for c in results["cells"] if (c["dataset"], c["algorithm"]) == (dataset, name)]

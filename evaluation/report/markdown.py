@@ -9,6 +9,7 @@ LONGEST = 600  # characters of a text that are shown
 def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> str:
     """The report of `evaluation.verdicts.evaluate.evaluate`. shown: how many pairs of samples a policy."""
     parts = [f"# Policies against {results['baseline']}, judged by {results['judge']}", ""]
+    parts += [f"- Is this a fair judge? {results['fair_judge']}."] if results.get("fair_judge") else []
     parts += [f"- {row['in_words']}" for row in results["policies"].values()]
     parts += [f"- {sentence}" for sentence in results["notices"]]
     parts += ["", "## Win rates", "", *_win_rates(results), "", "## The judge", "", *_biases(results)]

@@ -64,6 +64,8 @@ def means(runs: Runs, dataset: str) -> Table:
         f"Win rates against {runs.results['baseline']}, judged by {runs.results['judge']}. Means over "
         f"{len(runs.of(dataset))} seed(s) with 95 % intervals over seeds and prompts; KL in nats per completion."
     )
+    if fair := found.get("fair_judge"):
+        note += f" Is this a fair judge? {fair}."
     return Table("Results", header, rows, note)
 
 

@@ -12,6 +12,7 @@ from evaluation.quality.metrics import reward_quality, text_metrics
 from evaluation.report.markdown import markdown
 from evaluation.verdicts import store
 from evaluation.verdicts.agreement import agreement, gold_verdicts, read_labels
+from evaluation.verdicts.fairness import fairness
 from evaluation.verdicts.length_control import read_anchor
 from evaluation.verdicts.pairwise import (
     AA_CONTROL,
@@ -104,6 +105,7 @@ class Evaluation:
         results = {
             "baseline": self.baseline,
             "judge": first,
+            "fair_judge": fairness(self.judges[0], self.settings[0], (self.pipeline or {}).get("optimised")),
             "baseline_result": {**describe(self.samples[self.baseline]), "metrics": self._metrics(self.baseline)},
             "policies": policies,
             "judges": {

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from evaluation.files import write_json
 from evaluation.quality.failures.diagnostics import diagnose
+from evaluation.verdicts.fairness import fairness, optimised
 from evaluation.verdicts.pairwise import (
     against_baseline,
     chosen_pairs,
@@ -44,7 +45,7 @@ def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool =
     judge, baseline, names = judge_of(config), config.baseline, list(config.policies)
     samples = {name: read_samples(records[f"samples-{name}"]["file"]) for name in (baseline, *names)}
     pairs = chosen_pairs("all", baseline, names) if every_pair else pipeline_pairs(judge, baseline, names)
-    entries = stored_entries(Path(folder) / "results.json")
+    trained, entries = optimised(config, records), stored_entries(Path(folder) / "results.json")
     settings = OmegaConf.to_container(config.judge, resolve=True)
     verdicts = judge_once(judge, settings, samples, pairs, Path(folder), entries)
     earlier = stored_evaluations(Path(folder) / "results.json", entries, samples)
@@ -62,6 +63,8 @@ def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool =
             **{key: records[baseline][key] for key in SPENT},
             **{key: records[f"samples-{baseline}"].get(key) for key in PERPLEXITY},
         },
+        "fair_judge": fairness(judge, settings, trained),
+        "optimised": trained,
         "policies": policies,
         "ranking": ranked(verdicts, list(samples)) if policies else [],
         "notices": list(judge.notices),
@@ -121,6 +124,9 @@ def table(results: dict) -> Table:
             _number(row.get("peak_memory_mb"), ",.0f"),
         )
     drawn.caption = "* the interval excludes 0.5; intervals are over prompts, not over training seeds"
+    if fair := results.get("fair_judge"):
+        drawn.caption += f"\nis this a fair judge? {fair}"
+    drawn.caption_justify = "left"
     return drawn
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rlhf_trl_ext.data.reading import local_records
 
 OBJECTIVE = "rewards/"  # before the name of a reward function, as in TRL's logs
-SCORES = ("reward", "gold_reward", "kl", "entropy", "completion_tokens", "truncated")
+SCORES = ("reward", "gold_reward", "held_out_reward", "kl", "entropy", "completion_tokens", "truncated")
 Samples = list[dict]
 
 

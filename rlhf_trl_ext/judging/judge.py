@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rlhf_trl_ext.judging import verdicts
 from rlhf_trl_ext.judging.verdicts import Display, Displays, Opinion, Reply, Verdict, finite
 
+FAIR = ("gold_reward", "held_out_reward")  # scores that no policy trained for, best first
 Replies = Callable[[], Iterable[Reply]]
 
 
@@ -103,10 +104,10 @@ def check_judges_text(judge: Judge, use: str) -> None:
 
 
 class ScoreJudge(Judge):
-    """Prefers the higher recorded score: `gold_reward` of the embedded task, or `reward` of the reward model.
+    """Prefers the higher recorded score: `gold_reward`, `held_out_reward`, or `reward` of the trained reward model.
 
-    field: None takes the gold reward where samples of the first comparison have one, else the reward. Scores that are
-    missing or no finite numbers are unreadable.
+    field: None takes the first of these that samples of the first comparison have. Scores that are missing or no finite
+    numbers are unreadable.
     """
 
     scores_alone = recorded = True
@@ -119,8 +120,8 @@ class ScoreJudge(Judge):
     def compare(self, first: list[dict], second: list[dict]) -> list[Verdict]:
         """See `Judge.compare`. Raises ValueError where all samples of one side have no such score."""
         if self.field is None:
-            has_gold = any(row.get("gold_reward") is not None for row in [*first, *second])
-            self.field = self.name = "gold_reward" if has_gold else "reward"
+            known = {name for row in (*first, *second) for name in FAIR if row.get(name) is not None}
+            self.field = self.name = next((name for name in FAIR if name in known), "reward")
         lacking = [sum(row.get(self.field) is None for row in rows) for rows in (first, second)]
         if lacking[0] == len(first) or lacking[1] == len(second):
             raise ValueError(

@@ -49,6 +49,8 @@ def _generate(stage: Stage, model, dataset) -> dict:
     scores = _rewards(config, model.dtype, device)
     if gold := getattr(dataset, "gold", None):
         scores["gold_reward"] = gold
+    if config.get("held_out"):
+        scores["held_out_reward"] = _held_out(config)
     options = {key: config.samples[key] for key in ("max_new_tokens", "temperature", "batch_size")}
     rows = sample(policy, reference, tokenizer, prompts, scores, **options, columns=columns)
     demonstrations = _demonstrations(dataset, tokenizer, config.samples.max_prompts)
@@ -85,6 +87,16 @@ def _rewards(config: DictConfig, dtype: str, device: str) -> dict[str, Callable]
         return {"reward": functions[0]}
     names = config.reward.get("names") or range(1, len(functions) + 1)
     return {f"{OBJECTIVE}{name}": function for name, function in zip(names, functions, strict=True)}
+
+
+def _held_out(config: DictConfig) -> Callable:
+    """The rewards of `held_out`, which no policy trains for, as one: their mean."""
+    functions = instantiate(config.held_out.functions, _convert_="all")
+
+    def mean(**batch):
+        return [_mean(list(values)) for values in zip(*(function(**batch) for function in functions), strict=True)]
+
+    return mean
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -38,7 +38,10 @@ KINDS = {
         ),
         Kind(
             name="generate",
-            settings=("name", "seed", "policy", "reference", "samples", "args", "model", "dataset", "reward"),
+            settings=(
+                *("name", "seed", "policy", "reference", "samples", "args", "model", "dataset", "reward"),
+                "held_out",
+            ),
             code="rlhf_trl_ext.stages.generate",
             results=("samples.jsonl",),
         ),
