@@ -5,6 +5,8 @@ from launchers.entry import entry
 
 @entry("report", positional="folder")
 def main(config):
+    import inspect
+
     from omegaconf import OmegaConf
 
     from evaluation.report.page import report
@@ -12,7 +14,7 @@ def main(config):
 
     given = OmegaConf.to_container(config, throw_on_missing=True)
     with as_config_error():
-        written = report(**{key: value for key, value in given.items() if key != "trust"})
+        written = report(**{key: given[key] for key in inspect.signature(report).parameters})
     for kind, path in written.items():
         print(f"{kind}: {path}")
 

@@ -47,6 +47,8 @@ class Benchmark:
                 raise ConfigError(f"{key}={list(config[key])}: name at least one, and none twice.")
         if config.aa_control is not None and config.aa_control not in config.algorithms:
             raise ConfigError(f"aa_control={config.aa_control}: allowed are null, {', '.join(config.algorithms)}.")
+        if unknown := sorted(set(config.settings) - set(config.datasets)):
+            raise ConfigError(f"settings.{unknown[0]}: allowed are {', '.join(config.datasets)}, as in datasets.")
         if isinstance(config.threshold, str) and config.threshold not in config.algorithms:
             config.threshold = None
         self.rows = [*config.algorithms, *([config.aa_control + AGAIN] if config.aa_control else [])]

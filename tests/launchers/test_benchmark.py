@@ -40,6 +40,7 @@ def test_cells_share_what_comes_before_them_and_differ_in_what_they_compare(comp
     [
         ("aa_control=ppo", "aa_control=ppo: allowed are null, dpo, grpo"),
         ("seeds=[0,0]", r"seeds=\[0, 0\]: name at least one, and none twice"),
+        ("settings={hh: {samples: {max_new_tokens: 9}}}", "settings.hh: allowed are embedded, as in datasets"),
         ("budget.seconds=5", "give one of sampled_tokens, gradient_steps and seconds"),
     ],
 )

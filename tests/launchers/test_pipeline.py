@@ -21,8 +21,6 @@ def test_only_what_a_change_reaches_runs_again(tmp_path):
 
 
 def test_a_failing_stage_is_told_with_its_log(tmp_path):
-    done = pipeline(
-        f"output_root={tmp_path}", "policies=[]", "dataset.demonstrations=4", "stages.sft.args.max_length=0"
-    )
+    done = pipeline(f"output_root={tmp_path}", "policies=[dpo]", "dataset.demonstrations=4")
     assert done.returncode == 1
     assert "stage sft failed" in done.stderr and "log.txt" in done.stderr

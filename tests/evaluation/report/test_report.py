@@ -171,6 +171,18 @@ def test_tidy_tables_hold_every_number_once(results):
     assert len(samples(results)) == 3 * 4 * 48
 
 
+def test_the_launcher_takes_what_the_function_takes(tmp_path, monkeypatch, capsys):
+    from hydra.core.global_hydra import GlobalHydra
+
+    from launchers.report import main
+
+    folder = write_pipeline(tmp_path / "a run (2)=ü", 0, policies=("dpo",))
+    monkeypatch.setattr("sys.argv", ["launchers.report", str(folder), "pdf=false", "metrics=[win_rate]"])
+    main()
+    GlobalHydra.instance().clear()
+    assert f"html: {folder / 'report.html'}" in capsys.readouterr().out and (folder / "report.html").is_file()
+
+
 @pytest.mark.slow
 def test_the_pdf(results, tmp_path):
     pytest.importorskip("weasyprint", reason="the extra pdf is not installed")
