@@ -8,9 +8,10 @@ from torch.distributed.tensor import DTensor
 from transformers import EarlyStoppingCallback
 
 from rlhf_trl_ext.configuration.checks import ConfigError
+from rlhf_trl_ext.stages.guard import Terminated
 
 
-class Preempted(SystemExit):
+class Preempted(Terminated):
     """Training was ended by a signal and has saved; the exit code is 128 + signal (143: Slurm's RequeueExit)."""
 
     def __init__(self, number: int, trainer):

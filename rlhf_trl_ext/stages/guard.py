@@ -21,6 +21,10 @@ import time
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP has ended this process and all that it started; `code` is 128 + signal."""
+
+
 def end_with_parent() -> None:
     """Make the kernel kill this process when the one that started it ends; without effect where that is not Linux."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

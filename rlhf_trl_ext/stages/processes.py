@@ -41,8 +41,8 @@ class Processes:
     """Runs commands, at most one at a time in each place, and ends them with this process.
 
     As a context: SIGTERM and SIGHUP are passed on as SIGTERM, on which training saves, for at most `grace` seconds, and
-    SystemExit with 128 + signal is raised; any other exception, as that of SIGINT, ends all at once. Where this process
-    is killed its children end as well, accelerate's workers too (see `guard`).
+    `guard.Terminated`, a SystemExit, is raised; any other exception, as that of SIGINT, ends all at once. Where this
+    process is killed its children end as well, accelerate's workers too (see `guard`).
 
     places: CUDA_VISIBLE_DEVICES of what runs there, or None (see `gpu_places`). `ended` is set by `end`.
     """
@@ -68,7 +68,7 @@ class Processes:
     def _terminated(self, number: int, _frame) -> None:
         if self._signal is None:
             self._signal = number
-            raise SystemExit(128 + number)
+            raise guard.Terminated(128 + number)
 
     def __exit__(self, kind, error, _traceback) -> None:
         try:
@@ -85,10 +85,7 @@ class Processes:
             running = len(self._pipes)
         if grace and running:
             name = signal.Signals(self._signal or signal.SIGTERM).name
-            print(
-                f"{name}: {running} processes end; training saves first (at most {grace:.0f} s)",
-                file=sys.stderr,
-            )
+            print(f"{name}: waiting for {running} processes, at most {grace:.0f} s; training saves", file=sys.stderr)
             self._tell_all()
         deadline = time.monotonic() + grace
         try:

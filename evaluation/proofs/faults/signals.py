@@ -24,6 +24,7 @@ from evaluation.proofs.faults.sigkill import SETTINGS, saved_weights
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT")
 LEFT_AFTER = 5.0  # seconds
 LONGER = [*SETTINGS, "args.max_steps=150", "args.save_steps=20"]  # training is a good share of a command's seconds
+LONGER.remove("evaluate=false")  # of a stage, and no key of a pipeline
 SMALL = [f"++{setting}" for setting in LONGER]
 STAGES = [f"++stages.{stage}.{setting}" for stage in ("sft", "dpo") for setting in LONGER if setting[:5] == "args."]
 COMMANDS = {
