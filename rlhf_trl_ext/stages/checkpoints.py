@@ -51,7 +51,7 @@ def damage(checkpoint: Path) -> str:
     if not (checkpoint / MARK).exists():
         return "the run ended while it was written"
     identities = read_mark(checkpoint / MARK)
-    return files.damage(checkpoint, identities) if identities else f"{MARK} cannot be read"
+    return f"{MARK} cannot be read" if identities is None else files.damage(checkpoint, identities)
 
 
 def last_step(folder: Path) -> int:
