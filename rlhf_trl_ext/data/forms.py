@@ -5,30 +5,15 @@ also a demonstration (its chosen reply) and a prompt.
 """
 
 import contextlib
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from rlhf_trl_ext.data import hh
-from rlhf_trl_ext.data.schema import (
-    BadRow,
-    NoRow,
-    Row,
-    Turn,
-    assistant,
-    conversation,
-    pair,
-    text_field,
-    typed_field,
-    user,
-)
+from rlhf_trl_ext.data.hh import transcript
+from rlhf_trl_ext.data.schema import BadRow, NoRow, Row, assistant, conversation, pair, text_field, typed_field
+from rlhf_trl_ext.data.turns import PROMPTS, REPLIES, ROLES, joined, pair_of_texts, prompt_of, turns
 
-ROLES = {"user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant"}
-ROLES |= {"bot": "assistant", "chatgpt": "assistant", "model": "assistant", "system": "system", "developer": "system"}
-# What a prompt, a reply, a label and an answer to check against are called.
-PROMPTS = ("prompt", "instruction", "question", "query", "messages", "conversations")
-REPLIES = ("completion", "response", "output", "answer")
+# What a label, an answer to check against and scores are called.
 LABELS = ("label", "kto_tag")
 SOLUTIONS = ("solution", "ground_truth", "answer")
 SCORES = (
@@ -40,83 +25,16 @@ SCORES = (
 )
 
 
-def turns(value: Any, role: str) -> list[Turn]:
-    """Text, a turn or a list of turns as turns with role and content; lone text has the role `role`.
-
-    Turns are {role, content} or {from, value}; a content of parts is the text of its parts. Raises BadRow.
-    """
-    if isinstance(value, str):
-        return [{"role": role, "content": text_field({role: value}, role)}]
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise BadRow(f"wrong type: {role} is {type(value).__name__}")
-    if not value:
-        raise BadRow("no turns")
-    return [_turn(turn) for turn in value]
-
-
-def _turn(turn: Any) -> Turn:
-    sharegpt = isinstance(turn, dict) and "from" in turn
-    role = typed_field(turn, "from" if sharegpt else "role", str)
-    if role not in ROLES:
-        raise BadRow("unknown role")
-    content = turn.get("value" if sharegpt else "content")
-    if isinstance(content, list):
-        if any(not isinstance(part, dict) or part.get("type") != "text" for part in content):
-            raise BadRow("a content with parts that are no text")
-        content = "".join(part["text"] for part in content)
-    return {"role": ROLES[role], "content": text_field({"content": content}, "content")}
-
-
-def _prompt(record: dict) -> list[Turn]:
-    """The turns before the reply: Alpaca's input below its instruction, a system text before them."""
-    value = next((record[name] for name in PROMPTS if record.get(name)), None)
-    if value is None:
-        raise BadRow("no prompt")
-    if isinstance(value, str) and record.get("input") and isinstance(record["input"], str):
-        value = f"{value}\n\n{record['input']}"
-    before = []
-    for question, reply in record.get("history") or ():
-        before += [user(question), assistant(reply)]
-    found = before + turns(value, "user")
-    system = next((record[name] for name in ("system", "system_prompt") if record.get(name)), None)
-    return [{"role": "system", "content": system}, *found] if system and found[0]["role"] != "system" else found
-
-
-def _joined(prompt: list[Turn], value: Any) -> list[Turn]:
-    """Prompt and reply as one conversation; a reply that is the whole conversation already must repeat the prompt."""
-    reply = turns(value, "assistant")
-    if len(reply) == 1:
-        return [*prompt, *reply]
-    asked = [turn for turn in prompt if turn["role"] != "system"]
-    own = [turn for turn in reply if turn["role"] != "system"]
-    if own[: len(asked)] != asked and own[-2:-1] != asked[-1:]:
-        raise BadRow("the conversation does not hold the prompt beside it")
-    return reply if reply[0]["role"] == "system" or prompt[0]["role"] != "system" else [prompt[0], *reply]
-
-
 def _preference(record: dict) -> dict[str, Row]:
     chosen, rejected = record["chosen"], record["rejected"]
     if any(record.get(name) for name in PROMPTS):
-        prompt = _prompt(record)
-        row = pair(_joined(prompt, chosen), _joined(prompt, rejected))
+        prompt = prompt_of(record)
+        row = pair(joined(prompt, chosen), joined(prompt, rejected))
     elif isinstance(chosen, str) and isinstance(rejected, str):
-        row = pair(*_texts(chosen, rejected))
+        row = pair(*pair_of_texts(chosen, rejected))
     else:
         row = pair(turns(chosen, "assistant"), turns(rejected, "assistant"))
     return {"preferences": row, "tie": _ties(record)}
-
-
-def _texts(chosen: str, rejected: str) -> tuple[list[Turn], list[Turn]]:
-    """HH's transcripts, or two texts that begin with the same prompt, cut where a word begins."""
-    if chosen.lstrip().startswith(("Human:", "Assistant:")):
-        return hh.transcript(chosen), hh.transcript(rejected)
-    shared = "".join(a for a, b in itertools.takewhile(lambda ab: ab[0] == ab[1], zip(chosen, rejected, strict=False)))
-    shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
-    if not shared.strip():
-        raise BadRow("no prompt, and the texts do not begin alike")
-    return tuple([user(shared.strip()), assistant(text[len(shared) :])] for text in (chosen, rejected))
 
 
 def _ties(record: dict) -> bool:
@@ -170,14 +88,14 @@ def _unpaired(record: dict) -> dict[str, Row]:
     if "text" in record and not any(record.get(name) for name in PROMPTS):
         return {"text": {"text": text_field(record, "text")}} if label else {}
     reply = next((record[name] for name in REPLIES if record.get(name)), None)
-    whole = conversation(_prompt(record) if reply is None else _joined(_prompt(record), reply))
+    whole = conversation(prompt_of(record) if reply is None else joined(prompt_of(record), reply))
     row = {"prompt": whole[:-1], "completion": whole[-1:]}
     return {"unpaired": {**row, "label": label}} | ({"demonstrations": row} if label else {})
 
 
 def _demonstration(record: dict) -> dict[str, Row]:
     reply = next((record[name] for name in REPLIES if record.get(name)), None)
-    whole = _prompt(record) if reply is None else _joined(_prompt(record), reply)
+    whole = prompt_of(record) if reply is None else joined(prompt_of(record), reply)
     if whole[-1]["role"] == "user":
         return {"prompts": {"prompt": whole}}
     whole = conversation(whole)
@@ -193,7 +111,7 @@ def _solved(record: dict) -> dict[str, Row]:
     )
     if answer is None:
         raise BadRow("no answer to check against")
-    prompt, text = _prompt(record), str(answer)
+    prompt, text = prompt_of(record), str(answer)
     rows = {"prompts": {"prompt": prompt, "solution": text.rpartition("####")[2].strip()}}
     if "####" in text:
         rows["demonstrations"] = {"prompt": prompt, "completion": [assistant(text)]}
@@ -203,7 +121,7 @@ def _solved(record: dict) -> dict[str, Row]:
 def _text(record: dict) -> dict[str, Row]:
     text = text_field(record, "text")
     if text.lstrip().startswith("Human:"):
-        whole = conversation(hh.transcript(text))
+        whole = conversation(transcript(text))
         return {"demonstrations": {"prompt": whole[:-1], "completion": whole[-1:]}}
     return {"text": {"text": text}}
 

@@ -25,7 +25,7 @@ class Accuracy:
             import math_verify
         except ImportError as error:
             raise ImportError("reward=accuracy needs math-verify: pip install 'rlhf-trl-ext[math]'.") from error
-        self.library = math_verify
+        self.math = math_verify
         for name in ("math_verify.parser", "math_verify.grader"):  # it warns of every call without a time limit
             logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -45,8 +45,8 @@ class Accuracy:
         ]
 
     def _correct(self, text: str, solution: str, seconds: int | None) -> float | None:
-        expected = self.library.parse(solution, parsing_timeout=seconds)
+        expected = self.math.parse(solution, parsing_timeout=seconds)
         if not expected:
             return None
-        answer = self.library.parse(text.replace("\\$", ""), parsing_timeout=seconds)  # a dollar sign, no formula
-        return float(self.library.verify(expected, answer, timeout_seconds=seconds))
+        answer = self.math.parse(text.replace("\\$", ""), parsing_timeout=seconds)  # a dollar sign, no formula
+        return float(self.math.verify(expected, answer, timeout_seconds=seconds))
