@@ -71,9 +71,16 @@ def _resolves(config: DictConfig, key: str) -> bool:
 def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool, bool]]:
     """(key, folder or hub id, whether a reward model, whether with a tokenizer) of the models that a launcher loads."""
     select = {"train": ("model.model_name_or_path", "args.critic_path"), "pipeline": ("model.model_name_or_path",)}
-    select |= {"generate": ("policy", "reference"), "answer": ("policy",), "capability": ("baseline",)}
+    select |= {
+        "generate": ("policy", "reference"),
+        "answer": ("policy",),
+        "chat": ("policy",),
+        "capability": ("baseline",),
+    }
     found = [(key, _text(config, key), False, key != "args.critic_path") for key in select.get(launcher, ())]
-    several = {"label": "pairs.policies", "revise": "pairs.policies", "capability": "policies"}.get(launcher)
+    several = {"label": "pairs.policies", "revise": "pairs.policies", "capability": "policies", "chat": "policies"}.get(
+        launcher
+    )
     policies = OmegaConf.select(config, several, throw_on_missing=False) if several else None
     if OmegaConf.is_config(policies):
         named = policies.items() if OmegaConf.is_dict(policies) else enumerate(policies)

@@ -119,6 +119,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "plan.logits": Literal["fused", "whole"],
         "plan.architecture": dict[str, Any],
     },
+    "chat": {"policy": Text | None, "policies": Models | None, "system": Text | None, **SAMPLES},
     "answer": {"policy": Text, "output": Output, "max_questions": Count | None, **SAMPLES},
     "capability": {
         "baseline": Text,

@@ -78,13 +78,9 @@ def complete(
         chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
     ).to(policy.device)
     inputs.pop("token_type_ids", None)
-    heat = {"do_sample": False}
-    if temperature:
-        heat = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    ends = policy.generation_config.eos_token_id
-    ends = tokenizer.eos_token_id if ends is None else ends  # without generation_config.json no reply would end
-    special = {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
-    ids = policy.generate(**inputs, max_new_tokens=max_new_tokens, **special, **heat)
+    options = sampling_options(policy, tokenizer, temperature)
+    ends = options["eos_token_id"]
+    ids = policy.generate(**inputs, max_new_tokens=max_new_tokens, **options)
     ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=policy.device)
     width = inputs["input_ids"].shape[1]
     mask = completion_mask(ids[:, width:], ends)
@@ -93,6 +89,16 @@ def complete(
     )
     attention = torch.cat([inputs["attention_mask"], mask], dim=1)
     return Completions(ids, attention, width, mask, torch.isin(ids[:, width:], ends).any(dim=1), texts)
+
+
+def sampling_options(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float) -> dict:
+    """Arguments of `generate` for the whole distribution, greedy at temperature 0, and where a reply ends."""
+    heat = {"do_sample": False}
+    if temperature:
+        heat = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    ends = policy.generation_config.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends  # without generation_config.json no reply would end
+    return {"eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id, **heat}
 
 
 def _against(
