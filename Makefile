@@ -34,14 +34,14 @@ demo: setup  ## SFT, reward model, DPO, GRPO and PPO on the embedded task, compa
 smoke: setup  ## the demo in under a minute: every stage, a few steps each
 	$(BIN)/python -m launchers.pipeline experiment=smoke
 
-test: setup  ## the quick tests (at most 5 minutes on two cores, offline)
+test: setup  ## the quick tests (at most 4 minutes on two cores, offline)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 test-all: ops  ## the slow tests as well (several processes, faults, real data)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 test-slow: ops  ## only the slow ones
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu" -n 2 --dist loadfile
 
 kills: setup  ## 50 SIGKILLs at random moments over the algorithms; every resumed run must equal its twin (minutes)
 	$(BIN)/python -m evaluation.proofs.faults.sigkill --kills 50

@@ -15,12 +15,17 @@ pytestmark = pytest.mark.slow
 FOLDERS = {"hh": "hh_rlhf", "oasst": "oasst", "ultrafeedback": "ultrafeedback_binarized", "tldr": "tldr"}
 
 
-def launch(launcher, shared, tmp_path, dataset, *arguments):
-    command = [
-        *(sys.executable, "-m", f"launchers.{launcher}", f"output_root={tmp_path}"),
-        *(f"dataset={dataset}", f"dataset.path={shared / 'data' / FOLDERS[dataset]}", "dataset.max_samples=64"),
-        *("model=stories260k", f"model.model_name_or_path={shared / 'models' / 'stories260K'}", *arguments),
+def on(dataset, shared, tmp_path):
+    """Overrides of a run on 64 real rows with a real pretrained model."""
+    return [
+        *(f"output_root={tmp_path}", f"dataset={dataset}", f"dataset.path={shared / 'data' / FOLDERS[dataset]}"),
+        *("dataset.max_samples=64", "model=stories260k"),
+        f"model.model_name_or_path={shared / 'models' / 'stories260K'}",
     ]
+
+
+def launch(launcher, shared, tmp_path, dataset, *arguments):
+    command = [sys.executable, "-m", f"launchers.{launcher}", *on(dataset, shared, tmp_path), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -29,11 +34,11 @@ def launch(launcher, shared, tmp_path, dataset, *arguments):
 
 def test_the_whole_pipeline_on_hh(shared, tmp_path):
     limits = ["dataset.max_tokens=480", "dataset.max_prompt_tokens=300", "samples.max_prompts=16"]
-    online = ("grpo", "grpo_offpolicy", "grpo_vi", "ppo")
+    online = ("grpo_vi", "ppo")  # the benchmark below trains GRPO on the same prompts
     steps = [f"stages.{stage}.args.max_steps=4" for stage in ("sft", "reward", "dpo", *online)]
     short = [f"stages.{stage}.args.max_completion_length=24" for stage in online]
     short.append("samples.max_new_tokens=24")
-    launch("pipeline", shared, tmp_path, "hh", *limits, *steps, *short)
+    launch("pipeline", shared, tmp_path, "hh", f"policies=[dpo,{','.join(online)}]", *limits, *steps, *short)
     results = json.loads((tmp_path / "hh-stories260k" / "results.json").read_text())
     assert set(results["policies"]) == {"dpo", *online} and results["judge"] == "reward"
     for policy in results["policies"].values():
@@ -46,9 +51,9 @@ def test_the_whole_pipeline_on_hh(shared, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["oasst", "ultrafeedback", "tldr"])
 @pytest.mark.parametrize("algorithm", ["dpo", "reward"])
-def test_preferences_of_every_source_train(algorithm, dataset, shared, tmp_path):
-    args = ["args.max_steps=4", "args.per_device_train_batch_size=4", "args.logging_steps=1", "dataset.max_tokens=1500"]
-    launch("train", shared, tmp_path, dataset, f"algorithm={algorithm}", *args)
+def test_preferences_of_every_source_train(algorithm, dataset, composed, shared, tmp_path):
+    args = [f"++args.{size}" for size in ("max_steps=4", "per_device_train_batch_size=4", "logging_steps=1")]
+    train(composed("train", f"algorithm={algorithm}", *args, "dataset.max_tokens=1500", *on(dataset, shared, tmp_path)))
     (folder,) = tmp_path.glob(f"stages/{algorithm}-*")
     losses = [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").open()) if "loss" in row]
     assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)

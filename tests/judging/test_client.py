@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -255,15 +254,14 @@ def test_the_key_appears_nowhere(trouble, endpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_throughput_is_bound_by_the_endpoint_alone(endpoint, tmp_path):
-    """At least 95 % of concurrency / latency = 32 / s at concurrency 64 and two seconds."""
-    url, _ = endpoint(latency=2.0)
-    asker = client(tmp_path, url, concurrency=64)
-    begin = time.monotonic()
-    asker.ask(questions(64 * 15))
-    rate = 64 * 15 / (time.monotonic() - begin)
-    print(f"{rate:.1f} answers a second, {rate / 32:.1%} of the bound")
-    assert rate >= 0.95 * 32
+def test_as_many_requests_are_under_way_as_are_allowed(endpoint, tmp_path):
+    """What bounds labels a second; `python -m evaluation.proofs.speed.labelling` measures them."""
+    latency = 2.0
+    url, seen = endpoint(latency=latency)
+    client(tmp_path, url, concurrency=64).ask(questions(64 * 3))
+    begun = [row["time"] for row in seen()]
+    under_way = [sum(moment - latency < other <= moment for other in begun) for moment in begun]
+    assert max(under_way) == 64
 
 
 def test_an_answer_survives_the_record(tmp_path):

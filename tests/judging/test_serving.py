@@ -208,18 +208,25 @@ def test_an_endpoint_without_logprobs_labels_by_drawn_verdicts_and_says_so(serve
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["rlaif", "soft_dpo"])
-def test_hh_goes_from_prompts_by_a_local_models_labels_to_a_policy(judge_folder, shared, tmp_path, policy):
+def test_hh_goes_from_prompts_by_a_local_models_labels_to_two_policies(judge_folder, shared, tmp_path):
     model = ["model=stories260k", f"model.model_name_or_path={shared}/models/stories260K", "jobs=1"]
     hh = [f"dataset.rest.path={shared}/data/hh_rlhf", "dataset.rest.max_samples=48", "samples.max_prompts=8"]
     hh += ["dataset.rest.max_tokens=480", "dataset.rest.max_prompt_tokens=300", "samples.max_new_tokens=16"]
     labels = [f"labeller.model={judge_folder}", "labeller.least_mass=0", "labelling.tie_width=0"]
     labels += ["pairs.max_new_tokens=16", "pairs.max_pairs=24"]
-    steps = [f"stages.{stage}.args.max_steps=3" for stage in {"sft", "soft_reward", policy}]
-    steps += ["stages.rlaif.args.max_completion_length=16"] if policy == "rlaif" else []
-    arguments = ["experiment=rlaif_hh", f"policies=[{policy}]", f"output_root={tmp_path}", *model, *hh, *labels, *steps]
+    steps = [f"stages.{stage}.args.max_steps=3" for stage in ("sft", "soft_reward", "rlaif", "soft_dpo")]
+    steps += ["stages.rlaif.args.max_completion_length=16"]
+    arguments = [
+        "experiment=rlaif_hh",
+        "policies=[rlaif,soft_dpo]",
+        f"output_root={tmp_path}",
+        *model,
+        *hh,
+        *labels,
+        *steps,
+    ]
     command = [sys.executable, "-m", "launchers.pipeline", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "rlaif_hh" / "results.json").read_text())
-    assert set(results["policies"]) == {policy} and results["stages"]["labels"]["rows"] > 10
+    assert set(results["policies"]) == {"rlaif", "soft_dpo"} and results["stages"]["labels"]["rows"] > 10

@@ -1,18 +1,8 @@
-import json
 import re
-import subprocess
-import sys
-import time
 
 import pytest
 import yaml
-from conftest import ROOT
-
-
-def python(*arguments):
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
+from command_lines import one_after_another, python
 
 
 def launch(*arguments):
@@ -25,9 +15,8 @@ def test_questions_are_answered_without_torch(launcher, question):
     # Two seconds are asked for; importing torch alone takes about as long, so its absence is what is asserted.
     code = f"import sys; sys.argv[1:] = ['{question}']; import launchers.{launcher} as m\n"
     code += "try:\n m.main()\nfinally:\n assert 'torch' not in sys.modules, 'torch was imported'"
-    begin = time.time()
     done = python("-c", code)
-    assert done.returncode == 0 and time.time() - begin < 20, done.stderr
+    assert done.returncode == 0, done.stderr
     assert "output_root" in done.stdout
 
 
@@ -63,14 +52,6 @@ MISTAKES = [
     (["launchers.evaluate"], "baseline has no value: give baseline=<value>."),
     (["launchers.evaluate", "baseline=absent", "policies={a: b}"], "absent: no such file"),
 ]
-ONE_AFTER_ANOTHER = """
-import importlib, json, sys
-for sys.argv in json.loads(sys.argv[1]):
-    try:
-        importlib.import_module(sys.argv[0]).main()
-    except SystemExit as end:  # a text ends a process with code 1
-        print(end.code, file=sys.stderr)
-"""
 
 
 def foreign(folder):
@@ -93,9 +74,9 @@ def test_mistakes_are_answered_in_one_sentence(tmp_path):
     done = launch("launchers.train", "algorithm=gropo")
     assert done.returncode == 1 and done.stderr.startswith("error: algorithm=gropo"), done.stderr
     others = list(foreign(tmp_path))
-    done = python("-c", ONE_AFTER_ANOTHER, json.dumps([arguments for arguments, _ in [*MISTAKES, *others]]))
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == len(MISTAKES) + len(others) and all(told in done.stderr for _, told in others), done.stderr
+    printed = one_after_another([arguments for arguments, _ in [*MISTAKES, *others]])
+    lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(lines) == len(MISTAKES) + len(others) and all(told in printed for _, told in others), printed
     for line, (arguments, told) in zip(lines, MISTAKES, strict=False):
         assert line.startswith(f"error: {told}"), (arguments, line)
 
@@ -128,6 +109,6 @@ def test_choices_of_an_own_config_folder_are_listed(tmp_path):
         ["launchers.generate", *own, "dataset=absent"],
         ["launchers.pipeline", *own, "policies=[absent]"],
     ]
-    lines = python("-c", ONE_AFTER_ANOTHER, json.dumps(commands)).stderr.splitlines()
+    lines = one_after_another(commands).splitlines()
     assert len(lines) == 3 and all("=absent: no such choice; allowed are " in line for line in lines), lines
     assert all("mine" in re.findall(r"[\w.]+", line.partition("allowed are")[2]) for line in lines), lines

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from command_lines import one_after_another
 from conftest import ROOT
 
 from rlhf_trl_ext.stages.label import label, preview
@@ -66,25 +67,26 @@ def test_how_fast_and_how_dear_does_not_make_another_run(labelling):
     assert fingerprint(labelling("judge=endpoint", "judge.model=n")) != base
 
 
-@pytest.mark.parametrize(
-    "arguments, told",
-    [
-        (["judge=openia"], "judge=openia: no such choice; allowed are constitution, endpoint, gold, local"),
-        (["judge=openai"], "key_variable=OPENAI_API_KEY: the environment has no such key"),
-        (["judge=noisy_gold", "judge.noise=2"], "judge: noise=2, position_bias=0.3: noise is in [0, 0.5)"),
-        (["labelling.average=mean"], "labelling: average=mean: allowed are arithmetic, logit."),
-        (["labelling.tie_widht=0"], "labelling.tie_widht=0: Labelling has no such argument; did you mean"),
-        (["pairs.files=[absent.jsonl]"], "path=absent.jsonl does not exist"),
-        (["judge=constitution", "judge.constitution=x"], "constitution=x: no such file; allowed"),
-    ],
-)
+MISTAKES = [
+    (["judge=openia"], "judge=openia: no such choice; allowed are constitution, endpoint, gold, local"),
+    (["judge=openai"], "key_variable=OPENAI_API_KEY: the environment has no such key"),
+    (["judge=noisy_gold", "judge.noise=2"], "judge: noise=2, position_bias=0.3: noise is in [0, 0.5)"),
+    (["labelling.average=mean"], "labelling: average=mean: allowed are arithmetic, logit."),
+    (["labelling.tie_widht=0"], "labelling.tie_widht=0: Labelling has no such argument; did you mean"),
+    (["pairs.files=[absent.jsonl]"], "path=absent.jsonl does not exist"),
+    (["judge=constitution", "judge.constitution=x"], "constitution=x: no such file; allowed"),
+]
+
+
 @pytest.mark.slow
-def test_mistakes_are_answered_in_one_sentence(arguments, told, tmp_path, monkeypatch):
+def test_mistakes_are_answered_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    done = launch("launchers.label", f"output_root={tmp_path}", *arguments)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr
-    assert told in lines[0], lines
+    commands = [["launchers.label", f"output_root={tmp_path}", *arguments] for arguments, _ in MISTAKES]
+    printed = one_after_another(commands)
+    lines = [line for line in printed.splitlines() if line.startswith("error:")]
+    assert len(lines) == len(MISTAKES) and "Traceback" not in printed, printed[-3000:]
+    for line, (arguments, told) in zip(lines, MISTAKES, strict=True):
+        assert told in line, (arguments, line)
 
 
 SMALL = ["++dataset.rest.demonstrations=400", "++dataset.rest.preferences=60", "++dataset.rest.evaluation=32"]

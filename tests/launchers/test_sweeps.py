@@ -36,16 +36,16 @@ def sweep(tmp_path, few):
     return run
 
 
-def test_twelve_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp_path):
+def test_five_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp_path):
     overrides = ["hydra/launcher=accelerate", "hydra.launcher.jobs=2", "hydra.launcher.metric=train_seconds"]
     overrides += [
-        "seed=range(12)",
+        "seed=0,3,6,9,1",
         "++callbacks.fault._target_=faults.Fault",
         "++callbacks.fault.seed=${seed}",
         "trust=[faults]",
     ]
     printed, code, jobs = sweep(*overrides, "step_timeout=60")
-    assert code == 1 and printed.count(" finished ") == 9 and len(jobs) == 12
+    assert code == 1 and printed.count(" finished ") == 2 and len(jobs) == 5
     errors = [job["error"] for job in jobs if job["status"] == "failed"]
     assert len(errors) == 3
     told = " ".join(errors)
@@ -62,13 +62,13 @@ def test_twelve_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp
     first = {job["log"]: os.path.getmtime(job["log"]) for job in jobs if job["status"] == "finished"}
 
     printed, code, jobs = sweep(*overrides, "step_timeout=60", FAULTS_MENDED="1")
-    assert code == 0 and printed.count(" reused ") == 9 and printed.count(" finished ") == 3
+    assert code == 0 and printed.count(" reused ") == 2 and printed.count(" finished ") == 3
     assert all(os.path.getmtime(log) == written for log, written in first.items())
-    assert [job["status"] for job in jobs] == ["finished"] * 12
+    assert [job["status"] for job in jobs] == ["finished"] * 5
 
 
 def test_a_hanging_job_of_two_processes_ends_with_all_its_processes(sweep, tmp_path):
-    overrides = ["hydra/launcher=accelerate", "hydra.launcher.num_processes=2", "hydra.launcher.timeout=90"]
+    overrides = ["hydra/launcher=accelerate", "hydra.launcher.num_processes=2", "hydra.launcher.timeout=60"]
     overrides += [
         "seed=6",
         "++callbacks.fault._target_=faults.Fault",
@@ -76,7 +76,7 @@ def test_a_hanging_job_of_two_processes_ends_with_all_its_processes(sweep, tmp_p
         "trust=[faults]",
     ]
     _, code, (job,) = sweep(*overrides)
-    assert code == 1 and job["error"] == "timeout: not finished after 90 s"
+    assert code == 1 and job["error"] == "timeout: not finished after 60 s"
     assert "loss" in Path(job["log"]).read_text()  # it had begun
     left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert not left

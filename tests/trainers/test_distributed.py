@@ -17,25 +17,56 @@ SETTINGS = {
     "score_center": "reference",
     "score_scale": "reference",
 }
-MODELS = {".": "model", "critic": "model"}
+LORA = {"lora": True, "max_steps": 2, "save_strategy": "no"}
+# A process imports for longer than it trains: those that go together are one launch.
+RUNS = {
+    "whole": {},
+    "separate bases": {**LORA, "critic_shares_base": False},
+    # a reward model is no adapter, so that a critic on the policy's base starts with a head of zeros
+    "one base": {**LORA, "critic_shares_base": True, "critic_path": None},
+    "value iteration": {
+        **{"value_iteration": True, "num_generations": 4, "max_steps": 6, "vi_adapt": "none", "beta": 0.04},
+        **{"vi_temperature": "auto", "vi_target_tau": 0.5, "vi_buffer": 2},
+    },
+}
+# Both are between two samplings.
+CHECKPOINTS = {"whole": "checkpoint-1", "value iteration": "checkpoint-3"}
 REWARDS = {"objective/scores", "objective/kl", "objective/rlhf_reward", "loss/value_avg", "val/num_eos_tokens"}
 
 
-def run(policy, reward, folder, how=None, **settings):
-    """Losses and metrics by step, the world size, and the saved weights of policy and critic."""
-    settings = {**SETTINGS, "per_device_train_batch_size": 4 if how else 8, **settings}
+def launch(policy, reward, folder, how=None, resume_from=None):
+    """Run all of RUNS, or those of CHECKPOINTS from a folder's checkpoints; returns (record, weights) by name.
+
+    A record holds losses and metrics by step and the world size; weights are those of policy and critic, as saved.
+    """
+    runs = {}
+    for name in CHECKPOINTS if resume_from else RUNS:
+        rows = {"per_device_train_batch_size": 4 if how else 8}
+        resume = {"resume": str(resume_from / name / CHECKPOINTS[name])} if resume_from else {}
+        runs[str(folder / name)] = {**SETTINGS, **rows, **RUNS[name], **resume}
     worker = str(Path(__file__).with_name("worker.py"))
-    done = distributed.run([worker, policy, reward, str(folder), json.dumps(settings)], LAUNCH.get(how))
+    done = distributed.run([worker, policy, reward, json.dumps(runs)], LAUNCH.get(how))
     assert done.returncode == 0, done.stderr[-3000:]
-    record = json.loads((Path(folder) / "log.json").read_text())
-    parts = {".": "adapter_model", "critic/adapter": "adapter_model"} if settings.get("lora") else MODELS
-    weights = {part: load_file(Path(folder, "out", part, f"{name}.safetensors")) for part, name in parts.items()}
-    return record, weights
+    return {Path(run).name: results(Path(run), settings) for run, settings in runs.items()}
+
+
+def results(folder, settings):
+    adapters = {".": "adapter_model", "critic/adapter": "adapter_model"}
+    parts = adapters if settings.get("lora") else {".": "model", "critic": "model"}
+    weights = {part: load_file(folder / "out" / part / f"{name}.safetensors") for part, name in parts.items()}
+    return json.loads((folder / "log.json").read_text()), weights
 
 
 @pytest.fixture(scope="module")
 def alone(policy, reward, tmp_path_factory):
-    return run(policy, reward, tmp_path_factory.mktemp("alone"))
+    return launch(policy, reward, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module", params=LAUNCH)
+def two(request, policy, reward, tmp_path_factory):
+    """How two processes were launched, their folder and results."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, folder, launch(policy, reward, folder, request.param)
 
 
 def largest_difference(weights, others):
@@ -48,59 +79,42 @@ def largest_difference(weights, others):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", LAUNCH)
-def test_two_processes_equal_one_and_resume(policy, reward, alone, tmp_path, how):
-    record, weights = run(policy, reward, tmp_path / "two", how)
-    assert (alone[0]["world_size"], record["world_size"]) == (1, 2)
-    for row, other in zip(alone[0]["log"][:-1], record["log"][:-1], strict=True):
+def test_two_processes_equal_one(policy, alone, two):
+    how, _, runs = two
+    for name, (record, weights) in runs.items():
+        one, others = alone[name]
+        assert (one["world_size"], record["world_size"]) == (1, 2)
+        print(how, name, "differs from one process by", largest_difference(others, weights))
+        assert largest_difference(others, weights) <= 1e-5, name
+    for row, other in zip(alone["whole"][0]["log"][:-1], runs["whole"][0]["log"][:-1], strict=True):
         assert row.keys() == other.keys()
         for name in REWARDS & row.keys():
             assert row[name] == pytest.approx(other[name], rel=1e-6, abs=1e-5), (name, row["step"])
-    print(how, "differs from one process by", largest_difference(alone[1], weights))
-    assert largest_difference(alone[1], weights) <= 1e-5
     start = load_file(Path(policy) / "model.safetensors")
-    assert max((value - weights["."][name]).abs().max().item() for name, value in start.items()) > 1e-4
-
-    # checkpoint-1 stands between two samplings
-    checkpoint = str(tmp_path / "two" / "checkpoint-1")
-    resumed, again = run(policy, reward, tmp_path / "resumed", how, resume=checkpoint)
-    assert [row["loss"] for row in resumed["log"][:-1]] == [row["loss"] for row in record["log"][:-1]]
-    assert largest_difference(weights, again) == 0
-    assert all(torch.isfinite(value).all() for value in again["critic"].values())
+    moved = runs["whole"][1]["."]
+    assert max((value - moved[name]).abs().max().item() for name, value in start.items()) > 1e-4
+    for name in ("separate bases", "one base"):
+        for part in (".", "critic/adapter"):
+            adapters = runs[name][1][part].items()
+            assert any(value.abs().max() > 0 for key, value in adapters if "lora_B" in key)  # B starts at 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shares", [False, True], ids=["separate bases", "one base"])
-@pytest.mark.parametrize("how", LAUNCH)
-def test_adapters_in_two_processes_equal_those_in_one(policy, reward, tmp_path, how, shares):
-    # a reward model is no adapter, so that a critic on the policy's base starts with a head of zeros
-    settings = {"lora": True, "critic_shares_base": shares, "max_steps": 2, "save_strategy": "no"}
-    settings |= {"critic_path": None} if shares else {}
-    alone, weights = run(policy, reward, tmp_path / "one", **settings)
-    record, others = run(policy, reward, tmp_path / "two", how, **settings)
-    assert (alone["world_size"], record["world_size"]) == (1, 2)
-    print(how, "differs from one process by", largest_difference(weights, others))
-    assert largest_difference(weights, others) <= 1e-5
-    assert any(value.abs().max() > 0 for name, value in weights["."].items() if "lora_B" in name)  # B starts at 0
-    assert any(value.abs().max() > 0 for name, value in weights["critic/adapter"].items() if "lora_B" in name)
+def test_value_iteration_in_two_processes_logs_what_one_does(alone, two):
+    how, _, runs = two
+    rows = (run["value iteration"][0]["log"][:-1] for run in (alone, runs))
+    for row, other in zip(*rows, strict=True):
+        names = {name for name in row if name.startswith("vi/") or name in ("kl", "reward")}
+        assert names == {name for name in other if name.startswith("vi/") or name in ("kl", "reward")}
+        for name in names:
+            assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), (how, name, row["step"])
 
 
 @pytest.mark.slow
-def test_value_iteration_in_two_processes_equals_one_and_resumes(policy, reward, tmp_path):
-    settings = {"value_iteration": True, "num_generations": 4, "max_steps": 6, "vi_adapt": "none", "beta": 0.04}
-    settings |= {"vi_temperature": "auto", "vi_target_tau": 0.5, "vi_buffer": 2}
-    alone = run(policy, reward, tmp_path / "alone", **settings)
-    for how in ("ddp", "zero3"):
-        record, weights = run(policy, reward, tmp_path / how, how, **settings)
-        assert record["world_size"] == 2
-        for row, other in zip(alone[0]["log"][:-1], record["log"][:-1], strict=True):
-            names = {name for name in row if name.startswith("vi/") or name in ("kl", "reward")}
-            assert names == {name for name in other if name.startswith("vi/") or name in ("kl", "reward")}
-            for name in names:
-                assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), (how, name, row["step"])
-        print(how, "differs from one process by", largest_difference(alone[1], weights))
-        assert largest_difference(alone[1], weights) <= 1e-5
-        checkpoint = str(tmp_path / how / "checkpoint-3")  # between two samplings
-        resumed, again = run(policy, reward, tmp_path / f"{how}-resumed", how, resume=checkpoint, **settings)
-        assert [row["loss"] for row in resumed["log"][:-1]] == [row["loss"] for row in record["log"][:-1]]
-        assert largest_difference(weights, again) == 0
+def test_two_processes_resume_to_the_same_weights(policy, reward, two, tmp_path):
+    how, folder, runs = two
+    for name, (resumed, again) in launch(policy, reward, tmp_path, how, resume_from=folder).items():
+        record, weights = runs[name]
+        assert [row["loss"] for row in resumed["log"][:-1]] == [row["loss"] for row in record["log"][:-1]], name
+        assert largest_difference(weights, again) == 0, name
+        assert all(torch.isfinite(value).all() for value in again["critic"].values())

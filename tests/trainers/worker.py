@@ -1,7 +1,7 @@
-"""A run of PPO or, with `value_iteration`, GRPO-VI: any number of processes sees the same prompts and completions.
+"""Runs of PPO or, with `value_iteration`, GRPO-VI: any number of processes sees the same prompts and completions.
 
-Usage: `worker.py <policy> <reward> <folder> <settings as JSON>`; started alone or by `accelerate launch`. Writes
-`<folder>/log.json` (world size, logged metrics) and the trained model to `<folder>/out`.
+Usage: `worker.py <policy> <reward> <settings by folder, as JSON>`; started alone or by `accelerate launch`. For every
+run, one after the other, writes `<folder>/log.json` (world size, logged metrics) and the model to `<folder>/out`.
 """
 
 import json
@@ -37,8 +37,13 @@ def score(completion_ids, **kwargs):
     return [sum(ids) / len(ids) / 50 for ids in completion_ids]
 
 
-def main(policy: str, reward: str, folder: str, settings: str) -> None:
-    settings = json.loads(settings)
+def main(policy: str, reward: str, runs: str) -> None:
+    for folder, settings in json.loads(runs).items():
+        run(policy, reward, folder, settings)
+
+
+def run(policy: str, reward: str, folder: str, settings: dict) -> None:
+    torch.manual_seed(0)  # adapters start at random
     resume, adapters = settings.pop("resume", None), settings.pop("lora", False)
     trainer_class, args_class = PPOTrainer, PPOConfig
     if settings.pop("value_iteration", False):

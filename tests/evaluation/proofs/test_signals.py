@@ -13,11 +13,11 @@ def test_signals_leave_no_process_and_no_result_that_was_not_reached(tmp_path):
         "-m",
         "evaluation.proofs.faults.signals",
         "--signals",
-        "4",
+        "2",
         "--output",
         str(tmp_path / "out"),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["signals"], summary["left"], summary["unreached"], summary["equal"]) == (4, 0, 0, 4)
+    assert (summary["signals"], summary["left"], summary["unreached"], summary["equal"]) == (2, 0, 0, 2)
