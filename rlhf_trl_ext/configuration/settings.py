@@ -5,6 +5,7 @@ A key of a class is checked against that class (`checks.py`); one of TRL's numbe
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +18,6 @@ from rlhf_trl_ext.quantities import Amount, Count, Natural, Positive, Seed
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 Texts = list[Text]
-Models = Annotated[dict[Text, Text], Field(min_length=1)]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 
 
@@ -25,6 +25,12 @@ def _distinct(items: list) -> list:
     if len(set(items)) < len(items):
         raise ValueError("every one is named once")
     return items
+
+
+def _no_baseline(models: dict) -> dict:
+    if "baseline" in models:
+        raise ValueError("this name is the baseline's own; give the policy another one")
+    return models
 
 
 def _built(node: dict) -> dict:
@@ -39,10 +45,18 @@ def _writable(path: str) -> str:
     return path
 
 
+def _writable_file(path: str) -> str:
+    if Path(path).is_dir():
+        raise ValueError("it is a folder, and a file is needed; give another path")
+    return _writable(path)
+
+
+Models = Annotated[dict[Text, Text], Field(min_length=1), AfterValidator(_no_baseline)]
 Named = Annotated[Texts, Field(min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Built = Annotated[dict[str, Any], AfterValidator(_built)]
 Output = Annotated[Text, AfterValidator(_writable)]
+OutputFile = Annotated[Text, AfterValidator(_writable_file)]
 
 SAMPLES = {
     "samples.max_prompts": Count | None,
@@ -120,7 +134,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "plan.architecture": dict[str, Any],
     },
     "chat": {"policy": Text | None, "policies": Models | None, "system": Text | None, **SAMPLES},
-    "answer": {"policy": Text, "output": Output, "max_questions": Count | None, **SAMPLES},
+    "answer": {"policy": Text, "output": OutputFile, "max_questions": Count | None, **SAMPLES},
     "capability": {
         "baseline": Text,
         "policies": Models,
@@ -128,7 +142,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "include_path": Text | None,
         "limit": Positive | None,
         "batch_size": Count,
-        "output": Output,
+        "output": OutputFile,
     },
     "evaluate": {
         "results": Text | None,
@@ -140,14 +154,20 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "labels": Text | None,
         "aa_control": Text | None,
         "injection_pairs": Natural,
-        "output": Output | None,
+        "output": OutputFile | None,
+    },
+    "data": {
+        "view": Literal["demonstrations", "preferences", "prompts", "unpaired"],
+        "split": Literal["train", "evaluation"],
+        "rows": Natural,
+        "output": OutputFile | None,
     },
     "report": {
         "folder": Text,
         "compare": Text | None,
         "algorithms": Texts,
         "metrics": Texts,
-        "output": Output | None,
+        "output": OutputFile | None,
         "pdf": Flag | None,
     },
     "dashboard": {"host": Text, "port": Port},

@@ -98,8 +98,11 @@ OTHERS = [
     ("evaluate", "baseline=a pairs=some", "pairs=some: "),
     ("benchmark", "seeds=[a]", "seeds=[a]: a whole number is needed"),
     ("benchmark", "budget.sampled_tokens=many", "budget.sampled_tokens=many: "),
+    ("data", "rows=-1", "rows=-1: at least 0 is needed"),
+    ("data", "view=all", "view=all: allowed are 'demonstrations', 'preferences', 'prompts' or 'unpaired'"),
     ("dashboard", "port=70000", "port=70000: "),
     ("capability", "baseline=/a policies={b: /b} include_path=tasks", "give trust_tasks=true on the command line"),
+    ("report", "folder=x output=/tmp", "output=/tmp: it is a folder, and a file is needed"),
     ("report", "folder=x pdf=perhaps", "pdf=perhaps: "),
     ("answer", "policy=/no/such output=x", "policy=/no/such: no such folder"),
 ]
@@ -109,6 +112,12 @@ OTHERS = [
 def test_every_launcher_answers_its_own_settings(launcher, overrides, expected, told):
     words = overrides.split(" ") if "{" not in overrides else ["baseline=/a", "policies={b: /b}", "include_path=tasks"]
     assert expected in told(launcher, *words)
+
+
+@pytest.mark.parametrize("launcher", ["evaluate", "capability"])
+def test_no_policy_takes_the_name_of_the_baseline(launcher, told):
+    answer = told(launcher, "baseline=a", "policies={baseline: b, c: d}")
+    assert "policies={baseline: b, c: d}: this name is the baseline's own" in answer
 
 
 def test_all_mistakes_are_told_at_once_and_each_once(told):

@@ -1,12 +1,11 @@
 """Accuracy of policies on held-out tasks against the model they started from, by EleutherAI's lm-eval."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from rlhf_trl_ext.files import write
+from evaluation.files import write_json
 from rlhf_trl_ext.statistics import bootstrap_interval
 
 DROP = 0.02  # a loss of accuracy that is flagged, where its interval excludes none
@@ -80,5 +79,5 @@ def write_capability(config) -> dict[str, dict]:
     """Run `conf/capability.yaml` and write its JSON."""
     models = {"baseline": config.baseline, **config.policies}
     results = capability(models, "baseline", config.tasks, config.include_path, config.limit, config.batch_size)
-    write(Path(config.output), json.dumps(results, indent=2))
+    write_json(Path(config.output), results)
     return results
