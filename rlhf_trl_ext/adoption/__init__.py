@@ -1,0 +1,1 @@
+"""Runs of TRL, OpenRLHF, verl, LLaMA-Factory, Axolotl and DeepSpeed, read from what they left on disk."""
