@@ -64,6 +64,7 @@ SAMPLES = {
     "samples.temperature": Amount,
     "samples.batch_size": Count,
 }
+COMPILED = {"samples.compiled_generation": Literal["auto", "on", "off"]}
 PAIRS = {
     "pairs.policies": Texts,
     "pairs.files": Texts,
@@ -100,7 +101,7 @@ SHARED = {
     "budget.seconds": Positive | None,
 }
 OF_LAUNCHER: dict[str, dict[str, Any]] = {
-    "pipeline": {"policies": Named, "baseline": Text, "jobs": Count | None, **SAMPLES, **PAIRS},
+    "pipeline": {"policies": Named, "baseline": Text, "jobs": Count | None, **SAMPLES, **COMPILED, **PAIRS},
     "benchmark": {
         "algorithms": Named,
         "datasets": Named,
@@ -121,7 +122,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "iterations": dict[str, Count],
         "processes": Count | None,
     },
-    "generate": {"policy": Text, "reference": Text, **SAMPLES},
+    "generate": {"policy": Text, "reference": Text, **SAMPLES, **COMPILED},
     "label": PAIRS,
     "revise": PAIRS,
     "plan": {

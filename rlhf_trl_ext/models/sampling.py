@@ -1,6 +1,8 @@
 """Samples of a policy on held-out prompts, with rewards and the divergence from a reference."""
 
+import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -8,6 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import entropy_from_logits, selective_log_softmax
+
+from rlhf_trl_ext.models.compiled_decoding import (
+    CompiledDecoding,
+    compile_settings,
+    wants_compiled,
+    why_not_compiled,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +31,7 @@ def sample(
     temperature: float,
     batch_size: int,
     columns: dict[str, list] | None = None,
+    compiled_generation: str = "off",
 ) -> Iterator[dict]:
     """One sample per prompt, in order: prompt, completion, its scores, kl, entropy, completion_tokens, truncated.
 
@@ -30,12 +40,14 @@ def sample(
     kl: `sum_t log policy(y_t) - log reference(y_t)` of the sampled tokens, in nats per completion (estimator k1), both
     at the temperature of sampling, at another one it estimates no divergence; None at temperature 0, where one token
     has probability 1. entropy: of the policy's next token at temperature 1, in nats, mean over the sampled tokens.
+    compiled_generation: on, off, or auto, as of the trainers.
     """
     if temperature == 0:
         logger.warning("kl is left empty: at temperature=0 nothing is sampled, and log-probs estimate no divergence.")
+    decoding = _decoding(compiled_generation, policy, tokenizer, prompts, max_new_tokens, batch_size)
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        done = complete(policy, tokenizer, batch, max_new_tokens, temperature)
+        done = complete(policy, tokenizer, batch, max_new_tokens, temperature, decoding)
         difference, entropy = _against(policy, reference, done, temperature)
         chats = [[{"role": "assistant", "content": text}] for text in done.texts]
         more = {name: values[start : start + batch_size] for name, values in (columns or {}).items()}
@@ -51,6 +63,20 @@ def sample(
                 "completion_tokens": int(done.mask[row].sum()),
                 "truncated": not done.ended[row].item(),
             }
+
+
+def _decoding(
+    choice: str, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list, tokens: int, rows: int
+) -> CompiledDecoding | None:
+    """A compiled decode step for all batches, if it is wanted and can be; why it cannot is logged."""
+    if not wants_compiled(choice, policy.device.type, math.ceil(len(prompts) / rows) * tokens):
+        return None
+    reason = why_not_compiled(policy)
+    if reason:
+        logger.warning("compiled_generation=%s: sampling is not compiled, as %s.", choice, reason)
+        return None
+    ids = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, return_dict=False)
+    return CompiledDecoding(policy, min(rows, len(prompts)), max(map(len, ids)) + tokens)
 
 
 class Completions(NamedTuple):
@@ -71,6 +97,7 @@ def complete(
     chats: list[list[dict]],
     max_new_tokens: int,
     temperature: float,
+    decoding: CompiledDecoding | None = None,
 ) -> Completions:
     """One completion a chat from the whole distribution; greedy at temperature 0."""
     tokenizer.padding_side = "left"
@@ -79,10 +106,13 @@ def complete(
     ).to(policy.device)
     inputs.pop("token_type_ids", None)
     options = sampling_options(policy, tokenizer, temperature)
-    ends = options["eos_token_id"]
-    ids = policy.generate(**inputs, max_new_tokens=max_new_tokens, **options)
+    ends, width, compiled = options["eos_token_id"], inputs["input_ids"].shape[1], contextlib.nullcontext()
+    if decoding is not None:
+        compiled = decoding.batch(len(chats), width + max_new_tokens)
+        options |= compile_settings(policy.device)
+    with compiled:
+        ids = policy.generate(**inputs, max_new_tokens=max_new_tokens, **options)
     ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=policy.device)
-    width = inputs["input_ids"].shape[1]
     mask = completion_mask(ids[:, width:], ends)
     texts = tokenizer.batch_decode(
         ids[:, width:].masked_fill(mask == 0, tokenizer.pad_token_id), skip_special_tokens=True

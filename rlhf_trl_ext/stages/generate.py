@@ -51,7 +51,8 @@ def _generate(stage: Stage, model, dataset) -> dict:
         scores["gold_reward"] = gold
     if config.get("held_out"):
         scores["held_out_reward"] = _held_out(config)
-    options = {key: config.samples[key] for key in ("max_new_tokens", "temperature", "batch_size")}
+    keys = ("max_new_tokens", "temperature", "batch_size", "compiled_generation")
+    options = {key: config.samples[key] for key in keys}
     rows = sample(policy, reference, tokenizer, prompts, scores, **options, columns=columns)
     demonstrations = _demonstrations(dataset, tokenizer, config.samples.max_prompts)
     known = {as_text(row["prompt"]): row["completion"][0]["content"] for row in demonstrations}

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
+from rlhf_trl_ext.models import compiled_decoding
 from rlhf_trl_ext.models.sampling import completion_mask, logprobs, sample
 from rlhf_trl_ext.rewards.gold import GoldReward
 
@@ -33,6 +35,23 @@ def test_a_policy_has_no_divergence_from_itself(model, tiny):
     assert all(0 < row["entropy"] < torch.log(torch.tensor(model.config.vocab_size)) for row in rows)
     assert all(row["truncated"] == (row["completion_tokens"] == 8) for row in rows)
     assert {row["prompt"][0]["content"] for row in rows} == {PROMPT}
+
+
+def test_compiled_samples_are_the_same_and_the_last_batch_compiles_nothing_more(tiny, monkeypatch):
+    policy = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    plain = samples(policy, policy, tiny)
+
+    def traced(device):  # captured as one graph, but not translated to C++, which takes seconds
+        settings = compiled_decoding.compile_settings(device)
+        settings["compile_config"].backend, settings["compile_config"].mode = "eager", None
+        return settings
+
+    monkeypatch.setattr("rlhf_trl_ext.models.sampling.compile_settings", traced)
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = samples(policy, policy, tiny, compiled_generation="on")  # of two rows, then of one
+    assert counters["stats"]["unique_graphs"] == 1
+    assert [row["completion"] for row in compiled] == [row["completion"] for row in plain]
 
 
 def test_divergence_is_the_expected_log_ratio(model, tiny):
