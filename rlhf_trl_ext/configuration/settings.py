@@ -111,6 +111,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "held_out_rewards": dict[Text, Text],
         "jobs": Count | None,
         **SAMPLES,
+        **COMPILED,
         **PAIRS,
     },
     "landscapes": {

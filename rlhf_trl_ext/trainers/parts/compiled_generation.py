@@ -118,11 +118,11 @@ def register_hooks_once(model: PreTrainedModel) -> None:
     TRL switches checkpointing off and on around every pass without gradients. transformers registers a hook on the
     embedding each time and removes none: two more a step, and compiled code, which depends on them, is compiled anew.
     """
-    enable = type(model).enable_input_require_grads
+    model.enable_input_require_grads = types.MethodType(enable_input_require_grads, model)
 
-    def enable_once(self):
-        for hook in vars(self).get("_require_grads_hooks", ()):
-            hook.remove()
-        enable(self)
 
-    model.enable_input_require_grads = types.MethodType(enable_once, model)
+def enable_input_require_grads(self: PreTrainedModel) -> None:
+    """The method of this name of transformers, which is found by it when a model is pickled."""
+    for hook in vars(self).get("_require_grads_hooks", ()):
+        hook.remove()
+    type(self).enable_input_require_grads(self)
