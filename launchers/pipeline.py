@@ -12,6 +12,7 @@ def main(config):
     from evaluation.verdicts.fairness import expectation
     from evaluation.verdicts.results import judge_of, pipeline_folder, table, write_results
     from rlhf_trl_ext.configuration.checks import as_config_error, build
+    from rlhf_trl_ext.stages.ending import pipeline_ending
     from rlhf_trl_ext.stages.pipeline import Plan
 
     folder = pipeline_folder(config, HydraConfig.get().runtime.choices)
@@ -27,7 +28,7 @@ def main(config):
     console = Console()
     console.width = max(console.width, 110)  # a log file has no width of its own
     console.print(table(results))
-    print(f"written to {folder / 'results.json'}")
+    print("\n".join(pipeline_ending(results, folder)))
 
 
 if __name__ == "__main__":

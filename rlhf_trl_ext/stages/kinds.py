@@ -89,7 +89,7 @@ ASIDE += tuple(
     f"rlhf_trl_ext.stages.{name}"
     for name in (
         *("stage", "identity", "kinds", "sources", "files", "checkpoints", "execution", "label_report"),
-        *("completion", "guard", "processes", "replacement"),
+        *("completion", "ending", "guard", "processes", "replacement"),
     )
 )
 # What a kind's key is called in a pipeline, where the key itself means another thing.

@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> dict:
-    """Run a stage, or reuse it when it is finished, or resume it from its last checkpoint; returns its record.
+    """Run a stage, reuse it when finished, or resume it from its last checkpoint; returns its record and `folder`.
 
     Under `accelerate launch` every process calls this. Raises ConfigError before any weights load.
     """
     stage = Stage(config)
     if stage.result:
         logger.info("%s: finished already in %s", stage.name, stage.folder)
-        return stage.result
+        return {**stage.result, "folder": str(stage.folder)}
     run_name = config.args.get("run_name") or stage.folder.name
     preflight(config)
     zero.start(config.args)
@@ -45,7 +45,7 @@ def train(config: DictConfig) -> dict:
     trainer = build(config.trainer, "trainer", **held_out.reward_functions(config))
     model, dataset = build(config.model, "model"), build(config.dataset, "dataset")
     with exclusive(stage.folder, wait=not stage.overwrites), full_disk(stage.folder):
-        return stage.result or _run(stage, args, trainer, model, dataset)
+        return {**(stage.result or _run(stage, args, trainer, model, dataset)), "folder": str(stage.folder)}
 
 
 def _run(stage: Stage, args, trainer, model, dataset) -> dict:

@@ -115,7 +115,10 @@ def test_arguments_become_overrides_and_the_others_are_named(adopted, composed):
         "LLaMA-Factory": (["algorithm=dpo", "args.beta=0.2", "dataset.max_tokens=512", "model.lora_r=8"], ["template"]),
         "Axolotl": (["model.model_name_or_path=me/base", "algorithm=dpo", "args.beta=0.3"], ["flash_attention"]),
         "verl": (["algorithm=grpo", "args.num_generations=8", "completion_length=128"], ["data.train_batch_size"]),
-        "OpenRLHF": (["dataset.columns={chosen: good, rejected: bad}", "dataset=file"], ["packing_samples"]),
+        "OpenRLHF": (
+            ["dataset.columns={chosen: good, rejected: bad}", "dataset=file", "algorithm=reward"],
+            ["packing_samples"],
+        ),
     }
     for name, (found, lacking) in expected.items():
         _, record, _ = adopted(name)
