@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
+from rlhf_trl_ext.configuration.packages import generation_words, kernels, trackers
 from rlhf_trl_ext.configuration.training_run import Run
 from rlhf_trl_ext.data.reading import local_files
 
@@ -280,4 +281,7 @@ CHECKS = (
     compiler,
     best_model,
     packed_attention,
+    trackers,
+    kernels,
+    generation_words,
 )

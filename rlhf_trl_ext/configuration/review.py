@@ -27,6 +27,12 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
         )
     if launcher == "pipeline" and OmegaConf.is_list(config.policies) and set(config.policies) == {config.baseline}:
         found.append(f"policies=[{config.baseline}] is the baseline; name at least one policy beside it.")
+    found += [
+        f"{override}: algorithm={config.get('name')} has no use for it, as nothing is sampled; leave it out."
+        for override in overrides
+        if launcher == "train" and override.startswith("held_out=") and config.get("held_out") is None
+        if override != "held_out=null"
+    ]
     unsafe = bool(found)
     found += settings.refusals(config, launcher)
     if isinstance(told := config.get("output_dir"), str) and (reason := folder_creatable(told)):

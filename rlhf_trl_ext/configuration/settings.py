@@ -80,6 +80,7 @@ PAIRS = {
 # Of every launcher that has the key.
 SHARED = {
     "seed": Seed,
+    "shares": dict[Literal["sft", "reward", "rl", "evaluation"], Annotated[float, Field(ge=0, le=1)]] | None,
     "output_root": Output,
     "output_dir": Output | None,
     "overwrite": Flag,
@@ -135,7 +136,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "plan.logits": Literal["fused", "whole"],
         "plan.architecture": dict[str, Any],
     },
-    "chat": {"policy": Text | None, "policies": Models | None, "system": Text | None, **SAMPLES},
+    "chat": {"policy": Text | None, "policies": dict[Text, Text] | None, "system": Text | None, **SAMPLES},
     "answer": {"policy": Text, "output": OutputFile, "max_questions": Count | None, **SAMPLES},
     "capability": {
         "baseline": Text,

@@ -8,6 +8,17 @@ from pathlib import Path
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from rlhf_trl_ext.configuration.checks import ConfigError
+
+
+def _deepspeed(path: str) -> dict:
+    """Raises ConfigError where the file cannot be read."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"args.deepspeed={path}: no DeepSpeed configuration in JSON ({told}).") from error
+
 
 class Run:
     """A configuration and what surrounds it: arguments with TRL's defaults, processes, DeepSpeed, devices."""
@@ -17,7 +28,7 @@ class Run:
         self._defaults = get_object(config.args._target_).__dataclass_fields__
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         given = self.argument("deepspeed")
-        found = given if given is None or isinstance(given, Mapping) else json.loads(Path(given).read_text())
+        found = given if given is None or isinstance(given, Mapping) else _deepspeed(given)
         self.zero = {} if found is None else found.get("zero_optimization", {})
         self.stage = self.zero.get("stage", 0)
 

@@ -68,6 +68,7 @@ OTHERS = [
         "output_root='~/runs'",
         "output_root=~/runs: the shell expands ~ only at the beginning of a word; give /",
     ),
+    ("train", "algorithm=dpo held_out=gold", "held_out=gold: algorithm=dpo has no use for it, as nothing is sampled"),
     ("train", "++args.output_dir=x", "args.output_dir=x: a run's folder is given by output_dir=<folder>"),
     ("train", "++args.resume_from_checkpoint=x", "a run goes on by itself from the last whole checkpoint"),
     ("train", "model.model_name_or_path=''", "model_name_or_path is empty"),
@@ -118,6 +119,10 @@ def test_every_launcher_answers_its_own_settings(launcher, overrides, expected, 
 def test_no_policy_takes_the_name_of_the_baseline(launcher, told):
     answer = told(launcher, "baseline=a", "policies={baseline: b, c: d}")
     assert "policies={baseline: b, c: d}: this name is the baseline's own" in answer
+
+
+def test_shares_are_checked_where_no_data_set_reads_them(told):
+    assert "shares={sft: -1}: at least 0 is needed" in told("train", "dataset=embedded", "shares={sft: -1}")
 
 
 def test_all_mistakes_are_told_at_once_and_each_once(told):

@@ -1,0 +1,47 @@
+"""What arguments need of other packages: trackers, kernels, the words of transformers' generation."""
+
+import difflib
+
+from rlhf_trl_ext.configuration.training_run import Run
+
+# Trackers that transformers refuses, once the weights are loaded, where their package is absent.
+TRACKERS = ("clearml", "comet_ml", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb")
+
+
+def trackers(run: Run) -> str | None:
+    """`args.report_to` names trackers that exist and are installed."""
+    from transformers.integrations import integration_utils as known
+
+    given = run.argument("report_to", "none")
+    for name in [given] if isinstance(given, str) else given or []:
+        if name in ("all", "none"):
+            continue
+        if name not in known.INTEGRATION_TO_CALLBACK:
+            return f"args.report_to={name}: allowed are none, all, {', '.join(sorted(known.INTEGRATION_TO_CALLBACK))}."
+        if name in TRACKERS and name not in known.get_available_reporting_integrations():
+            return f"args.report_to={name}: it is not installed; pip install {name}, or give args.report_to=none."
+    return None
+
+
+def kernels(run: Run) -> str | None:
+    from transformers.utils import is_liger_kernel_available
+
+    if not run.argument("use_liger_kernel") or is_liger_kernel_available():
+        return None
+    return "args.use_liger_kernel=true: liger-kernel is not installed; pip install liger-kernel, or leave it false."
+
+
+def generation_words(run: Run) -> str | None:
+    """transformers keeps a word that it does not know, and generates without it."""
+    given = run.argument("generation_kwargs")
+    if not isinstance(given, dict) or run.argument("use_vllm"):
+        return None
+    from transformers import GenerationConfig
+
+    known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known)
+            hint = f"did you mean {' or '.join(close)}?" if close else "see transformers.GenerationConfig."
+            return f"args.generation_kwargs.{name}: transformers knows no such word; {hint}"
+    return None
