@@ -1,9 +1,12 @@
 """Intervals and agreement of outcomes that the library itself reports: 1 = win, 0.5 = tie, 0 = loss, one per pair."""
 
+import math
+
 import numpy as np
+from scipy.stats import t
 
 LEVEL = 0.95
-DRAWS = 20_000_000  # resampled values in all, unless that is fewer than 1,000 resamples
+SKEWED = 1000  # prompts from which the mean of skewed values is normal enough for Student's interval
 
 
 def wilson_interval(successes: float, total: int, level: float = LEVEL) -> list[float]:
@@ -20,15 +23,23 @@ def wilson_interval(successes: float, total: int, level: float = LEVEL) -> list[
     return [float(low), float(high)]
 
 
-def bootstrap_interval(
-    values: np.ndarray, level: float = LEVEL, resamples: int = 10_000, seed: int = 0, groups: np.ndarray | None = None
+def mean_interval(
+    values: np.ndarray,
+    bounds: tuple[float, float] | None = None,
+    groups: np.ndarray | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[float]:
-    """Percentile bootstrap interval of the mean over prompts (Efron 1979), in the unit of `values`.
+    """95 % interval of the mean over prompts, `[low, high]`, in the unit of `values`; coverage: evaluation/RESULTS.md.
 
-    values: `(N,)`, one per pair; for two policies on the same prompts give the differences (paired bootstrap).
-    groups: `(N,)` integers, pairs of one prompt share one; prompts are resampled whole. None: one pair a prompt.
-    With few distinct values the resample counts are drawn directly, otherwise `DRAWS` limits the resamples.
-    Returns [low, high]; constant values give an interval of width 0. Raises ValueError for no values.
+    With bounds, of wins and ties (0, 1) or of differences of such (-1, 1): the score interval (Wilson 1927) with the
+    number of values that a share of the same variance would need (Kott and Carr 1997), that variance drawn to a share's
+    by the weight of one value, and Student's t. Without: the wider end of Student's interval and, up to 1,000 prompts,
+    the studentised bootstrap (Efron and Tibshirani 1993, 12.5), as rewards and divergences are skewed.
+
+    values: `(N,)`, one per pair; for two policies on the same prompts give the differences (paired).
+    groups: `(N,)` integers, pairs of one prompt share one and count as one. None: one pair a prompt.
+    A single prompt gives the bounds; without bounds, equal values give width 0. Raises ValueError for no values.
     """
     values = np.asarray(values, dtype=float)
     if len(values) == 0:
@@ -37,18 +48,51 @@ def bootstrap_interval(
     if groups is not None:
         _, position = np.unique(groups, return_inverse=True)
         totals, sizes = np.bincount(position, values), np.bincount(position).astype(float)
-    generator = np.random.default_rng(seed)
-    distinct, counts = np.unique(np.stack([totals, sizes]), axis=1, return_counts=True)  # (2, U), (U,)
-    if len(counts) <= 100:
-        drawn = generator.multinomial(len(totals), counts / counts.sum(), size=resamples)  # (R, U)
-        means = (drawn @ distinct[0]) / (drawn @ distinct[1])
-    else:
-        means = np.empty(min(resamples, max(1000, DRAWS // len(totals))))
-        for index in range(len(means)):
-            chosen = generator.integers(0, len(totals), len(totals), dtype=np.int32)
-            means[index] = totals[chosen].sum() / sizes[chosen].sum()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return [float(low), float(high)]
+    if bounds is None:
+        return _studentised(totals, sizes, resamples, seed)
+    low, high = bounds
+    ends = _score((totals - low * sizes) / (high - low), sizes)
+    return [float(low + (high - low) * end) for end in ends]
+
+
+def _mean_and_error(totals: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of pairs and their standard errors. totals, sizes: `(..., G)`, of the pairs of each prompt."""
+    prompts, pairs = totals.shape[-1], sizes.sum(-1)
+    mean = totals.sum(-1) / pairs
+    squares = ((totals - mean[..., None] * sizes) ** 2).sum(-1)
+    return mean, np.sqrt(squares * prompts / max(prompts - 1, 1)) / pairs
+
+
+def _score(totals: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    prompts, pairs = len(totals), sizes.sum()
+    if prompts < 2:
+        return 0.0, 1.0
+    share, error = _mean_and_error(totals, sizes)
+    z, variance = t.ppf((1 + LEVEL) / 2, prompts - 1), share * (1 - share)
+    squares = error**2 * (prompts - 1) / prompts  # as a share's own variance has it
+    count = float(prompts)
+    if variance > 1e-12:
+        ratio = (prompts * squares * pairs / variance + 1) / (prompts + 1)  # 1 for wins and losses of single pairs
+        count = pairs / ratio
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(max(variance, 0.0) / count + z * z / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _studentised(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> list[float]:
+    prompts = len(totals)
+    mean, error = _mean_and_error(totals, sizes)
+    if prompts < 2 or error < 1e-12 * max(1.0, abs(mean)):
+        return [float(mean), float(mean)]
+    half = float(t.ppf((1 + LEVEL) / 2, prompts - 1))
+    low, high = -half, half
+    if prompts <= SKEWED:
+        drawn = np.random.default_rng(seed).integers(prompts, size=(resamples, prompts))
+        means, errors = _mean_and_error(totals[drawn], sizes[drawn])
+        spread = errors > 1e-9 * error
+        left, right = np.quantile((means[spread] - mean) / errors[spread], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = min(low, left), max(high, right)
+    return [float(mean - high * error), float(mean - low * error)]
 
 
 def cohen_kappa(first, second) -> float | None:

@@ -1,7 +1,7 @@
 """Differences between algorithms with uncertainty over training seeds and over prompts.
 
 Few seeds are run, so that the spread between them is known badly. An interval that ignored this would call two runs of
-one algorithm different; here Student's t with one degree of freedom less than there are seeds makes it wider.
+one algorithm different; Student's t with one degree of freedom less than there are seeds makes it wide enough.
 """
 
 import math
@@ -12,48 +12,50 @@ from scipy.stats import norm, t
 
 from rlhf_trl_ext.statistics import LEVEL
 
-RESAMPLES = 2000
 ALPHA = 1 - LEVEL
 POWER = 0.8
 
 
-def hierarchical_means(values: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Means of resampled data, `(resamples,)`: seeds are drawn with replacement, then prompts within each drawn seed.
-
-    values: one array of per-prompt numbers for each seed; NaN where there is none.
-    """
-    generator = np.random.default_rng(seed)
-    kept = [np.asarray(own, float)[~np.isnan(own)] for own in values]
-    drawn = generator.integers(len(kept), size=(resamples, len(kept)))  # (R, S) which seed stands in each place
-    found = np.empty(drawn.shape)
-    for number, own in enumerate(kept):
-        places = np.flatnonzero(drawn.ravel() == number)
-        rows = generator.integers(len(own), size=(len(places), len(own)))
-        found.ravel()[places] = own[rows].mean(axis=1)
-    return found.mean(axis=1)
-
-
-def estimate(values: Sequence[np.ndarray], centre: float = 0.0) -> dict:
+def estimate(values: Sequence[np.ndarray], centre: float = 0.0, crossed: bool = False) -> dict:
     """Mean over seeds of the means over prompts, its 95 % interval, and a two-sided p-value against `centre`.
 
-    `mean +- t_{S-1} se` with `se^2 = max(S / (S - 1) (var(hierarchical_means) - v), v)`, v = the variance of the mean
-    from prompts alone. The bootstrap's variance for S seeds is `(S - 1) / S` of the one between their means
-    (Hesterberg, arXiv:1411.5279, 3.2), which holds v already, and v once more; both are put right, and v is the least
-    it can be. With one seed se^2 = v and t is normal: the interval is over prompts only, and does not speak of seeds.
+    values: one array of per-prompt numbers for each seed; NaN where there is none. Where seeds have prompts of their
+    own, their means are independent and hold the spread over prompts: Student's t with S - 1 degrees of freedom. Where
+    all seeds have the same prompts (`crossed`), what is peculiar to a prompt does not average out over seeds:
+    `se^2 = (MS_seed + MS_prompt - MS_rest) / (S N)` of the two-way table, with Satterthwaite's degrees of freedom.
+    One seed, or seeds whose means are all equal, give the normal interval over prompts, which does not speak of seeds.
     Returns mean, interval, p, spread (se), seeds. Raises ValueError for no seeds, or one without a number.
     """
     if not len(values) or any(np.isnan(own).all() for own in values):
         raise ValueError(f"{len(values)} seeds: an estimate needs at least one, and a number from each.")
-    mean, seeds = float(np.mean([np.nanmean(own) for own in values])), len(values)
-    counts = [max(int((~np.isnan(own)).sum()), 1) for own in values]
-    variance = sum(np.nanvar(own) / count for own, count in zip(values, counts, strict=True)) / seeds**2
-    if seeds > 1:
-        between = hierarchical_means(values).var() - variance
-        variance = max(variance, seeds / (seeds - 1) * between)
-    spread, law = math.sqrt(variance), t(seeds - 1) if seeds > 1 else norm
+    means, seeds = np.array([np.nanmean(own) for own in values]), len(values)
+    mean, variance, law = float(means.mean()), float(means.var(ddof=1)) / seeds if seeds > 1 else 0.0, t(seeds - 1)
+    if seeds > 1 and crossed and len({len(own) for own in values}) == 1 and len(values[0]) > 1:
+        variance, degrees = _crossed(np.array(values, float))
+        law = t(degrees)
+    if variance <= 1e-24:
+        counts = [max(int((~np.isnan(own)).sum()), 1) for own in values]
+        variance = sum(np.nanvar(own) / count for own, count in zip(values, counts, strict=True)) / seeds**2
+        law = norm
+    spread = math.sqrt(variance)
     half, distance = float(law.ppf(1 - ALPHA / 2)) * spread, abs(mean - centre)
     p = float(2 * law.sf(distance / spread)) if spread > 0 else float(distance == 0)
     return {"mean": mean, "interval": [mean - half, mean + half], "p": p, "spread": spread, "seeds": seeds}
+
+
+def _crossed(table: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean of a `(S, N)` table of seeds by prompts, both drawn at random, and its degrees of freedom.
+
+    Prompts that some seed has no number for are left out.
+    """
+    table = table[:, ~np.isnan(table).any(axis=0)]
+    seeds, prompts = table.shape
+    rows, columns = table.mean(1, keepdims=True), table.mean(0, keepdims=True)
+    rest = ((table - rows - columns + table.mean()) ** 2).sum() / ((seeds - 1) * (prompts - 1))
+    squares = np.array([prompts * rows.var(ddof=1), seeds * columns.var(ddof=1), -rest])
+    degrees = np.array([seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1)])
+    total = max(squares.sum(), squares[0], 0.0)  # not less than the seeds' own
+    return total / (seeds * prompts), max(1.0, total**2 / max((squares**2 / degrees).sum(), 1e-300))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -63,17 +65,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
 
 
-def compare(values: dict[str, Sequence[np.ndarray]], pairs: Sequence[tuple[str, str]], metric: str) -> list[dict]:
+def compare(
+    values: dict[str, Sequence[np.ndarray]], pairs: Sequence[tuple[str, str]], metric: str, crossed: bool = False
+) -> list[dict]:
     """For every pair of algorithms: difference, interval, p, p_holm, distinguishable, in_words.
 
     values: algorithm -> one array for each seed, all algorithms on the same prompts of a seed in the same order, so
     that differences are taken prompt by prompt. p_holm adjusts for the number of pairs given; a difference is
-    `distinguishable` when it is below 0.05. metric: the name that the words use.
+    `distinguishable` when it is below 0.05. metric: the name that the words use. crossed: of `estimate`.
     """
     found = []
     for a, b in pairs:
         gaps = [np.asarray(x, float) - np.asarray(y, float) for x, y in zip(values[a], values[b], strict=True)]
-        result = estimate(gaps)
+        result = estimate(gaps, crossed=crossed)
         found.append({"a": a, "b": b, "metric": metric, "difference": result.pop("mean"), **result})
     return with_holm(found)
 
@@ -95,13 +99,30 @@ def in_words(row: dict, tests: int) -> str:
     if row["distinguishable"]:
         more = "higher" if row["difference"] > 0 else "lower"
         return f"{row['a']} has a {more} {row['metric']} than {row['b']}: {numbers}."
-    return f"{row['a']} and {row['b']} are not distinguishable in {row['metric']}: {numbers}{_needed(row)}."
+    return f"{row['a']} and {row['b']} are not distinguishable in {row['metric']}: {numbers}{_needed(row, tests)}."
 
 
-def _needed(row: dict) -> str:
-    """How many seeds would tell a difference of this size with a probability of 80 %, at the spread seen."""
-    if row["seeds"] < 2 or row["difference"] == 0:
+def seeds_needed(effect: float, tests: int = 1) -> float:
+    """Seeds with which a difference is told with a probability of 80 % by the test that decides here.
+
+    effect: difference over the standard deviation between seeds. tests: comparisons among which this one has the
+    smallest p-value, which Holm multiplies by their number. Infinite for an effect too small to compute.
+    """
+    from statsmodels.stats.power import TTestPower  # takes a second, and not every user needs it
+
+    alpha = ALPHA / tests
+    for seeds in (2, 3, 4, 5):  # below which the solver has no solution
+        if TTestPower().power(effect, seeds, alpha) >= POWER:
+            return seeds
+    found = np.atleast_1d(TTestPower().solve_power(effect, alpha=alpha, power=POWER))[0]
+    return math.ceil(found - 1e-6) if found > 2 else math.inf
+
+
+def _needed(row: dict, tests: int) -> str:
+    """How many seeds would tell a difference of this size, at the spread between those there are."""
+    if row["seeds"] < 2 or row["difference"] == 0 or row["spread"] == 0:
         return ""
-    ratio = row["spread"] * math.sqrt(row["seeds"]) / abs(row["difference"])
-    count = max(math.ceil(((norm.ppf(1 - ALPHA / 2) + norm.ppf(POWER)) * ratio) ** 2), row["seeds"] + 1)
-    return f"; about {count:,} seeds would tell a difference of this size"
+    count = seeds_needed(abs(row["difference"]) / (row["spread"] * math.sqrt(row["seeds"])), tests)
+    if count == math.inf:
+        return ""
+    return f"; about {max(count, row['seeds'] + 1):,} seeds would tell a difference of this size"

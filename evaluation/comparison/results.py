@@ -42,18 +42,26 @@ def _of_dataset(header: dict, runs: list[Run], rows: list[str], threshold: str |
 
 def _compared(runs: list[Run], rows: list[str], metric: str) -> list[dict]:
     values = {row: [run.per_prompt(row, metric) for run in runs] for row in rows}
+    crossed = same_prompts(runs)
     if len(rows) < 2 or any(np.isnan(own).all() for seeds in values.values() for own in seeds):
         return []
     name = COMPARED.get(metric, "length-controlled win rate")
     if metric == CONTROLLED and len(runs) < 2:
         return []  # one number a seed, and one seed
-    return [{**row, "key": metric} for row in compare(values, every_pair(rows), name)]
+    return [{**row, "key": metric} for row in compare(values, every_pair(rows), name, crossed)]
 
 
 def _means(runs: list[Run], row: str) -> dict[str, dict]:
     """Mean and interval over seeds and prompts of every metric that all runs have."""
     values = {metric: [run.per_prompt(row, metric) for run in runs] for metric in (*COMPARED, CONTROLLED)}
-    return {metric: estimate(own) for metric, own in values.items() if not any(np.isnan(seed).all() for seed in own)}
+    known = {metric: own for metric, own in values.items() if not any(np.isnan(seed).all() for seed in own)}
+    return {metric: estimate(own, crossed=same_prompts(runs)) for metric, own in known.items()}
+
+
+def same_prompts(runs: list[Run]) -> bool:
+    """Whether all runs have the same prompts in the same order, as with `dataset.seed` pinned."""
+    prompts = [[sample["prompt"] for sample in next(iter(run.samples.values()), [])] for run in runs]
+    return len(runs) > 1 and all(own == prompts[0] for own in prompts[1:])
 
 
 def _matrix(runs: list[Run], names: list[str]) -> dict:
@@ -62,8 +70,9 @@ def _matrix(runs: list[Run], names: list[str]) -> dict:
     for a, b in every_pair(names):
         won = [run.between(a, b) for run in runs]
         if won and not any(own is None or np.isnan(own).all() for own in won):
-            cells[a][b] = estimate(won, centre=0.5)
-            cells[b][a] = estimate([1 - own for own in won], centre=0.5)
+            crossed = same_prompts(runs)
+            cells[a][b] = estimate(won, 0.5, crossed)
+            cells[b][a] = estimate([1 - own for own in won], 0.5, crossed)
     return {"names": names, "cells": cells}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlhf_trl_ext.quantities import Count, Share
-from rlhf_trl_ext.statistics import bootstrap_interval, wilson_interval
+from rlhf_trl_ext.statistics import mean_interval, wilson_interval
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Classifier:
             above = int((values > self.threshold).sum())
             told[policy] = {
                 f"{self.name}_mean": float(values.mean()),
-                f"{self.name}_ci": bootstrap_interval(values, resamples=2000),
+                f"{self.name}_ci": mean_interval(values),
                 f"{self.name}_share": above / len(values),
                 f"{self.name}_share_ci": wilson_interval(above, len(values)),
             }

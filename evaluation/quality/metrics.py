@@ -8,7 +8,7 @@ import numpy as np
 from evaluation.quality.failures.texts import ngrams, words
 from rlhf_trl_ext.data.samples import finite_number
 from rlhf_trl_ext.judging.verdicts import Verdict
-from rlhf_trl_ext.statistics import bootstrap_interval, cohen_kappa, wilson_interval
+from rlhf_trl_ext.statistics import cohen_kappa, mean_interval, wilson_interval
 
 INTERVALS = ("reward", "gold_reward", "kl", "entropy", "completion_tokens")
 COMPARED = 200  # completions that self-BLEU looks at
@@ -32,7 +32,8 @@ def text_metrics(rows: list[dict]) -> dict:
     for name in INTERVALS:
         values = [finite_number(row.get(name)) for row in rows]
         if None not in values:
-            told[f"{name}_ci"] = bootstrap_interval(np.array(values, dtype=float), resamples=2000)
+            bounds = (0, 1) if set(values) <= {0, 0.5, 1} else None
+            told[f"{name}_ci"] = mean_interval(np.array(values, dtype=float), bounds)
     return told
 
 
@@ -96,7 +97,9 @@ def reward_quality(verdicts: list[Verdict], policy: list[dict], baseline: list[d
     """How well the recorded `reward` predicts a judge: accuracy on decided pairs, calibration, correlation with length.
 
     ECE is `sum over bins share * |mean sigmoid(margin) - win rate|` over equal-width bins of `sigmoid(margin)`, margin
-    = reward of the policy's sample minus the baseline's, as the Bradley-Terry loss means it. None without rewards.
+    = reward of the policy's sample minus the baseline's, as the Bradley-Terry loss means it. It is above 0 for a
+    perfect reward too, the more the fewer pairs: `ece_calibrated` is its mean and 95 % range over 2,000 draws of
+    outcomes from the reward's own probabilities, only above which a reward is seen to be off. None without rewards.
     """
     rows = [*policy, *baseline]
     decided = [i for i, verdict in enumerate(verdicts) if verdict.outcome in (0.0, 1.0)]
@@ -106,8 +109,8 @@ def reward_quality(verdicts: list[Verdict], policy: list[dict], baseline: list[d
     won = np.array([verdicts[i].outcome for i in decided])
     right = ((margins > 0) == (won == 1)) & (margins != 0)
     p = 1 / (1 + np.exp(-margins))
-    place = np.minimum((p * bins).astype(int), bins - 1)
-    gaps = [np.abs(p[place == b].mean() - won[place == b].mean()) * (place == b).mean() for b in np.unique(place)]
+    drawn = np.random.default_rng(0).random((2000, len(p))) < p
+    calibrated = calibration_error(p, drawn, bins)
     rewards, lengths = np.array([row["reward"] for row in rows]), np.array([len(row["completion"]) for row in rows])
     constant = np.ptp(rewards) == 0 or np.ptp(lengths) == 0
     return {
@@ -115,6 +118,14 @@ def reward_quality(verdicts: list[Verdict], policy: list[dict], baseline: list[d
         "accuracy": float(right.mean()),
         "accuracy_ci": wilson_interval(right.sum(), len(decided)),
         "kappa": cohen_kappa(np.sign(margins) / 2 + 0.5, won),
-        "ece": float(sum(gaps)),
+        "ece": float(calibration_error(p, won[None], bins)[0]),
+        "ece_calibrated": [float(calibrated.mean()), *np.quantile(calibrated, [0.025, 0.975]).tolist()],
         "length_correlation": None if constant else float(np.corrcoef(rewards, lengths)[0, 1]),
     }
+
+
+def calibration_error(p: np.ndarray, won: np.ndarray, bins: int) -> np.ndarray:
+    """ECE of probabilities `(N,)` for each of R sets of outcomes `(R, N)`: `(R,)`."""
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    members = np.eye(bins)[place]  # (N, bins)
+    return np.abs((won - p) @ members).sum(axis=1) / len(p)

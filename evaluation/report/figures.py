@@ -72,7 +72,7 @@ def efficiency(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     one.set(xlabel="sampled completion tokens (thousands), up to the dotted line", ylabel="algorithm")
     caption = (
         f"Tokens until the training reward reaches {found['target']}: mean of what each run took up to the dotted "
-        "line, by the Kaplan-Meier curve, so that runs that did not reach it count; 95 % bootstrap interval over seeds."
+        "line, by the Kaplan-Meier curve, so that runs that did not reach it count; 95 % interval over seeds."
     )
     return Picture(f"{dataset}-sample-efficiency", "Sample efficiency", caption, figure)
 

@@ -40,6 +40,11 @@ def _number(value, form: str = ".3f") -> str:
     return "" if value is None else format(value, form)
 
 
+def _calibrated(quality: dict) -> str:
+    mean, low, high = quality["ece_calibrated"]
+    return f"a calibrated reward has {mean:.3f}, {low:.3f} to {high:.3f}, on as many pairs"
+
+
 def _interval(interval) -> str:
     return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
 
@@ -49,7 +54,7 @@ def _rate(row: dict) -> str:
 
 
 def _win_rates(results: dict) -> list[str]:
-    header = ["policy", "win rate", "95 % (bootstrap)", "95 % (Wilson)", "length-controlled", "wins / ties / losses"]
+    header = ["policy", "win rate", "95 %", "95 % (Wilson)", "length-controlled", "wins / ties / losses"]
     header += ["unparsable", "p (sign test)", "reward", "gold", "KL (nats)"]
     body = []
     for name, row in results["policies"].items():
@@ -116,7 +121,7 @@ def _metrics(results: dict) -> list[str]:
                 "",
                 f"Reward against the judge on {name}: accuracy {quality['accuracy']:.3f} "
                 f"({_interval(quality['accuracy_ci'])}) over {quality['pairs']} decided pairs, calibration error (ECE) "
-                f"{quality['ece']:.3f}, correlation with length {correlation}.",
+                f"{quality['ece']:.3f} ({_calibrated(quality)}), correlation with length {correlation}.",
             ]
     return parts
 

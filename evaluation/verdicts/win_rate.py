@@ -7,11 +7,13 @@ from evaluation.verdicts.statistics import prompts_needed, sign_test
 from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.judging.bias import length_bias, order_flip_rate, position_bias
 from rlhf_trl_ext.judging.verdicts import Verdict
-from rlhf_trl_ext.statistics import bootstrap_interval, wilson_interval
+from rlhf_trl_ext.statistics import mean_interval, wilson_interval
+
+SIDES = ("shown_first", "shown_second")
 
 
 def summary(verdicts: list[Verdict], policy: Samples, baseline: Samples) -> dict:
-    """`win_rate` (ties one half), its bootstrap interval over prompts `win_rate_ci`, Wilson, sign test, biases.
+    """`win_rate` (ties one half), its interval over prompts `win_rate_ci`, Wilson, sign test, biases.
 
     Pairs without a readable verdict are counted in `unparsable` and left out of everything else. `position` and
     `order_flip_rate` are there for judges that see an order, `score_means` and `category_scores` (policy, baseline)
@@ -21,10 +23,10 @@ def summary(verdicts: list[Verdict], policy: Samples, baseline: Samples) -> dict
     read = [i for i, verdict in enumerate(verdicts) if verdict.outcome is not None]
     if len(read) < 2:
         raise ValueError(f"only {len(read)} of {len(verdicts)} verdicts could be read: look at the judge's answers.")
-    outcomes = np.array([verdicts[i].outcome for i in read])
+    outcomes, prompts = np.array([verdicts[i].outcome for i in read]), prompt_ids([policy[i] for i in read])
     row = {
         "win_rate": float(outcomes.mean()),
-        "win_rate_ci": bootstrap_interval(outcomes, groups=prompt_ids([policy[i] for i in read])),
+        "win_rate_ci": mean_interval(outcomes, (0, 1), prompts),
         "wilson_ci": wilson_interval(outcomes.sum(), len(outcomes)),
         "wins": int((outcomes == 1).sum()),
         "ties": int((outcomes == 0.5).sum()),
@@ -57,11 +59,11 @@ def _by_category(categories: list[str | None], scores: list[tuple[float, float]]
 
 def _orders(verdicts: list[Verdict]) -> dict:
     """Position bias over all judgements that could be read, and how many pairs flip with the order."""
-    first = [v.shown_first for v in verdicts if v.shown_first is not None]
-    second = [v.shown_second for v in verdicts if v.shown_second is not None]
+    first, second = ([getattr(v, side) for v in verdicts if getattr(v, side) is not None] for side in SIDES)
     if not first and not second:
         return {}
     both = [v for v in verdicts if v.shown_first is not None and v.shown_second is not None]
     won, shown_first = np.array(first + second), np.arange(len(first) + len(second)) < len(first)
     flips = order_flip_rate([v.shown_first for v in both], [v.shown_second for v in both])
-    return {"position": position_bias(won, shown_first), "order_flip_rate": flips}
+    pairs = np.concatenate([[i for i, v in enumerate(verdicts) if getattr(v, side) is not None] for side in SIDES])
+    return {"position": position_bias(won, shown_first, pairs), "order_flip_rate": flips}

@@ -2,16 +2,19 @@
 
 import numpy as np
 
-from rlhf_trl_ext.statistics import cohen_kappa, wilson_interval
+from rlhf_trl_ext.statistics import cohen_kappa, mean_interval, wilson_interval
 
 
-def position_bias(won: np.ndarray, shown_first: np.ndarray) -> dict[str, float | int | None]:
+def position_bias(
+    won: np.ndarray, shown_first: np.ndarray, pairs: np.ndarray | None = None
+) -> dict[str, float | int | None]:
     """How much being shown first helps, over single judgements (one pair in one order each).
 
     won: `(J,)`, 1 where the policy was preferred, 0.5 for a tie. shown_first: `(J,)` bool, whether it stood first.
+    pairs: `(J,)` integers, judgements of one pair in both orders share one; None: all are of different pairs.
     Returns win_rate_shown_first, win_rate_shown_second, `position_bias` = their difference in [-1, 1] (0 = none; with
     both orders of every pair it is `mean(p_AB[first] + p_BA[first]) - 1`), first_choices and second_choices (counts),
-    and `first_choice_rate` with its Wilson interval. A rate is None where there is nothing to average.
+    and `first_choice_rate` with its interval over pairs. A rate is None where there is nothing to average.
     """
     won, shown_first = np.asarray(won, dtype=float), np.asarray(shown_first, dtype=bool)
     first, second = won[shown_first], won[~shown_first]
@@ -24,7 +27,7 @@ def position_bias(won: np.ndarray, shown_first: np.ndarray) -> dict[str, float |
         "first_choices": int((chose_first == 1).sum()),
         "second_choices": int((chose_first == 0).sum()),
         "first_choice_rate": float(chose_first.mean()) if len(won) else None,
-        "first_choice_ci": wilson_interval(chose_first.sum(), len(won)) if len(won) else None,
+        "first_choice_ci": mean_interval(chose_first, (0, 1), pairs) if len(won) else None,
     }
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import pad, selective_log_softmax
 
-from rlhf_trl_ext.statistics import bootstrap_interval
+from rlhf_trl_ext.statistics import mean_interval
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def perplexity(
     losses, tokens = np.array(losses), np.array(tokens)
     # the mean over tokens, demonstrations resampled whole: a group of `tokens` equal values each
     groups = np.repeat(np.arange(len(losses)), tokens)
-    low, high = bootstrap_interval(np.repeat(losses / np.maximum(tokens, 1), tokens), groups=groups, resamples=1000)
+    low, high = mean_interval(np.repeat(losses / np.maximum(tokens, 1), tokens), groups=groups)
     return {
         "perplexity": math.exp(losses.sum() / tokens.sum()),
         "perplexity_ci": [math.exp(low), math.exp(high)],

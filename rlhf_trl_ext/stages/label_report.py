@@ -80,7 +80,8 @@ def _position(first: np.ndarray, second: np.ndarray, lengths: np.ndarray) -> dic
     if not told.any():
         return None
     outcomes = (seen > 0.5) + 0.5 * (seen == 0.5)
-    found = position_bias(outcomes[told], shown_first[told])
+    pairs = np.tile(np.arange(len(first)), 2)[told]
+    found = position_bias(outcomes[told], shown_first[told], pairs)
     found["position_bias"] = position_bias(seen[told], shown_first[told])["position_bias"]
     flips = order_flip_rate(outcomes[: len(first)][both], outcomes[len(first) :][both])
     parts = np.array_split(np.flatnonzero(both)[np.argsort(lengths[both], kind="stable")], 3)

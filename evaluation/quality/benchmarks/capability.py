@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from evaluation.files import write_json
-from rlhf_trl_ext.statistics import bootstrap_interval
+from rlhf_trl_ext.statistics import mean_interval
 
 DROP = 0.02  # a loss of accuracy that is flagged, where its interval excludes none
 
@@ -36,10 +36,12 @@ def against(scores: dict[str, np.ndarray], baseline: str) -> dict[str, dict]:
     """Means of scores on the same items with intervals, and paired differences to the baseline. scores: `(N,)` each."""
     told = {}
     for name, values in scores.items():
-        told[name] = {"value": float(values.mean()), "ci": bootstrap_interval(values), "items": len(values)}
+        share = set(values.tolist()) <= {0.0, 1.0}  # an accuracy
+        interval = mean_interval(values, (0, 1) if share else None)
+        told[name] = {"value": float(values.mean()), "ci": interval, "items": len(values)}
         if name != baseline:
             lost = values - scores[baseline]
-            low, high = bootstrap_interval(lost)
+            low, high = mean_interval(lost, (-1, 1) if set(lost.tolist()) <= {-1.0, 0.0, 1.0} else None)
             told[name] |= {"difference": float(lost.mean()), "difference_ci": [low, high]}
             told[name]["flagged"] = bool(lost.mean() < -DROP and high < 0)
     return told

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from evaluation.quality.failures import texts
 from rlhf_trl_ext.data.samples import finite_number
-from rlhf_trl_ext.statistics import bootstrap_interval
+from rlhf_trl_ext.statistics import mean_interval
 
 WORST = 3
 
@@ -66,7 +66,7 @@ def diagnose(policy: list[dict], baseline: list[dict], resamples: int = 2000) ->
     if all(finite_number(row.get("reward")) is not None for row in (*policy, *baseline)):
         found.append(_length_share(policy, baseline, min(resamples, 500)))
         if all(finite_number(row.get("gold_reward")) is not None for row in (*policy, *baseline)):
-            found.append(_hacking(policy, baseline, resamples))
+            found.append(_hacking(policy, baseline))
     return [row for row in found if row is not None]
 
 
@@ -86,7 +86,8 @@ def compared(diagnostic: Diagnostic, policy: list[dict], baseline: list[dict], r
     if values.shape[1] < 2:
         return None
     difference = values[0] - values[1]
-    low, high = bootstrap_interval(difference, resamples=resamples)
+    bounds = (-1, 1) if set(difference.tolist()) <= {-1.0, 0.0, 1.0} else None
+    low, high = mean_interval(difference, bounds, resamples=resamples)
     limit = diagnostic.threshold
     if diagnostic.relative:
         limit *= values[1].mean()
@@ -137,7 +138,7 @@ def _length_share(policy: list[dict], baseline: list[dict], resamples: int) -> d
     R_baseline)`. None where the reward did not rise by more than noise, or lengths do not overlap.
     """
     reward = np.array([[row["reward"] for row in rows] for rows in (policy, baseline)], dtype=float)  # (2, N)
-    low, _ = bootstrap_interval(reward[0] - reward[1], resamples=resamples)
+    low, _ = mean_interval(reward[0] - reward[1], resamples=resamples)
     if low <= 0:
         return None
     length = np.array([[len(row["completion"]) for row in rows] for rows in (policy, baseline)])
@@ -164,13 +165,13 @@ def _explained(reward: np.ndarray, length: np.ndarray, bins: int = 5) -> float:
     return float(((own @ means) / own.sum() - reward[1].mean()) / gain)
 
 
-def _hacking(policy: list[dict], baseline: list[dict], resamples: int) -> dict:
+def _hacking(policy: list[dict], baseline: list[dict]) -> dict:
     """Gold win rate minus proxy win rate on the same pairs: below -0.1 the proxy is being gamed."""
     proxy, gold = (
         np.array([np.sign(a[key] - b[key]) / 2 + 0.5 for a, b in zip(policy, baseline, strict=True)])
         for key in ("reward", "gold_reward")
     )
-    low, high = bootstrap_interval(gold - proxy, resamples=resamples)
+    low, high = mean_interval(gold - proxy, (-1, 1))
     value = (gold - proxy).mean()
     worst = [policy[i]["completion"] for i in np.argsort(gold - proxy)[:WORST]]
     name = "gold minus proxy win rate"

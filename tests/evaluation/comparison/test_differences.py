@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from evaluation.comparison.differences import compare, estimate, hierarchical_means, holm
+from evaluation.comparison.differences import compare, estimate, holm, seeds_needed
 
 
 def runs(generator, seeds, between, prompts=64, mean=0.0):
@@ -23,7 +24,7 @@ def test_one_number_a_seed_is_students_interval():
     told = estimate([np.array([1.0]), np.array([2.0]), np.array([3.0])])
     half = 4.3027 / math.sqrt(3)
     assert told["mean"] == 2.0
-    assert told["interval"] == pytest.approx([2 - half, 2 + half], rel=0.05)  # the bootstrap draws 2,000 times
+    assert told["interval"] == pytest.approx([2 - half, 2 + half], rel=1e-4)
 
 
 def test_one_seed_has_an_interval_over_prompts():
@@ -32,11 +33,37 @@ def test_one_seed_has_an_interval_over_prompts():
     assert told["p"] == 1.0
 
 
-def test_resampled_means_vary_with_seeds_and_with_prompts():
-    apart = [np.zeros(50), np.ones(50)]  # no spread over prompts: means are 0, 1/2 and 1
-    assert set(np.round(hierarchical_means(apart), 6)) == {0.0, 0.5, 1.0}
-    same = [np.array([0.0, 1.0] * 50)] * 2  # none over seeds: the deviation of a mean over 2 x 100 coins
-    assert hierarchical_means(same).std() == pytest.approx(0.5 / math.sqrt(200), rel=0.1)
+def test_seeds_of_the_same_prompts_by_hand():
+    # seeds 2 x prompts 3: means 2 and 4 of seeds, 2, 3, 4 of prompts; MS 6, 2 and 0, so that se^2 = (6 + 2 - 0) / 6
+    table = [np.array([1.0, 2, 3]), np.array([3.0, 4, 5])]
+    assert estimate(table, crossed=True)["spread"] == pytest.approx(math.sqrt(8 / 6))
+    assert estimate(table)["spread"] == pytest.approx(1.0)  # of means 2 and 4 alone
+
+
+def test_crossed_intervals_cover():
+    """Ten seeds on the same prompts: an interval over seeds alone covers .68."""
+    generator, covered = np.random.default_rng(0), np.zeros(2)
+    for _ in range(400):
+        prompts = generator.normal(size=50)
+        table = [0.1 * generator.normal() + prompts + generator.normal(size=50) for _ in range(10)]
+        for place, crossed in enumerate((False, True)):
+            low, high = estimate(table, crossed=crossed)["interval"]
+            covered[place] += low <= 0 <= high
+    assert covered[0] < 0.8 * 400 and covered[1] > 0.92 * 400
+
+
+def test_that_many_seeds_do_tell():
+    """Where z and .05 say 10 seeds, the power of the test that decides is .72, and .24 as the smallest of ten."""
+    effect = (1.959964 + 0.841621) / math.sqrt(10)
+    for tests, wrong in ((1, 0.75), (10, 0.3)):
+        needed, generator = seeds_needed(effect, tests), np.random.default_rng(0)
+        powers = []
+        for seeds in (10, needed):
+            drawn = generator.normal(effect, 1, size=(4000, seeds))
+            statistic = drawn.mean(1) / (drawn.std(1, ddof=1) / math.sqrt(seeds))
+            powers.append((2 * student.sf(np.abs(statistic), seeds - 1) < 0.05 / tests).mean())
+        assert powers[0] < wrong and powers[1] == pytest.approx(0.8, abs=0.04)
+    assert seeds_needed(5.0) == 3
 
 
 @pytest.mark.parametrize("between", [0.0, 0.05])
@@ -47,7 +74,7 @@ def test_equal_algorithms_are_told_apart_at_most_as_often_as_stated(between):
 
 
 def test_words_say_what_is_distinguishable_and_what_is_not():
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(2)
     base = runs(generator, 3, 0.02)
     better = [own + 0.2 + generator.normal(0, 0.05, size=len(own)) for own in base]
     again = runs(generator, 3, 0.02)

@@ -15,8 +15,10 @@ def test_twice_the_slope_needs_half_the_tokens_on_every_scale():
     # that value is the mean of the tokens around 452.5, which are the last 200 at 552.5 - 5.
     baselines = [line(1.0), line(5.0, offset=-3)]
     found = summary(baselines, [line(2.0), line(10.0, offset=-3)])
-    assert found == pytest.approx([0.5475, 0.5475, 0.5475], abs=0.005)
-    assert summary(baselines, baselines) == [1, 1, 1]
+    assert found[0] == pytest.approx(0.5475, abs=0.005) and found[1] == pytest.approx([0.5475, 0.5475], abs=0.02)
+    assert summary(baselines, baselines) == (1, [1, 1])
+    assert summary([line(1.0)], [line(2.0)])[1] is None
+    assert summary(baselines, [line(2.0), line(0.5)])[1] is None  # one seed alone does not reach it
 
 
 def test_a_reward_that_is_not_reached_has_no_ratio():

@@ -64,6 +64,9 @@ def test_a_calibrated_reward_has_no_calibration_error():
     policy = [{"reward": m, "completion": "x"} for m in margins]
     told = reward_quality([Verdict(float(w)) for w in won], policy, [{"reward": 0.0, "completion": "x"}] * 20_000)
     assert told["ece"] < 0.015
+    few = reward_quality([Verdict(float(w)) for w in won[:50]], policy[:50], [{"reward": 0.0, "completion": "x"}] * 50)
+    mean, low, high = few["ece_calibrated"]
+    assert mean > 0.08 and low < few["ece"] < high  # at 50 pairs a perfect reward has far more than 0
     twice = [{"reward": 3 * m, "completion": "x"} for m in margins]
     sure = reward_quality([Verdict(float(w)) for w in won], twice, [{"reward": 0.0, "completion": "x"}] * 20_000)
-    assert sure["ece"] > 0.05 and sure["accuracy"] == told["accuracy"]
+    assert sure["ece"] > 0.05 > sure["ece_calibrated"][2] and sure["accuracy"] == told["accuracy"]

@@ -1,0 +1,195 @@
+"""How often the intervals that the project prints cover the truth: `python -m evaluation.proofs.coverage`.
+
+A table of the share of simulated experiments whose 95 % interval holds the true value, at several numbers of prompts
+and of seeds, with ties and with skew; "-" where the project prints no interval. Cells outside 92 to 98 % are marked.
+`printed`: the share of experiments that give an interval at all.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+
+from evaluation.comparison.differences import estimate
+from evaluation.comparison.efficiency import interval, restricted_mean
+from evaluation.comparison.landscapes.summary import difference, ratio
+from evaluation.quality.metrics import calibration_error
+from evaluation.verdicts.length_control import joint
+from evaluation.verdicts.ranking import ranking
+from rlhf_trl_ext.judging.bias import position_bias
+from rlhf_trl_ext.statistics import mean_interval, wilson_interval
+
+PROMPTS, SEEDS = (20, 100, 500), (3, 5, 10)
+Draw = tuple[list[float] | None, float]  # interval and true value
+
+
+def outcomes(generator: np.random.Generator, wins: float, ties: float, size) -> np.ndarray:
+    """1, 0.5 and 0 with the given probabilities."""
+    return generator.choice([1, 0.5, 0], p=[wins, ties, max(0.0, 1 - wins - ties)], size=size)
+
+
+def win_rate(wins: float, ties: float) -> Callable:
+    return lambda g, n: (mean_interval(outcomes(g, wins, ties, n), (0, 1)), wins + ties / 2)
+
+
+def four_samples_a_prompt(g: np.random.Generator, n: int) -> Draw:
+    """Prompts of different difficulty, each with four pairs."""
+    won = g.random((n // 4, 4)) < g.beta(2, 1, size=(n // 4, 1))
+    return mean_interval(won.ravel().astype(float), (0, 1), np.repeat(np.arange(n // 4), 4)), 2 / 3
+
+
+def first_choice(g: np.random.Generator, n: int) -> Draw:
+    """A judge who takes the first in 70 % of the pairs in both orders, and else the better one."""
+    biased = g.random(n) < 0.7
+    better = (g.random(n) < 0.6).astype(float)
+    won = np.concatenate([np.where(biased, 1.0, better), np.where(biased, 0.0, better)])
+    found = position_bias(won, np.arange(2 * n) < n, np.tile(np.arange(n), 2))
+    return found["first_choice_ci"], 0.7 + 0.3 * 0.5
+
+
+def agreement(g: np.random.Generator, n: int) -> Draw:
+    return wilson_interval((g.random(n) < 0.8).sum(), n), 0.8
+
+
+def skewed(kind: str) -> Callable:
+    draws = {
+        "normal": (lambda g, n: g.normal(size=n), 0.0),
+        "exponential": (lambda g, n: g.exponential(size=n), 1.0),
+        "lognormal": (lambda g, n: g.lognormal(size=n), float(np.exp(0.5))),
+        "KL": (lambda g, n: g.lognormal(0, 0.8, size=n) + g.normal(size=n), float(np.exp(0.32))),
+    }
+    draw, mean = draws[kind]
+    return lambda g, n: (mean_interval(draw(g, n), resamples=1000), mean)
+
+
+def accuracy_difference(g: np.random.Generator, n: int) -> Draw:
+    """Of two models on the same items: 4 % won and 12 % lost."""
+    return mean_interval(g.choice([1.0, 0.0, -1.0], p=[0.04, 0.84, 0.12], size=n), (-1, 1)), -0.08
+
+
+def calibration(g: np.random.Generator, n: int) -> Draw:
+    """The range that a calibrated reward's ECE is printed beside, against the ECE of one."""
+    p = 1 / (1 + np.exp(-g.normal(0, 1.5, size=n)))
+    found = calibration_error(p, g.random((401, n)) < p, 10)
+    return np.quantile(found[1:], [0.025, 0.975]).tolist(), float(found[0])
+
+
+def bradley_terry(g: np.random.Generator, n: int) -> Draw:
+    """The strength of the strongest of three; logits 0.8, 0 and -0.8."""
+    truth = {"a": 0.8, "b": 0.0, "c": -0.8}
+    pairs = (("a", "b"), ("a", "c"), ("b", "c"))
+    games = {(i, j): (g.random(n) < 1 / (1 + np.exp(truth[j] - truth[i]))).astype(float) for i, j in pairs}
+    found = {row["policy"]: row for row in ranking(list(truth), games, resamples=200)}
+    return found["a"]["interval"], 0.8
+
+
+def length_controlled(apart: float) -> Callable:
+    """One policy; `apart`: how many standard deviations longer its answers are than the baseline's."""
+
+    def draw(g: np.random.Generator, n: int) -> Draw:
+        lengths = -(apart + g.normal(size=n)) * 100
+        margin = 0.3 + 0.8 * np.tanh(lengths / 100)
+        won = (g.random(n) < 1 / (1 + np.exp(-margin))).astype(float)
+        found = joint({"policy": (np.arange(n), lengths, won)})["policy"]
+        return found["length_controlled_ci"], 1 / (1 + np.exp(-0.3))
+
+    return draw
+
+
+def over_seeds(between: float, prompts: int, same: bool, wins: bool = False) -> Callable:
+    """Means over seeds and prompts; `same`: all seeds have the same prompts."""
+
+    def draw(g: np.random.Generator, seeds: int) -> Draw:
+        hard = g.normal(size=(1 if same else seeds, prompts))
+        values = between * g.normal(size=(seeds, 1)) + hard + g.normal(size=(seeds, prompts))
+        values = (values > 0).astype(float) if wins else values
+        return estimate(list(values), crossed=same)["interval"], 0.5 if wins else 0.0
+
+    return draw
+
+
+def restricted(g: np.random.Generator, seeds: int) -> Draw:
+    """Tokens to a target, lognormal; a tenth of the runs does not reach it before the horizon."""
+    scale = 2.3 / np.exp(1.2816 * 0.5)
+    tokens = scale * g.lognormal(0, 0.5, size=(2, seeds if seeds else 1))[0]
+    reached = tokens < 2.3
+    many = scale * np.random.default_rng(0).lognormal(0, 0.5, size=200_000)
+    truth = restricted_mean(np.minimum(many, 2.3), many < 2.3, 2.3)
+    return interval(np.minimum(tokens, 2.3), reached, 2.3), truth
+
+
+def token_ratio(g: np.random.Generator, seeds: int) -> Draw:
+    ours, theirs = 0.5 * g.lognormal(0, 0.3, size=seeds), g.lognormal(0, 0.3, size=seeds)
+    return ratio(ours, theirs)[1:], 0.5
+
+
+def welch(g: np.random.Generator, seeds: int) -> Draw:
+    return difference(g.normal(1, 2, size=seeds), g.normal(0, 1, size=seeds))[1:], 1.0
+
+
+BY_PROMPTS = {
+    "win rate .5": win_rate(0.5, 0.0),
+    "win rate .9": win_rate(0.9, 0.0),
+    "win rate .95": win_rate(0.95, 0.0),
+    "win rate .65, 30 % ties": win_rate(0.5, 0.3),
+    "win rate .95, 10 % ties": win_rate(0.9, 0.1),
+    "win rate .55, 85 % ties": win_rate(0.125, 0.85),
+    "win rate, 4 samples a prompt": four_samples_a_prompt,
+    "first choice, both orders": first_choice,
+    "agreement of judges": agreement,
+    "accuracy difference": accuracy_difference,
+    "mean, normal": skewed("normal"),
+    "mean, exponential": skewed("exponential"),
+    "mean, lognormal": skewed("lognormal"),
+    "mean, KL": skewed("KL"),
+    "ECE of a calibrated reward": calibration,
+    "Bradley-Terry": bradley_terry,
+    "length controlled, equal lengths": length_controlled(0.0),
+    "length controlled, 1 deviation longer": length_controlled(1.0),
+    "length controlled, 3 deviations longer": length_controlled(3.0),
+}
+BY_SEEDS = {
+    "mean, no spread between seeds": over_seeds(0.0, 100, same=False),
+    "mean, spread between seeds": over_seeds(0.3, 100, same=False),
+    "win rate, spread between seeds": over_seeds(0.3, 100, same=False, wins=True),
+    "mean, same prompts in all seeds": over_seeds(0.1, 100, same=True),
+    "win rate, same prompts in all seeds": over_seeds(0.1, 100, same=True, wins=True),
+    "restricted mean of tokens": restricted,
+    "ratio of tokens": token_ratio,
+    "difference of final rewards": welch,
+}
+
+
+def coverage(draw: Callable, size: int, experiments: int, seed: int = 0) -> tuple[float | None, float]:
+    """Share of the intervals that hold the truth, None where there are none; and the share that are printed."""
+    generator = np.random.default_rng(seed)
+    found = [draw(generator, size) for _ in range(experiments)]
+    printed = [(ends, truth) for ends, truth in found if ends is not None]
+    if not printed:
+        return None, 0.0
+    return float(np.mean([low <= truth <= high for (low, high), truth in printed])), len(printed) / len(found)
+
+
+def table(rows: dict[str, Callable], sizes: tuple[int, ...], unit: str, experiments: int) -> list[str]:
+    """Lines of a Markdown table."""
+    lines = [f"| interval of | {' | '.join(f'{size} {unit}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for name, draw in rows.items():
+        cells = []
+        for size in sizes:
+            share, printed = coverage(draw, size, experiments)
+            cell = "-" if share is None else f"{100 * share:.1f}" + ("" if 0.92 <= share <= 0.98 else " (!)")
+            cells.append(cell + (f", printed {100 * printed:.0f} %" if 0 < printed < 1 else ""))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiments", type=int, default=1000, help="simulated for every cell")
+    experiments = parser.parse_args().experiments
+    print(*table(BY_PROMPTS, PROMPTS, "prompts", experiments), "", sep="\n", flush=True)
+    print(*table(BY_SEEDS, SEEDS, "seeds", experiments), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
