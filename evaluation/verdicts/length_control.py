@@ -13,6 +13,7 @@ from sklearn.model_selection import GroupKFold
 
 from rlhf_trl_ext.statistics import LEVEL
 
+FEWEST, SIDE = 100, 0.05  # prompts, and the share of them that is longer and shorter, from which the interval covers
 ANCHOR_WEIGHT = 0.1  # 0.2 for the regularisation, shared by two anchor models
 STRENGTH = 10 ** (4 / 3)  # of upstream's ten the one that is nearest to all published values
 
@@ -87,7 +88,8 @@ def joint(games: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ridge: fl
 
     games: policy -> (prompt numbers `(N,)`, d = baseline minus policy characters `(N,)`, preferences `(N,)` in [0, 1]).
     Returns policy -> length_controlled_win_rate, `length_controlled_ci` (delta method on (a, c), sandwich covariance
-    over pairs, g held fixed), length_weight.
+    over pairs, g held fixed; None below 100 prompts, or where fewer than 5 % of the answers are longer or shorter than
+    the baseline's, as it would not cover, see evaluation/RESULTS.md), length_weight.
     """
     names = list(games)
     sizes = [len(games[name][0]) for name in names]
@@ -135,9 +137,12 @@ def _delta(c: float, a: float, g: np.ndarray, scaled: np.ndarray, targets: np.nd
     influence = features * (targets - p)[:, None] @ bread @ slope + (even - even.mean()) / len(g)
     half = norm.ppf((1 + LEVEL) / 2) * np.sqrt((influence**2).sum())
     rate = float(even.mean())
+    ends = [max(0.0, float(rate - half)), min(1.0, float(rate + half))]
+    longer = (scaled > 0).mean()  # equal lengths lie outside of what was seen if all answers are longer, or shorter
+    covers = len(g) >= FEWEST and (not scaled.any() or SIDE <= longer <= 1 - SIDE)
     return {
         "length_controlled_win_rate": rate,
-        "length_controlled_ci": [max(0.0, float(rate - half)), min(1.0, float(rate + half))],
+        "length_controlled_ci": ends if covers else None,
         "length_weight": float(a),
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from scipy.stats import t
 
 
 def bradley_terry(wins: np.ndarray, steps: int = 100, tolerance: float = 1e-10) -> np.ndarray:
@@ -36,8 +37,9 @@ def ranking(
     """Policies from strongest to weakest: `strength`, 95 % `interval`, `distinct_from_next`.
 
     games: (a, b) -> `(N,)` outcomes of a against b on the same N prompts, NaN where there is none. Prompts are
-    resampled whole (all pairs of a prompt together). `distinct_from_next`: whether the interval of the difference to
-    the next policy excludes 0. Raises ValueError when the pairs differ in their number of prompts.
+    resampled whole (all pairs of a prompt together); the interval is Student's with the deviation of the resampled
+    strengths, whose percentiles are too narrow for few prompts. `distinct_from_next`: whether the interval of the
+    difference to the next policy excludes 0. Raises ValueError when the pairs differ in their number of prompts.
     """
     sizes = {len(outcomes) for outcomes in games.values()}
     if len(sizes) != 1:
@@ -57,14 +59,20 @@ def ranking(
     )
     resampled = bradley_terry(drawn.reshape(resamples, *won.shape[1:]))  # (R, K)
     order = np.argsort(-strengths)
+
+    def margin(values: np.ndarray) -> float:
+        return float(t.ppf(0.975, prompts - 1) * values.std(ddof=1) * np.sqrt(prompts / max(prompts - 1, 1)))
+
+    def distinct(stronger: int, weaker: int) -> bool:
+        gap = strengths[stronger] - strengths[weaker]
+        return bool(gap > margin(resampled[:, stronger] - resampled[:, weaker]))
+
     return [
         {
             "policy": names[i],
             "strength": float(strengths[i]),
-            "interval": np.quantile(resampled[:, i], [0.025, 0.975]).tolist(),
-            "distinct_from_next": _distinct(resampled[:, i], resampled[:, order[rank + 1]])
-            if rank + 1 < len(order)
-            else None,
+            "interval": [float(strengths[i] - margin(resampled[:, i])), float(strengths[i] + margin(resampled[:, i]))],
+            "distinct_from_next": distinct(i, order[rank + 1]) if rank + 1 < len(order) else None,
         }
         for rank, i in enumerate(order)
     ]
@@ -73,7 +81,3 @@ def ranking(
 def every_pair(names: Sequence[str]) -> list[tuple[str, str]]:
     """All unordered pairs of names, in order."""
     return list(combinations(names, 2))
-
-
-def _distinct(stronger: np.ndarray, weaker: np.ndarray) -> bool:
-    return bool(np.quantile(stronger - weaker, 0.025) > 0)

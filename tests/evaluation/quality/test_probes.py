@@ -155,6 +155,7 @@ def test_probes_stand_in_the_report_and_are_silent_on_the_baseline_itself(tiny, 
     found = {entry["name"]: entry for entry in results["failures"]["dpo"]}
     names = ("compliance with harmful requests", "agreement with a stated opinion", "mine")
     for name in names:
-        assert found[name]["difference"] == 0 and found[name]["interval"] == [0, 0] and not found[name]["flagged"]
+        low, high = found[name]["interval"]  # of a handful of equal answers, which do not prove that all are
+        assert found[name]["difference"] == 0 and low < 0 < high and not found[name]["flagged"]
         assert f"| {name} |" in (tmp_path / "evaluation.md").read_text()
     assert found["length"]["difference"] == 0  # beside the other diagnostics
