@@ -65,9 +65,7 @@ def _win_rates(results: dict) -> list[str]:
                 _number(row["win_rate"]),
                 _interval(row["win_rate_ci"]),
                 _interval(row["wilson_ci"]),
-                ""
-                if controlled is None
-                else f"{controlled:.3f} ({_interval(row['length_controlled_ci']) or 'no interval'})",
+                "" if controlled is None else f"{controlled:.3f} ({_interval(row['length_controlled_ci']) or 'none'})",
                 f"{row['wins']} / {row['ties']} / {row['losses']}",
                 row["unparsable"],
                 _number(row["sign_test_p"], ".2g"),
