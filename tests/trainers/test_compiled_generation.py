@@ -157,3 +157,34 @@ def test_resume_is_exact(trained, tmp_path):
     _, log, weights, _ = trained("on", **settings)
     _, resumed_log, resumed_weights, _ = trained("on", checkpoint=str(tmp_path / "on" / "checkpoint-3"), **settings)
     assert resumed_log[-3:-1] == log[-3:-1] and equal(resumed_weights, weights)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value", "reason"),
+    [
+        ("_dist", "zero_stage", 3, "ZeRO-3 and FSDP"),
+        ("_dist", "fsdp_version", 2, "ZeRO-3 and FSDP"),
+        (None, "_is_vlm", True, "takes images"),
+        (None, "use_transformers_continuous_batching", True, "continuous batching"),
+        (None, "tools", [print], "grow from turn to turn"),
+        ("generation_config", "num_beams", 4, "beam search"),
+    ],
+)
+def test_reasons_of_the_trainer(owner, name, value, reason, policy, make_trainer, tmp_path, caplog):
+    settings = {**SETTINGS, "compiled_generation": "on"}
+    trainer = make_trainer(GRPOTrainer, GRPOConfig, policy, tmp_path, characters, **settings)
+    setattr(getattr(trainer, owner) if owner else trainer, name, value)
+    with caplog.at_level(logging.WARNING):
+        assert not trainer.compiles() and not trainer.compiles()
+    assert [reason in record.getMessage() for record in caplog.records if "not compiled" in record.getMessage()] == [
+        True
+    ]
+
+
+def test_vllm_is_not_a_fallback_and_says_nothing(policy, make_trainer, tmp_path, caplog):
+    settings = {**SETTINGS, "compiled_generation": "on"}
+    trainer = make_trainer(GRPOTrainer, GRPOConfig, policy, tmp_path, characters, **settings)
+    trainer.use_vllm = True
+    with caplog.at_level(logging.WARNING):
+        assert not trainer.compiles()
+    assert not [record for record in caplog.records if "not compiled" in record.getMessage()]
