@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,15 @@ from pathlib import Path
 from typing import IO
 
 from rlhf_trl_ext.configuration.checks import ConfigError
+
+
+def finite(data):
+    """Plain data with None in the place of every float that is not finite, for JSON that every parser reads."""
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def write(path: Path, content: str | bytes) -> None:

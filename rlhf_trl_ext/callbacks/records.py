@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from rlhf_trl_ext.files import full_disk, write
+from rlhf_trl_ext.files import finite, full_disk, write
 
 
 class MetricsRecorder(TrainerCallback):
@@ -30,7 +30,7 @@ class MetricsRecorder(TrainerCallback):
         rows = read_metrics(self.path) if self.path.exists() else []
         rows = [row for row in rows if row["step"] <= state.global_step]
         if state.is_world_process_zero:
-            write(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+            write(self.path, "".join(_line(row) for row in rows))
         if rows:
             self.seconds, self.sampled_tokens = rows[-1]["seconds"], rows[-1].get("sampled_tokens", 0)
         self.last_step = max((row["step"] for row in rows if "completions/mean_length" in row), default=0)
@@ -51,7 +51,7 @@ class MetricsRecorder(TrainerCallback):
             self.last_step = state.global_step
         if self.sampled_tokens:
             row["sampled_tokens"] = self.sampled_tokens
-        line = json.dumps({k: v if isinstance(v, int | float | str) else str(v) for k, v in row.items()}) + "\n"
+        line = _line({k: v if isinstance(v, int | float | str) else str(v) for k, v in row.items()})
         with full_disk(self.path), self.path.open("a") as file:
             file.write(line)
 
@@ -79,10 +79,16 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def _line(row: dict) -> str:
+    """A row as strict JSON: null for what is no finite number."""
+    return json.dumps(finite(row), allow_nan=False) + "\n"
+
+
 def read_metrics(path: Path) -> list[dict]:
-    """Rows of a metrics.jsonl; a line torn by a crash, or damaged otherwise, is left out."""
+    """Rows of a metrics.jsonl, NaN for null; a line torn by a crash, or damaged otherwise, is left out."""
     with Path(path).open("rb") as file:
         rows = [as_row(line) for line in file]
+    rows = [row and {key: math.nan if value is None else value for key, value in row.items()} for row in rows]
     return [row for row in rows if row and isinstance(row.get("step"), int | float)]
 
 

@@ -13,6 +13,7 @@ from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.callbacks.rollback import last_before, roll_back
 from rlhf_trl_ext.callbacks.stability_rules import KINDS, Divergence, Rule, Silence
 from rlhf_trl_ext.configuration.folders import CONF
+from rlhf_trl_ext.files import finite
 from rlhf_trl_ext.quantities import Natural, Positive
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class StabilityMonitor(AttachedCallback):
         for path in (folder / "alerts.jsonl", folder / "alert_samples.jsonl"):
             if path.exists() and state.is_world_process_zero:
                 kept = [row for row in read_metrics(path) if row["step"] <= state.global_step]
-                path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+                path.write_text("".join(json.dumps(finite(row)) + "\n" for row in kept))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in logs:  # an evaluation, or the end
@@ -144,10 +145,10 @@ class StabilityMonitor(AttachedCallback):
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "alerts.jsonl").open("a") as file:
-            file.write(json.dumps(alert) + "\n")
+            file.write(json.dumps(finite(alert)) + "\n")
         with (folder / "alert_samples.jsonl").open("a") as file:
             for row in self._offending():
-                file.write(json.dumps({"step": alert["step"], "rule": alert["rule"], **row}) + "\n")
+                file.write(json.dumps(finite({"step": alert["step"], "rule": alert["rule"], **row})) + "\n")
         text = f"{args.run_name}: {alert['metric']} is {alert['message']}"
         if "wandb" in args.report_to:
             import wandb

@@ -1,4 +1,5 @@
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,18 @@ def test_a_resumed_run_continues_at_its_checkpoint(tmp_path):
     rows = read_metrics(path)
     assert [row["step"] for row in rows] == [2, 3]
     assert rows[1]["sampled_tokens"] == 7 + 2 * 8 and 10 <= rows[1]["seconds"] < 11
+
+
+def test_metrics_are_strict_json_also_where_a_loss_is_no_number(tmp_path):
+    state = SimpleNamespace(global_step=1, max_steps=4, is_world_process_zero=True)
+    recorder = MetricsRecorder(tmp_path)
+    recorder.on_train_begin(args(), state, None)
+    recorder.on_log(args(), state, None, logs={"loss": float("nan"), "grad_norm": float("inf"), "reward": 1.0})
+    recorder.on_train_begin(args(), state, None)  # a resumed run writes the rows again
+    text = (tmp_path / "metrics.jsonl").read_text()
+    row = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert row["loss"] is None and row["grad_norm"] is None and row["reward"] == 1.0
+    assert math.isnan(read_metrics(tmp_path / "metrics.jsonl")[0]["loss"])
 
 
 WATCHED = ["held_out=gold", "held_out.prompts=8", "held_out.args.per_device_eval_batch_size=8"]
