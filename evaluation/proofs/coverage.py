@@ -9,9 +9,10 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
+from scipy.stats import norm
 
 from evaluation.comparison.differences import estimate
-from evaluation.comparison.efficiency import interval, restricted_mean
+from evaluation.comparison.efficiency import interval
 from evaluation.comparison.landscapes.summary import difference, ratio
 from evaluation.quality.metrics import calibration_error
 from evaluation.verdicts.length_control import joint
@@ -109,13 +110,11 @@ def over_seeds(between: float, prompts: int, same: bool, wins: bool = False) -> 
 
 
 def restricted(g: np.random.Generator, seeds: int) -> Draw:
-    """Tokens to a target, lognormal; a tenth of the runs does not reach it before the horizon."""
-    scale = 2.3 / np.exp(1.2816 * 0.5)
-    tokens = scale * g.lognormal(0, 0.5, size=(2, seeds if seeds else 1))[0]
-    reached = tokens < 2.3
-    many = scale * np.random.default_rng(0).lognormal(0, 0.5, size=200_000)
-    truth = restricted_mean(np.minimum(many, 2.3), many < 2.3, 2.3)
-    return interval(np.minimum(tokens, 2.3), reached, 2.3), truth
+    """Tokens to a target, lognormal with median 1; a tenth of the runs does not reach it before the horizon."""
+    horizon, spread = float(np.exp(1.2816 * 0.5)), 0.5
+    tokens = g.lognormal(0, spread, size=seeds)
+    inside = np.exp(spread**2 / 2) * norm.cdf(np.log(horizon) / spread - spread)  # E[T; T < horizon]
+    return interval(np.minimum(tokens, horizon), tokens < horizon, horizon), float(inside + 0.1 * horizon)
 
 
 def token_ratio(g: np.random.Generator, seeds: int) -> Draw:
