@@ -70,17 +70,33 @@ def foreign(folder):
     yield [*run, str(folder / "trust")], "trust=[os] stands in a file"
 
 
+def choices_of_an_own_folder(folder):
+    """Commands that name none of an own config folder's choices."""
+    for group in ("algorithm", "dataset"):
+        (folder / group).mkdir(parents=True)
+        (folder / group / "mine.yaml").touch()
+    own = ["--config-dir", str(folder)]
+    yield ["launchers.train", *own, "algorithm=absent"]
+    yield ["launchers.generate", *own, "dataset=absent"]
+    yield ["launchers.pipeline", *own, "policies=[absent]"]
+
+
 def test_mistakes_are_answered_in_one_sentence(tmp_path):
     done = launch("launchers.train", "algorithm=gropo")
     assert done.returncode == 1 and done.stderr.startswith("error: algorithm=gropo"), done.stderr
-    others = list(foreign(tmp_path))
-    printed = one_after_another([arguments for arguments, _ in [*MISTAKES, *others]])
+    others, own = list(foreign(tmp_path)), list(choices_of_an_own_folder(tmp_path / "own"))
+    printed = one_after_another([*(arguments for arguments, _ in [*MISTAKES, *others]), *own])
     lines = [line for line in printed.splitlines() if line.startswith("error: ")]
-    assert len(lines) == len(MISTAKES) + len(others) and all(told in printed for _, told in others), printed
+    assert len(lines) == len(MISTAKES) + len(others) + len(own), printed
+    assert all(told in printed for _, told in others), printed
+    for line in lines[-len(own) :]:
+        assert "=absent: no such choice; allowed are " in line
+        assert "mine" in re.findall(r"[\w.]+", line.partition("allowed are")[2]), line
     for line, (arguments, told) in zip(lines, MISTAKES, strict=False):
         assert line.startswith(f"error: {told}"), (arguments, line)
 
 
+@pytest.mark.slow
 def test_an_algorithm_is_one_file(tmp_path, few):
     """The README's recipe "add an algorithm", followed."""
     (tmp_path / "algorithm").mkdir()
@@ -97,18 +113,3 @@ def test_an_algorithm_is_one_file(tmp_path, few):
     done = launch("launchers.train", *here, "algorithm=ipo", *few)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("stages/ipo-*/model.safetensors"))
-
-
-def test_choices_of_an_own_config_folder_are_listed(tmp_path):
-    for group in ("algorithm", "dataset"):
-        (tmp_path / group).mkdir()
-        (tmp_path / group / "mine.yaml").touch()
-    own = ["--config-dir", str(tmp_path)]
-    commands = [
-        ["launchers.train", *own, "algorithm=absent"],
-        ["launchers.generate", *own, "dataset=absent"],
-        ["launchers.pipeline", *own, "policies=[absent]"],
-    ]
-    lines = one_after_another(commands).splitlines()
-    assert len(lines) == 3 and all("=absent: no such choice; allowed are " in line for line in lines), lines
-    assert all("mine" in re.findall(r"[\w.]+", line.partition("allowed are")[2]) for line in lines), lines
