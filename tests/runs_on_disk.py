@@ -23,7 +23,7 @@ def write_pipeline(folder: Path, seed: int, policies=("dpo", "grpo", "grpo_again
         (stage / "config.yaml").write_text(f"name: {name}\n")
         (stage / "versions.json").write_text(json.dumps({"torch": "2", "git_commit": "abc"}))
         (drawn / "config.yaml").write_text("dataset: {_target_: rlhf_trl_ext.data.embedded.Embedded}\n")
-        rows = [_sample(name, number, generator, objectives) for number in range(prompts)]
+        rows = [_sample(name, number + 1000 * seed, generator, objectives) for number in range(prompts)]
         (drawn / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         online = name.startswith("grpo")
         if online:
