@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -52,6 +53,16 @@ def offline_wandb(tmp_path, monkeypatch):
     wandb.setup(wandb.Settings(root_dir=str(tmp_path), silent=True))  # it reads the environment once in a process
     yield wandb
     wandb.finish()
+
+
+@pytest.fixture
+def signals_end_processes():
+    """Those that a shell's `nohup` and `&` let its processes ignore end what a test starts all the same."""
+    names = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    before = {name: signal.signal(name, signal.SIG_DFL) for name in names}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
 
 
 @pytest.fixture

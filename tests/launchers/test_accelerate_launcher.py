@@ -90,6 +90,7 @@ def test_failed_jobs_do_not_stop_the_others_and_finished_ones_are_not_repeated(s
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("signals_end_processes")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_sweep_leaves_no_job_behind(sweep, tmp_path, how):
     command = [sys.executable, "-m", "job", "-m", "hydra/launcher=accelerate", "kind=hang", "seed=1,2"]

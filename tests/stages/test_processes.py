@@ -39,6 +39,7 @@ def begun(folder) -> list[str]:
     return sorted(path.name for path in folder.glob("begun-*") if path.read_text())
 
 
+@pytest.mark.usefixtures("signals_end_processes")
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
 def test_whatever_ends_the_parent_ends_its_children_and_theirs(how, tmp_path):
     (tmp_path / "child.py").write_text(CHILD)
