@@ -57,7 +57,14 @@ def test_a_finished_stage_is_reused(composed, few, tmp_path, monkeypatch):
     assert run(composed, few, tmp_path, "sft") == first
 
 
-@pytest.mark.parametrize("algorithm, more", [("sft", []), ("dpo", []), ("grpo", ONLINE)])
+@pytest.mark.parametrize(
+    "algorithm, more",
+    [
+        pytest.param("sft", [], marks=pytest.mark.slow),
+        pytest.param("dpo", [], marks=pytest.mark.slow),
+        ("grpo", ONLINE),
+    ],
+)
 def test_an_interrupted_stage_resumes_to_the_same_weights_and_metrics(
     algorithm, more, composed, few, tmp_path, cut_off
 ):

@@ -225,6 +225,7 @@ def run_notebook() -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(results, monkeypatch):
     monkeypatch.setenv("RESULTS", str(results))
     monkeypatch.setenv("MPLBACKEND", "agg")

@@ -190,6 +190,7 @@ def test_mistakes_are_answered_in_one_sentence_before_any_request(files, endpoin
     assert seen() == []
 
 
+@pytest.mark.slow
 def test_the_launcher_previews_and_answers_mistakes(files, endpoint, tmp_path):
     baseline, better, _ = files
     url, seen = endpoint()

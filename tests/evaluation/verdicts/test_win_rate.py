@@ -34,7 +34,9 @@ def test_exchanging_the_sides_gives_the_complement():
 
 
 def test_a_policy_against_itself_is_one_half():
-    assert win_rate(JUDGE, rows(0.1, 0.2, 0.3), rows(0.1, 0.2, 0.3))["win_rate_ci"] == [0.5, 0.5]
+    summary = win_rate(JUDGE, rows(0.1, 0.2, 0.3), rows(0.1, 0.2, 0.3))
+    low, high = summary["win_rate_ci"]  # three ties say little, so it has a width
+    assert summary["win_rate"] == 0.5 and 0 < low < 0.5 and low + high == pytest.approx(1)
 
 
 def test_samples_of_other_prompts_are_refused():
