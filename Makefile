@@ -28,7 +28,7 @@ setup-gpu: .venv/.ready-gpu  ## the same with CUDA, vLLM and bitsandbytes (Linux
 	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints-gpu.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math,vllm,quantization]'
 	@touch .venv/.ready $@
 
-demo: setup  ## SFT, reward model, DPO, GRPO and PPO on the embedded task, compared (minutes on two cores)
+demo: setup  ## SFT, reward model and five policies on the embedded task, compared (minutes on two cores)
 	$(BIN)/python -m launchers.pipeline experiment=demo
 
 smoke: setup  ## the demo in under a minute: every stage, a few steps each

@@ -33,12 +33,13 @@ def checkpoint_refusal(key: str, path: str, reward: bool = False, tokenizer: boo
     A folder is looked into; a hub id must be in the local cache or within reach. reward: a classifier with one label is
     needed. tokenizer: of its own is needed.
     """
-    told = _local(path, tokenizer) if _is_local(path) else _hub(path)
+    told = _local(path, tokenizer) if is_local(path) else _hub(path)
     told = told or (_no_reward(path) if reward else None)
     return f"{key}={path}: {told}" if told else None
 
 
-def _is_local(path: str) -> bool:
+def is_local(path: str) -> bool:
+    """Whether a model is looked for on this machine alone."""
     return path.startswith(("/", ".", "~")) or path.count("/") > 1 or Path(path).exists() or "\\" in path
 
 

@@ -4,7 +4,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rlhf_trl_ext.configuration import credentials, settings, trust
 from rlhf_trl_ext.configuration.checks import ConfigError, build, listed, problems
-from rlhf_trl_ext.configuration.paths import checkpoint_refusal, folder_creatable
+from rlhf_trl_ext.configuration.paths import checkpoint_refusal, folder_creatable, is_local
 
 
 def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
@@ -39,13 +39,18 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
         found.append(f"output_dir={told}: {reason}.")
     if not unsafe:
         heads = tuple(f".{told.partition(':')[0]}" for told in found)  # seed=abc is args.seed=abc as well
-        found += [told for told in _of_parts(config, launcher) if not told.partition(":")[0].endswith(heads)]
+        found += [
+            told for told in _of_parts(config, launcher, bool(found)) if not told.partition(":")[0].endswith(heads)
+        ]
     if found:
         raise ConfigError(listed(found))
 
 
-def _of_parts(config: DictConfig, launcher: str) -> list[str]:
-    """Mistakes of what classes, models and data say themselves; only modules that are trusted are imported."""
+def _of_parts(config: DictConfig, launcher: str, wrong: bool) -> list[str]:
+    """Mistakes of what classes, models and data say themselves; only modules that are trusted are imported.
+
+    wrong: whether something else is; the hub, which may take a minute to answer, is asked only where nothing is.
+    """
     found = []
     for key in config:
         if key in ("hydra", "stages") or not _resolves(config, key):
@@ -57,7 +62,12 @@ def _of_parts(config: DictConfig, launcher: str) -> list[str]:
             except ConfigError as error:
                 told = [str(error)]
         found += told
-    return found + [refusal for entry in checkpoints(config, launcher) if (refusal := checkpoint_refusal(*entry))]
+    models = checkpoints(config, launcher)
+    for asked in ([model for model in models if is_local(model[1])], [m for m in models if not is_local(m[1])]):
+        found += [refusal for model in asked if (refusal := checkpoint_refusal(*model))]
+        if found or wrong:
+            break
+    return found
 
 
 def _resolves(config: DictConfig, key: str) -> bool:

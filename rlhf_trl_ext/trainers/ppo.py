@@ -3,6 +3,8 @@
 1. The advantage of a token comes from a critic by GAE, not from a group of completions; it is whitened over the batch.
 2. The divergence from the reference is part of the reward of every token; the loss has no KL term.
 3. The critic learns in the same steps as the policy, by a clipped squared error.
+4. Scores are centred and scaled if asked for (`parts/scores.py`); a truncated completion loses `missing_eos_penalty`.
+5. Gradients of policy and critic are clipped apart (`parts/critic.py`).
 Everything else (sampling, ratio clipping, reference, reward functions, PEFT, vLLM, DeepSpeed) is TRL's.
 
 TRL had a PPO up to 1.12. From the same batch this one computes the same but for three things. A completion's score is
@@ -104,10 +106,12 @@ class PPOConfig(CriticArguments, ScoreArguments, NormalizationArguments, OnlineA
 
 
 class PPOTrainer(ScoredCritic, OptimizerBatchLoss, Online, CompletionLogprobs, GRPOTrainer):
-    """`trl.GRPOTrainer` with only the three changes above. The critic starts from `args.critic_path`.
+    """`trl.GRPOTrainer` with only the changes above. The critic starts from `args.critic_path`.
 
-    Batches have four keys more than TRL's, all `(B, T)`: `values`, `returns`, `value_mask` (where the value loss
-    counts) and `old_per_token_logps` in every batch.
+    Batches have four keys of `(B, T)` more than TRL's: `values`, `returns`, `value_mask` (where the value loss counts)
+    and `old_per_token_logps` in every batch; and, from the mixins, `rewards` `(B,)` and the batch's shares of the
+    optimizer batch. `self.scores` is of `parts/scores.py`, `self.values` of `parts/critic.py`, `self.total` and
+    `self.kl_control` of `parts/online.py`.
     """
 
     config_class, renamed = PPOConfig, RENAMED
@@ -181,12 +185,15 @@ class PPOTrainer(ScoredCritic, OptimizerBatchLoss, Online, CompletionLogprobs, G
         logprobs = passes.pop()[0].detach()  # (B, T)
         training = self.model.training
         warms_up = training and self.state.global_step < self.args.value_warmup_steps
+        # The policy's backward pass runs in here, so that its gradient can be clipped before the critic's is added.
         learnt = self.learn_before_critic(0 * policy_loss if warms_up else policy_loss)
         parts = (inputs["values"], inputs["returns"], inputs["value_mask"])
         values = self.values(inputs)
         value_loss, value_clipped = clipped_value_loss(values, *parts, self.args.cliprange_value)
-        value_loss = value_loss * inputs.get(VALUE, 1.0)
-        accumulated = self.current_gradient_accumulation_steps if training else 1
+        value_loss = value_loss * inputs.get(VALUE, 1.0)  # this micro-batch's share of the optimizer batch
+        accumulated = (
+            self.current_gradient_accumulation_steps if training else 1
+        )  # TRL has divided the policy's loss by it
         self._record_update(
             inputs, logprobs, values.detach(), policy_loss.detach() * accumulated, value_loss, value_clipped
         )
