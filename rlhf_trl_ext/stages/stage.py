@@ -6,6 +6,7 @@ A folder holds config.yaml, versions.json, metrics.jsonl, checkpoints, the saved
 import contextlib
 import json
 import logging
+import re
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 SHOWN = 4  # differences from another run in a message
 # What may lie in a folder before its stage begins.
 BEFORE = {".lock", "log.txt"}
+BEGINNING = re.compile(r"(versions\.json|config\.yaml)\.\d+\.partial$")
 
 
 class Stage:
@@ -92,8 +94,9 @@ class Stage:
         """Raises ConfigError when the folder holds anything but this stage."""
         recorded = read_mark(self.folder / "versions.json", ("fingerprint",))
         if not (self.folder / "versions.json").exists():
-            foreign = sorted(p.name for p in self.folder.glob("*") if p.name not in BEFORE)
-            if foreign:
+            # A pipeline beside this one may be writing its beginning, which is the same.
+            foreign = sorted(p.name for p in self.folder.glob("*") if not (p.name in BEFORE or BEGINNING.match(p.name)))
+            if foreign and not (self.folder / "versions.json").exists():
                 raise ConfigError(
                     f"output_dir={self.folder} holds files that no run of this project wrote there "
                     f"({', '.join(foreign[:3])}): give an empty folder, or none."

@@ -132,3 +132,12 @@ def test_the_written_configuration_gives_the_same_fingerprint(tmp_path):
     assert fingerprint(written) == stage.fingerprint
     versions = json.loads((stage.folder / "versions.json").read_text())
     assert versions["trl"].startswith("1.16.") and "git_commit" in versions
+
+
+def test_a_beginning_that_another_pipeline_is_writing_is_nobody_elses(composed, tmp_path):
+    config = composed("train", f"output_root={tmp_path}")
+    stage = Stage(config)
+    stage.folder.mkdir(parents=True)
+    (stage.folder / "versions.json.4711.partial").write_text("{")
+    stage.begin()
+    assert (stage.folder / "versions.json").exists()
