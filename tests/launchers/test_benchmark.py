@@ -61,7 +61,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_nothing_finished_is_repeated
         how = {line.split()[1]: line.split()[2] for line in done.stdout.splitlines() if "stages/" in line}
         return {cell["algorithm"]: cell for cell in results["cells"]}, how, results
 
-    cells, how, results = run("stages.dpo.args.max_length=0")
+    cells, how, results = run("+stages.dpo.model.attn_implementation=nope")
     assert cells["dpo"]["status"] == "failed" and "stage dpo failed" in cells["dpo"]["error"]
     assert cells["grpo"]["status"] == "finished" and 400 <= cells["grpo"]["sampled_tokens"] < 400 + 8 * 24
     assert cells["grpo"]["win_rate"] is not None and cells["grpo"]["phases"]["generate"] > 0
