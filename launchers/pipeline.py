@@ -10,7 +10,7 @@ def main(config):
     from rich.console import Console
 
     from evaluation.verdicts.fairness import expectation
-    from evaluation.verdicts.results import judge_of, pipeline_folder, table, write_results
+    from evaluation.verdicts.results import check_free, judge_of, pipeline_folder, table, write_results
     from rlhf_trl_ext.configuration.checks import as_config_error, build
     from rlhf_trl_ext.stages.ending import pipeline_ending
     from rlhf_trl_ext.stages.pipeline import Plan
@@ -18,6 +18,7 @@ def main(config):
     folder = pipeline_folder(config, HydraConfig.get().runtime.choices)
     plan = Plan(config, lambda name: compose(f"algorithm/{name}"))
     plan.check()
+    check_free(config, folder)
     with as_config_error():
         judge_of(config)  # a missing key is told before anything is trained
     if warning := expectation(config, build(config.dataset, "dataset")):

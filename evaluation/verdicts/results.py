@@ -18,9 +18,11 @@ from evaluation.verdicts.pairwise import (
     stored_entries,
     stored_evaluations,
 )
-from rlhf_trl_ext.configuration.checks import build
+from rlhf_trl_ext.configuration.checks import ConfigError, build
 from rlhf_trl_ext.data.samples import SCORES, Samples, finite_number, read_samples
+from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.judging.judge import Judge
+from rlhf_trl_ext.stages.identity import digest
 from rlhf_trl_ext.stages.pipeline import link
 
 
@@ -76,10 +78,28 @@ def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool =
 
 def write_results(config, plan, folder: Path) -> dict:
     """Judge the finished stages of a plan; link them below `folder` and write results.json. Returns the results."""
-    results = summarise(config, plan.records, folder)
+    results = {**summarise(config, plan.records, folder), "data": digest(config.dataset)}
     link(folder, plan.folders)
     write_json(folder / "results.json", results)
     return results
+
+
+def check_free(config, folder: Path) -> None:
+    """Raises ConfigError where `folder` holds results on other data, or of policies that would be lost."""
+    earlier = read_mark(Path(folder) / "results.json", ("data", "policies")) or {}
+    if not earlier or config.overwrite:
+        return
+    if earlier["data"] != digest(config.dataset):
+        raise ConfigError(
+            f"output_dir={folder} holds results.json of other data (dataset, seed or a file's content): give another "
+            "output_dir, or overwrite=true."
+        )
+    lost = [name for name in earlier["policies"] if name not in (config.baseline, *config.policies)]
+    if lost:
+        raise ConfigError(
+            f"output_dir={folder} holds results of {', '.join(lost)} as well: name them in policies to keep them "
+            "(finished stages are reused), or give another output_dir, or overwrite=true."
+        )
 
 
 def pipeline_folder(config, chosen: dict[str, str]) -> Path:
