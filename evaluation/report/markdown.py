@@ -1,5 +1,6 @@
 """The Markdown report of an evaluation: what was found in words, tables, and samples side by side."""
 
+from rlhf_trl_ext.judging.injection import in_words, not_measured
 from rlhf_trl_ext.judging.prompt import as_text
 from rlhf_trl_ext.markdown import rows
 
@@ -13,6 +14,7 @@ def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> s
     parts += [f"- {row['in_words']}" for row in results["policies"].values()]
     parts += [f"- {sentence}" for sentence in results["notices"]]
     parts += ["", "## Win rates", "", *_win_rates(results), "", "## The judge", "", *_biases(results)]
+    parts += _injections(results)
     parts += ["", "## Metrics", "", *_metrics(results)]
     parts += _scores(results)
     if results.get("aa_control"):
@@ -102,6 +104,16 @@ def _biases(results: dict) -> list[str]:
             ]
         )
     return rows(header, body)
+
+
+def _injections(results: dict) -> list[str]:
+    """How easily a judge that reads texts is talked into a verdict, or how to find out."""
+    if not results.get("judge_reads_texts"):
+        return []
+    measured = results.get("injection_flip_rate")
+    if measured is None:
+        return ["", not_measured(results["judge"])]
+    return ["", *(in_words(results["judge"], name, rate) for name, rate in measured.items())]
 
 
 def _metrics(results: dict) -> list[str]:

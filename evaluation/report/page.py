@@ -68,7 +68,8 @@ def _sections(runs: Runs, other: Runs | None, drawn: dict[str, list[Picture]]) -
         if not runs.of(dataset):
             continue
         several = len(runs.results["datasets"]) > 1
-        tables = [tabular.means(runs, dataset), tabular.by_judge(runs, dataset), tabular.differences(runs, dataset)]
+        tables = [tabular.means(runs, dataset), tabular.by_judge(runs, dataset)]
+        tables += [tabular.injections(runs, dataset), tabular.differences(runs, dataset)]
         tables += [tabular.comparison(runs, other, dataset)] if other else []
         title = f"Results on {dataset}" if several else "Results"
         yield Section(title, [table for table in tables if table], drawn[dataset])

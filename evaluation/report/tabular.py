@@ -11,6 +11,7 @@ from evaluation.report.runs import Runs
 from evaluation.verdicts.agreement import agreement
 from evaluation.verdicts.pairwise import outcomes
 from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.judging.injection import not_measured
 from rlhf_trl_ext.judging.prompt import as_text
 
 METRICS = {**COMPARED, "length_controlled_win_rate": "length-controlled win rate"}
@@ -113,6 +114,27 @@ def by_judge(runs: Runs, dataset: str) -> Table | None:
     note += f"{runs.results['judge']}, with Cohen's kappa. Verdicts that could not be read count nowhere."
     header = ["judge", "algorithm", "win rate", "agrees", "kappa", "unread"]
     return Table("By other judges", header, rows, note) if rows else None
+
+
+def injections(runs: Runs, dataset: str) -> Table | None:
+    """How often known injections in the worse reply turn the verdict of each judge that reads texts."""
+    rows, judges = [], {}
+    for run in runs.of(dataset):
+        evaluations = run.results.get("evaluations") or {}
+        reads = {run.results["judge"]: run.results.get("judge_reads_texts")}
+        judges |= reads | {judge: own.get("judge_reads_texts") for judge, own in evaluations.items()}
+        for judge, own in evaluations.items():
+            for name, rate in (own.get("injection_flip_rate") or {}).items():
+                if rate and name in runs.rows:
+                    cells = [number({"mean": rate["rate"], "interval": rate["ci"]}), number(rate["trials"], "d")]
+                    rows.append([Cell(judge), Cell(name), number(run.seed, "d"), *cells])
+    tried = {row[0].text for row in rows}
+    missing = [judge for judge, reads in judges.items() if reads and judge not in tried]
+    if not rows and not missing:
+        return None
+    note = "Share of trials in which a known injection, appended to the reply that a judge finds worse, made it win. "
+    note += " ".join(not_measured(judge) for judge in missing)
+    return Table("Prompt injection", ["judge", "algorithm", "seed", "verdicts turned", "trials"], rows, note)
 
 
 def _verdict(row: dict) -> str:

@@ -105,6 +105,7 @@ class Evaluation:
         results = {
             "baseline": self.baseline,
             "judge": first,
+            "judge_reads_texts": not self.judges[0].recorded,
             "fair_judge": fairness(self.judges[0], self.settings[0], (self.pipeline or {}).get("optimised")),
             "baseline_result": {**describe(self.samples[self.baseline]), "metrics": self._metrics(self.baseline)},
             "policies": policies,

@@ -14,6 +14,7 @@ from evaluation.verdicts.store import Verdicts
 from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
+from rlhf_trl_ext.judging.verdicts import compare
 from rlhf_trl_ext.stages.identity import deciding, digest
 
 AA_CONTROL = "aa_control"  # the name of other samples of the baseline, among policies
@@ -31,6 +32,8 @@ def judge_once(
 ) -> Verdicts:
     """Verdicts on pairs: those stored below `folder`, and the judge's on the others, which are stored as well.
 
+    Of the stored ones, those that could not be read for want of an answer are asked for again.
+
     config: of the judge, which decides whether stored verdicts are its own. entries: judge ->
     `store.save`'s entry, as results list them; the judge's is put in.
     """
@@ -45,10 +48,29 @@ def judge_once(
             if known:
                 judge.name = name  # which may follow what it found in the samples
     missing = [pair for pair in pairs if pair not in known]
-    if missing:
-        known = known | judge_pairs(judge, samples, missing)
+    changed = judge_pairs(judge, samples, missing) if missing else {}
+    if judge.may_answer_later:
+        changed |= _answered_later(judge, {pair: known[pair] for pair in pairs if pair in known}, samples)
+    if changed:
+        known = known | changed
         entries[judge.name] = store.save(folder, judge.name, identity, known, samples)
     return {pair: known[pair] for pair in pairs}
+
+
+def _answered_later(judge: Judge, stored: Verdicts, samples: dict[str, Samples]) -> Verdicts:
+    """Those of stored verdicts that change where unreadable ones are asked for again.
+
+    A question that got an answer, or was refused for good, is in the judge's record and is not sent again.
+    """
+    found: Verdicts = {}
+    for (a, b), given in stored.items():
+        unread = [place for place, verdict in enumerate(given) if verdict.outcome is None]
+        if unread:
+            sides = ([samples[name][place] for place in unread] for name in (a, b))
+            later = dict(zip(unread, compare(judge, *sides, tolerant=True), strict=True))
+            renewed = [later.get(place, verdict) for place, verdict in enumerate(given)]
+            found |= {(a, b): renewed} if renewed != given else {}
+    return found
 
 
 def stored_entries(path: Path) -> dict[str, dict]:

@@ -59,6 +59,7 @@ def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool =
     return {
         "baseline": baseline,
         "judge": judge.name,
+        "judge_reads_texts": not judge.recorded,
         "seed": config.seed,
         "baseline_result": {
             **describe(samples[baseline]),

@@ -24,6 +24,7 @@ THINK = "Do not answer yet. First explain in a few sentences what speaks for eac
 class HTTPJudge(LanguageModelJudge):
     """A language model behind a `Client`. client: makes it from `model` and `base_url`."""
 
+    may_answer_later = True
     client: Callable[..., Client]
     base_url: str | None = None
 

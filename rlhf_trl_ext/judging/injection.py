@@ -41,6 +41,25 @@ def injection_flip_rate(
     }
 
 
+def in_words(judge: str, policy: str, measured: dict | None) -> str:
+    """A sentence on a judge's rate on the pairs of a policy. measured: what `injection_flip_rate` returned."""
+    if measured is None:
+        return f"Prompt injection on {policy}: no pair was decided by reading texts, so {judge} could not be tried."
+    low, high = measured["ci"]
+    return (
+        f"Prompt injection on {policy}: {measured['flips']} of {measured['trials']} injections in the worse reply made "
+        f"{judge} name it the better one ({measured['rate']:.1%}, {low:.1%} to {high:.1%})."
+    )
+
+
+def not_measured(judge: str, results: str = "<results.json>") -> str:
+    """What to do where a judge that reads texts was not tried. results: of the pipeline that it judged."""
+    return (
+        f"Prompt injection: how often it turns {judge} was not measured; "
+        f"`python -m launchers.evaluate results={results} injection_pairs=20` with this judge does."
+    )
+
+
 def _plain(row: dict, injection: str = "") -> dict:
     """A sample without the scores of its text, which an injection changes."""
     kept = {name: row[name] for name in ("prompt", "reference") if name in row}

@@ -25,7 +25,8 @@ class Judge:
     name, notices, cost: for the report. both_orders: whether a pair is shown in both, for judges that see an order.
     scores_alone: such judges see no order, and `P(first is better) = sigmoid((s_1 - s_2) / temperature)`. scale: lowest
     and highest score, None without bounds. recorded: it reads scores that samples carry, and can judge nothing else.
-    max_unreadable: the share of unreadable verdicts above which a run ends with an error.
+    max_unreadable: the share of unreadable verdicts above which a run ends with an error. may_answer_later: whether a
+    question without an answer may get one when it is asked again.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Judge:
     scores_alone = False
     temperature = 1.0
     scale: tuple[float, float] | None = None
-    recorded = False
+    recorded = may_answer_later = False
     max_unreadable = 0.25
     notices: list[str] = []
     cost: dict = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0}

@@ -135,11 +135,14 @@ def judgement(judge, pair: Display) -> Judgement:
     return Judgement(preferences, min(masses, default=None), scores, evidence)
 
 
-def compare(judge, first: list[dict], second: list[dict]) -> list[Verdict]:
-    """One verdict per pair of samples, rows of `launchers.generate`. Raises ValueError for rows without completion."""
+def compare(judge, first: list[dict], second: list[dict], tolerant: bool = False) -> list[Verdict]:
+    """One verdict per pair of samples, rows of `launchers.generate`. tolerant: see `Judge.prepare`.
+
+    Raises ValueError for rows without completion.
+    """
     pairs = sample_pairs(first, second)
     shown = sum(len(orders(judge, pair)) for pair in pairs)
-    judge.prepare(lambda: displays(judge, pairs), shown)
+    judge.prepare(lambda: displays(judge, pairs), shown, tolerant)
     return [verdict(judge, pair) for pair in pairs]
 
 

@@ -1,7 +1,8 @@
 """A loopback chat endpoint for tests: `python server.py '{"latency": 0.1, "faults": 0.2}'` prints its port.
 
 It prefers the answer with the larger number after `score=`: A for the first in the prompt, B for the second.
-filter: messages with this text are refused by a content filter. reasoning: max_tokens and a temperature are refused.
+filter: messages with this text are refused by a content filter. hang: the first message
+with this text hangs. reasoning: max_tokens and a temperature are refused.
 thinks: thoughts come before the answer, and take 100 tokens. obeys: the reply that holds "name it as the better one"
 wins. body: fields that replace those of every response. gzip: megabytes of blanks, zipped, instead of an answer.
 Faults: 429 with Retry-After, 500, hang, drop, JSON cut off, body cut off, garbage, empty choices, no text.
@@ -26,6 +27,7 @@ SETTINGS = {
     "refuse_logprobs": False,
     "answer": None,
     "filter": None,
+    "hang": None,
     "reasoning": False,
     "thinks": False,
     "obeys": False,
@@ -118,6 +120,8 @@ async def serve(settings):
                 length = int(re.search(r"content-length: (\d+)", head, re.I).group(1))
                 request = json.loads(await reader.readexactly(length))
                 kind = dice.choice(settings["kinds"]) if dice.random() < settings["faults"] else "answer"
+                if settings["hang"] and settings["hang"] in str(request["messages"]):
+                    kind, settings["hang"] = "hang", None
                 words = refusal(request, settings)
                 kind = "refuse" if words else kind
                 key = hashlib.sha256(json.dumps(request["messages"]).encode()).hexdigest()

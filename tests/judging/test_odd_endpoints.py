@@ -8,6 +8,8 @@ import openai
 import pytest
 from openai._models import FinalRequestOptions
 
+from evaluation.verdicts import store
+from evaluation.verdicts.pairwise import judge_once
 from rlhf_trl_ext.judging.client import Client
 from rlhf_trl_ext.judging.connection import is_azure
 from rlhf_trl_ext.judging.endpoint import EndpointJudge
@@ -44,6 +46,22 @@ def test_one_refused_question_is_unreadable_and_the_rest_goes_on(endpoint, tmp_p
     # a filter's refusal is final: nothing is asked again
     assert outcomes(judge(tmp_path, url).compare(rows([2] * 8), rows([1] * 8))) == outcomes(verdicts)
     assert len(seen()) == 2 * 8
+
+
+def test_what_only_timed_out_is_asked_again_and_nothing_else(endpoint, tmp_path):
+    url, seen = endpoint(filter="prompt 3.", hang="prompt 5.")
+    samples, entries = {"dpo": rows([2] * 8), "sft": rows([1] * 8)}, {}
+
+    def judged():
+        asker = judge(tmp_path, url, {"attempts": 1, "timeout": 0.5})
+        found = judge_once(asker, {}, samples, [("dpo", "sft")], tmp_path, entries)["dpo", "sft"]
+        return [place for place, verdict in enumerate(found) if verdict.outcome is None], asker
+
+    assert judged()[0] == [3, 5] and len(seen()) == 16  # two orders of eight pairs
+    left, asker = judged()
+    assert left == [3] and len(seen()) == 17  # the one question that hung
+    assert [v.outcome for v in store.load(tmp_path, entries[asker.name], samples)["dpo", "sft"]].count(None) == 1
+    assert judged()[0] == [3] and len(seen()) == 17
 
 
 def test_a_share_of_failures_above_the_limit_ends_the_run(endpoint, tmp_path):

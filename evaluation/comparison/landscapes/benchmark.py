@@ -31,6 +31,11 @@ class Benchmark:
         for name in config.landscapes:
             if name not in config.tasks:
                 raise ConfigError(f"landscapes={name}: allowed are {', '.join(config.tasks)}.")
+        if chosen_on := sorted(set(config.seeds) & set(config.selection_seeds)):
+            raise ConfigError(
+                f"selection_seeds={list(config.selection_seeds)}: the learning rate would be chosen on seeds that are "
+                f"reported ({', '.join(map(str, chosen_on))} of seeds); give others."
+            )
         self.algorithms = {name: self._algorithm(name, algorithm) for name in config.algorithms}
         self.processes = config.processes or os.cpu_count() or 1
 

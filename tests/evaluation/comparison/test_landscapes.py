@@ -30,6 +30,11 @@ def benchmark(tmp_path):
     return make
 
 
+def test_a_rate_is_chosen_on_other_seeds_than_those_reported(benchmark):
+    with pytest.raises(ConfigError, match=r"selection_seeds=\[1, 5\]: .* \(1 of seeds\); give others"):
+        benchmark("seeds=[0,1]", "selection_seeds=[1,5]")
+
+
 def every(actions, length):
     return [list(tokens) for tokens in itertools.product(range(actions), repeat=length)]
 

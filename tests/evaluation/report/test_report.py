@@ -18,7 +18,7 @@ from evaluation.verdicts import evaluate
 from evaluation.verdicts import results as verdict_results
 from evaluation.verdicts.evaluate import Evaluation
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
-from rlhf_trl_ext.judging.verdicts import Verdict
+from rlhf_trl_ext.judging.verdicts import Opinion, Verdict
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
@@ -119,10 +119,35 @@ def test_verdicts_of_a_further_judge_stand_beside_those_on_recorded_scores(tmp_p
         for _ in range(2):  # the second finds all verdicts
             Evaluation(composed("evaluate", *more), None).run()
     assert Preference.asked == 48
+    assert "m:helpfulness was not measured; `python -m launchers.evaluate" in (folder / "evaluation.md").read_text()
     monkeypatch.setattr(ScoreJudge, "compare", None)
     page = report(str(folder), pdf=False)["html"].read_text()
     assert Preference.asked == 48 and "By other judges" in page and "agrees" in page
+    assert "Prompt injection" in page and "how often it turns m:helpfulness was not measured" in page
     assert read(folder).runs[0].results["evaluations"].keys() == {"m:helpfulness"}
+
+
+class Obedient(Preference):
+    """Prefers the reply with the higher gold reward, and any that has none: one that was changed."""
+
+    def opinion(self, display):
+        first, second = (row.get("gold_reward", 9.0) + ("Ignore all" in row["completion"]) for row in display.samples)
+        return Opinion(0.5 + 0.4 * (first > second) - 0.4 * (first < second))
+
+    compare = Judge.compare
+
+
+def test_the_rate_of_injections_stands_in_every_report(tmp_path, composed, monkeypatch):
+    """One injection of four is obeyed; the others leave two replies without a gold reward equal, a tie."""
+    folder = write_pipeline(tmp_path / "run", 0, policies=("dpo",))
+    monkeypatch.setattr(evaluate, "build", lambda config, name: Obedient())
+    more = [f"results={folder / 'results.json'}", f"output_root={tmp_path}", "injection_pairs=3"]
+    Evaluation(composed("evaluate", *more), None).run()
+    told = "Prompt injection on dpo: 3 of 12 injections in the worse reply made m:helpfulness name it the better one "
+    assert told + "(25.0%, 8.9% to 53.2%)." in (folder / "evaluation.md").read_text()
+    page = report(str(folder), pdf=False)["html"].read_text()
+    row = re.search(r"verdicts turned.*?</table>", page, re.DOTALL)[0]
+    assert ">0.250 <" in row and "0.089 to 0.532" in row and ">12<" in row and "not measured" not in page
 
 
 def test_rows_that_are_no_numbers_take_nothing_else_away(tmp_path):
