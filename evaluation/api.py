@@ -38,12 +38,12 @@ class Pipeline:
         from evaluation.verdicts.results import judge_of, pipeline_folder
         from rlhf_trl_ext.configuration.composing import compose_config
         from rlhf_trl_ext.configuration.review import review
-        from rlhf_trl_ext.stages.pipeline import Plan
+        from rlhf_trl_ext.stages.pipeline import Pipeline
 
         self.config = compose_config("pipeline", overrides)
         review(self.config, "pipeline", list(overrides))
-        self.plan = Plan(self.config, lambda name: compose_config(f"algorithm/{name}"))
-        self.plan.check()
+        self.pipeline = Pipeline(self.config, lambda name: compose_config(f"algorithm/{name}"))
+        self.pipeline.check()
         judge_of(self.config)
         chosen = dict(override.partition("=")[::2] for override in overrides)
         self.folder = pipeline_folder(self.config, {"dataset": "embedded", "model": "tiny", **chosen})
@@ -51,12 +51,12 @@ class Pipeline:
     @property
     def stages(self) -> list[str]:
         """Names of all stages: models that are trained, and `samples-<policy>` for what is sampled of them."""
-        return list(self.plan.configs)
+        return list(self.pipeline.configs)
 
     def train(self, name: str) -> dict:
         """Run a stage and those that it needs; returns its record and its `folder`. Raises ConfigError if it fails."""
         self._run([name])
-        return {**self.plan.records[name], "folder": self.plan.folders[name]}
+        return {**self.pipeline.records[name], "folder": self.pipeline.folders[name]}
 
     def metrics(self, name: str) -> "pd.DataFrame":
         """What a trained stage logged: one row a log entry, by `step`."""
@@ -79,7 +79,7 @@ class Pipeline:
         from evaluation.verdicts.results import write_results
 
         self._run(self.stages)
-        results = write_results(self.config, self.plan, self.folder)
+        results = write_results(self.config, self.pipeline, self.folder)
         return _table({results["baseline"]: results["baseline_result"], **results["policies"]})
 
     def _run(self, names: list[str]) -> None:
@@ -89,14 +89,14 @@ class Pipeline:
         waiting, needed = list(names), {}
         while waiting:
             name = waiting.pop()
-            if name not in self.plan.configs:
+            if name not in self.pipeline.configs:
                 raise ConfigError(f"stage={name}: no such stage; allowed are {', '.join(self.stages)}.")
-            if name not in self.plan.records and name not in needed:
-                needed[name] = self.plan.configs[name]
+            if name not in self.pipeline.records and name not in needed:
+                needed[name] = self.pipeline.configs[name]
                 waiting += filter(None, needed[name].needs)
-        part = copy.copy(self.plan)  # with the plan's own records and folders
+        part = copy.copy(self.pipeline)  # with the pipeline's own records and folders
         part.configs = needed
-        if needed and (failures := Execution({"": part}, [None] * self.plan.jobs).run()):
+        if needed and (failures := Execution({"": part}, [None] * self.pipeline.jobs).run()):
             raise StageFailed("\n".join(failures.values()))
 
 
@@ -151,8 +151,8 @@ def metrics(samples: "Source | dict[str, Source]") -> "pd.DataFrame":
     from evaluation.quality.metrics import text_metrics
     from evaluation.verdicts.results import describe
 
-    named = samples if isinstance(samples, dict) else {"samples": samples}
-    rows = {name: samples_of(own, name) for name, own in named.items()}
+    by_name = samples if isinstance(samples, dict) else {"samples": samples}
+    rows = {name: samples_of(own, name) for name, own in by_name.items()}
     return _table({name: describe(own) | text_metrics(own) for name, own in rows.items()})
 
 

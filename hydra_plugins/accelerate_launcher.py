@@ -112,14 +112,14 @@ class AccelerateLauncher(Launcher):
         begin, record = time.time(), folder / "record.json"
         record.unlink(missing_ok=True)
         error = self.execute(command, {"JOB_RECORD": str(record)}, folder).error
-        found = read_mark(record) or {}
-        if not error and found.get("world_size", self.world_size) != self.world_size:
-            error = f"{self.world_size} processes requested (num_processes), {found['world_size']} running"
+        mark = read_mark(record) or {}
+        if not error and mark.get("world_size", self.world_size) != self.world_size:
+            error = f"{self.world_size} processes requested (num_processes), {mark['world_size']} running"
         return {
             "status": "failed" if error else "finished",
             "seconds": round(time.time() - begin, 1),
             "error": error,
-            "record": found,
+            "record": mark,
         }
 
     def execute(self, command: list[str], environment: dict[str, str], folder: Path):
@@ -144,8 +144,8 @@ class AccelerateLauncher(Launcher):
 
         table = Table("job", "status", "seconds", self.metric or "record", "error or log")
         for job in sorted(jobs, key=rank) if self.metric else sorted(jobs, key=lambda job: job["status"] == "failed"):
-            shown = f"{self._value(job):.6g}" if self.metric else f"{job['record'].get('steps', '')} steps"
-            row = (" ".join(job["overrides"]), job["status"], str(job["seconds"]), shown, job["error"] or job["log"])
+            text = f"{self._value(job):.6g}" if self.metric else f"{job['record'].get('steps', '')} steps"
+            row = (" ".join(job["overrides"]), job["status"], str(job["seconds"]), text, job["error"] or job["log"])
             table.add_row(*row)
         console = Console()
         console.width = max(console.width, 140)

@@ -19,7 +19,9 @@ def main(config):
     with as_config_error():
         arguments = [build(config.model, "model", model_name_or_path=path) for path in policies.values()]
         options = (config.samples.max_new_tokens, config.samples.temperature, config.system)
-        chatters = [Chatter(*own, given, *options) for own, given in zip(policies.items(), arguments, strict=True)]
+        chatters = [
+            Chatter(*policy, model, *options) for policy, model in zip(policies.items(), arguments, strict=True)
+        ]
     asks = sys.stdin.isatty()
     while True:
         if asks:

@@ -24,8 +24,8 @@ def main(config):
     console.print(table(results))
     for row in results["policies"].values():
         print(row["in_words"])
-    for name, found in results.get("failures", {}).items():
-        print(f"{name} flagged:", ", ".join(row["name"] for row in found if row["flagged"]) or "nothing")
+    for name, diagnostics in results.get("failures", {}).items():
+        print(f"{name} flagged:", ", ".join(row["name"] for row in diagnostics if row["flagged"]) or "nothing")
     print(f"written to {evaluation.output} and {evaluation.output.with_suffix('.md')}")
 
 

@@ -13,19 +13,19 @@ def main(config):
     from evaluation.verdicts.results import check_free, judge_of, pipeline_folder, table, write_results
     from rlhf_trl_ext.configuration.checks import as_config_error, build
     from rlhf_trl_ext.stages.ending import pipeline_ending
-    from rlhf_trl_ext.stages.pipeline import Plan
+    from rlhf_trl_ext.stages.pipeline import Pipeline
 
     folder = pipeline_folder(config, HydraConfig.get().runtime.choices)
-    plan = Plan(config, lambda name: compose(f"algorithm/{name}"))
-    plan.check()
+    pipeline = Pipeline(config, lambda name: compose(f"algorithm/{name}"))
+    pipeline.check()
     check_free(config, folder)
     with as_config_error():
         judge_of(config)  # a missing key is told before anything is trained
     if warning := expectation(config, build(config.dataset, "dataset")):
         print(f"warning: {warning}")
-    plan.execute()
+    pipeline.execute()
     with as_config_error():
-        results = write_results(config, plan, folder)
+        results = write_results(config, pipeline, folder)
     console = Console()
     console.width = max(console.width, 110)  # a log file has no width of its own
     console.print(table(results))

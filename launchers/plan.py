@@ -15,11 +15,11 @@ def main(config):
 
     with as_config_error():
         algorithm = HydraConfig.get().runtime.choices.get("algorithm")
-        found, told, title = plan(training_config(config, algorithm))
+        prediction, advice, title = plan(training_config(config, algorithm))
     console = Console()
     console.width = max(console.width, 100)  # a log file has no width of its own
-    console.print(table(found, title))
-    for sentence in told:
+    console.print(table(prediction, title))
+    for sentence in advice:
         print(sentence)
 
 

@@ -12,9 +12,9 @@ def main(config):
     from evaluation.report.page import report
     from rlhf_trl_ext.configuration.checks import as_config_error
 
-    given = OmegaConf.to_container(config, throw_on_missing=True)
+    arguments = OmegaConf.to_container(config, throw_on_missing=True)
     with as_config_error():
-        written = report(**{key: given[key] for key in inspect.signature(report).parameters})
+        written = report(**{key: arguments[key] for key in inspect.signature(report).parameters})
     for kind, path in written.items():
         print(f"{kind}: {path}")
 

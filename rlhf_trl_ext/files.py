@@ -73,7 +73,7 @@ def _is_full(error: Exception, path: Path) -> bool:
 def read_mark(path: Path, keys: Sequence[str] = ()) -> dict | None:
     """What a JSON file of this project records; None where it is absent, damaged, or lacks one of `keys`."""
     try:
-        found = json.loads(Path(path).read_bytes())
+        content = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and all(key in found for key in keys) else None
+    return content if isinstance(content, dict) and all(key in content for key in keys) else None

@@ -87,8 +87,8 @@ def _studentised(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: in
     half = float(t.ppf((1 + LEVEL) / 2, prompts - 1))
     low, high = -half, half
     if prompts <= SKEWED:
-        drawn = np.random.default_rng(seed).integers(prompts, size=(resamples, prompts))
-        means, errors = _mean_and_error(totals[drawn], sizes[drawn])
+        indices = np.random.default_rng(seed).integers(prompts, size=(resamples, prompts))
+        means, errors = _mean_and_error(totals[indices], sizes[indices])
         spread = errors > 1e-9 * error
         left, right = np.quantile((means[spread] - mean) / errors[spread], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         low, high = min(low, left), max(high, right)

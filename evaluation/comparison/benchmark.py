@@ -14,7 +14,7 @@ from evaluation.files import write_json
 from evaluation.verdicts.results import judge_of, summarise
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages.execution import Execution
-from rlhf_trl_ext.stages.pipeline import SAMPLES, Plan, link
+from rlhf_trl_ext.stages.pipeline import SAMPLES, Pipeline, link
 from rlhf_trl_ext.stages.processes import accelerate_launch, gpu_places
 
 AGAIN = "_again"
@@ -54,16 +54,16 @@ class Benchmark:
         self.rows = [*config.algorithms, *([config.aa_control + AGAIN] if config.aa_control else [])]
         self.budget = Budget(**config.budget)
         self.names = [(dataset, seed) for dataset in config.datasets for seed in config.seeds]
-        self.plans = {self._name(*names): self._plan(*names) for names in self.names}
+        self.pipelines = {self._name(*names): self._pipeline(*names) for names in self.names}
 
     def _name(self, dataset: str, seed: int) -> str:
         return f"{dataset}-seed{seed}"
 
-    def _plan(self, dataset: str, seed: int) -> Plan:
+    def _pipeline(self, dataset: str, seed: int) -> Pipeline:
         """The pipeline of one data set and seed, each of its policies within the budget."""
         cell = OmegaConf.create({key: value for key, value in self._plain().items() if key not in OWN})
-        watched = self.config.held_out_rewards.get(dataset)
-        held_out = self._group("held_out", watched) if watched else None
+        reward_group = self.config.held_out_rewards.get(dataset)
+        held_out = self._group("held_out", reward_group) if reward_group else None
         cell.held_out = held_out and OmegaConf.merge(held_out, cell.held_out or {})
         cell.dataset = self._group("dataset", dataset)
         cell.merge_with({"seed": seed, "policies": self.rows, "output_dir": None})
@@ -71,10 +71,10 @@ class Benchmark:
         if self.config.aa_control:
             control = {"algorithm": self.config.aa_control, "args": {"seed": seed + OTHER_SEED}}
             cell.stages[self.config.aa_control + AGAIN] = control
-        plan = Plan(cell, lambda name: self.compose("algorithm", name), self.config.num_processes)
+        pipeline = Pipeline(cell, lambda name: self.compose("algorithm", name), self.config.num_processes)
         for row in self.rows:
-            plan.configs[row] = self.budget.applied(plan.configs[row])
-        return plan
+            pipeline.configs[row] = self.budget.applied(pipeline.configs[row])
+        return pipeline
 
     def _plain(self) -> dict:
         return OmegaConf.to_container(self.config)
@@ -84,8 +84,8 @@ class Benchmark:
 
     def check(self) -> None:
         """Check every stage and the judge. Raises ConfigError."""
-        for plan in self.plans.values():
-            plan.check()
+        for pipeline in self.pipelines.values():
+            pipeline.check()
         judge_of(self.config)
 
     def run(self) -> dict:
@@ -98,7 +98,7 @@ class Benchmark:
         jobs = self.config.jobs or max(1, (os.cpu_count() or 1) // processes)
         places = [place for place in gpu_places(processes, self.config.jobs) if place] or [None] * jobs
         command = (lambda module: accelerate_launch(module, processes)) if processes > 1 else None
-        failures = Execution(self.plans, places, keep_going=True, command=command).run()
+        failures = Execution(self.pipelines, places, keep_going=True, command=command).run()
         runs = [self._judged(dataset, seed, failures) for dataset, seed in self.names]
         results = benchmark_results(self._header(), runs, self.rows, self.config.threshold)
         results["seconds"] = round(time.time() - begin, 1)
@@ -108,27 +108,27 @@ class Benchmark:
     def _judged(self, dataset: str, seed: int, failures: dict[tuple[str, str], str]) -> Run:
         """One pipeline's samples judged, policy against policy as well; its folder written as a pipeline's is."""
         name = self._name(dataset, seed)
-        plan, folder = self.plans[name], self.folder / name
+        pipeline, folder = self.pipelines[name], self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        link(folder, plan.folders)
-        reasons = {row: self._reason(name, row, failures) for row in (plan.config.baseline, *self.rows)}
+        link(folder, pipeline.folders)
+        reasons = {row: self._reason(name, row, failures) for row in (pipeline.config.baseline, *self.rows)}
         failed = {row: reason for row, reason in reasons.items() if reason}
         lost = {row: failed[row] for row in self.rows if row in failed}
-        if plan.config.baseline in failed:
-            return Run(dataset, seed, folder, plan.records, lost)
-        plan.config.policies = [row for row in self.rows if row not in failed]
-        write_json(folder / "results.json", summarise(plan.config, plan.records, folder, every_pair=True))
+        if pipeline.config.baseline in failed:
+            return Run(dataset, seed, folder, pipeline.records, lost)
+        pipeline.config.policies = [row for row in self.rows if row not in failed]
+        write_json(folder / "results.json", summarise(pipeline.config, pipeline.records, folder, every_pair=True))
         run = read_run(folder)
         run.dataset, run.failed = dataset, lost
         return run
 
-    def _reason(self, plan: str, row: str, failures: dict[tuple[str, str], str]) -> str | None:
+    def _reason(self, pipeline: str, row: str, failures: dict[tuple[str, str], str]) -> str | None:
         """Why a policy could not be trained or sampled; None if it was."""
-        return failures.get((plan, row)) or failures.get((plan, SAMPLES + row))
+        return failures.get((pipeline, row)) or failures.get((pipeline, SAMPLES + row))
 
     def _header(self) -> dict:
-        plan = next(iter(self.plans.values()))
-        online = {row: plan.configs[row].view == "prompts" for row in self.rows}
+        pipeline = next(iter(self.pipelines.values()))
+        online = {row: pipeline.configs[row].view == "prompts" for row in self.rows}
         return {
             "name": self.folder.name,
             "algorithms": list(self.config.algorithms),

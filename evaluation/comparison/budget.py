@@ -19,10 +19,10 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self):
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        if len(given) > 1 or any(value <= 0 for value in given.values()):
-            told = ", ".join(f"budget.{name}={value}" for name, value in given.items())
-            raise ConfigError(f"{told}: give one of sampled_tokens, gradient_steps and seconds, above 0, or none.")
+        limits = {name: value for name, value in vars(self).items() if value is not None}
+        if len(limits) > 1 or any(value <= 0 for value in limits.values()):
+            setting = ", ".join(f"budget.{name}={value}" for name, value in limits.items())
+            raise ConfigError(f"{setting}: give one of sampled_tokens, gradient_steps and seconds, above 0, or none.")
 
     def applied(self, stage: DictConfig) -> DictConfig:
         """The stage's configuration within this budget. What learns from a file keeps its steps under tokens."""
@@ -49,8 +49,8 @@ class Budget:
         if self.sampled_tokens is None:
             return "No common budget: every algorithm took the steps of its own configuration."
         files = [name for name, samples in online.items() if not samples]
-        told = f"Every algorithm that learns from its own samples sampled {self.sampled_tokens:,} completion tokens, "
-        told += f"and its last batch beyond, {constant}."
-        return told + (
+        text = f"Every algorithm that learns from its own samples sampled {self.sampled_tokens:,} completion tokens, "
+        text += f"and its last batch beyond, {constant}."
+        return text + (
             f" {', '.join(files)} samples none and took the steps of its own configuration." if files else ""
         )

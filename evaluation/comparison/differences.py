@@ -74,12 +74,12 @@ def compare(
     that differences are taken prompt by prompt. p_holm adjusts for the number of pairs given; a difference is
     `distinguishable` when it is below 0.05. metric: the name that the words use. crossed: of `estimate`.
     """
-    found = []
+    comparisons = []
     for a, b in pairs:
         gaps = [np.asarray(x, float) - np.asarray(y, float) for x, y in zip(values[a], values[b], strict=True)]
         result = estimate(gaps, crossed=crossed)
-        found.append({"a": a, "b": b, "metric": metric, "difference": result.pop("mean"), **result})
-    return with_holm(found)
+        comparisons.append({"a": a, "b": b, "metric": metric, "difference": result.pop("mean"), **result})
+    return with_holm(comparisons)
 
 
 def with_holm(rows: list[dict]) -> list[dict]:
@@ -114,8 +114,8 @@ def seeds_needed(effect: float, tests: int = 1) -> float:
     for seeds in (2, 3, 4, 5):  # below which the solver has no solution
         if TTestPower().power(effect, seeds, alpha) >= POWER:
             return seeds
-    found = np.atleast_1d(TTestPower().solve_power(effect, alpha=alpha, power=POWER))[0]
-    return math.ceil(found - 1e-6) if found > 2 else math.inf
+    sample_size = np.atleast_1d(TTestPower().solve_power(effect, alpha=alpha, power=POWER))[0]
+    return math.ceil(sample_size - 1e-6) if sample_size > 2 else math.inf
 
 
 def _needed(row: dict, tests: int) -> str:

@@ -60,11 +60,11 @@ def summarise(curves: dict[str, list[Curve]], targets: list[float]) -> dict[str,
     tokens, reached (by seed), reached_count, mean, interval, horizon.
     """
     horizon = float(min(curve[0][-1] for runs in curves.values() for curve in runs))
-    found = {}
+    summaries = {}
     for name, runs in curves.items():
         pairs = [tokens_to(target, run, WINDOW * horizon) for target, run in zip(targets, runs, strict=True)]
         tokens, reached = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
-        found[name] = {
+        summaries[name] = {
             "tokens": tokens.tolist(),
             "reached": reached.tolist(),
             "reached_count": int((reached & (tokens <= horizon)).sum()),
@@ -72,4 +72,4 @@ def summarise(curves: dict[str, list[Curve]], targets: list[float]) -> dict[str,
             "interval": interval(tokens, reached, horizon),
             "horizon": horizon,
         }
-    return found
+    return summaries

@@ -42,7 +42,7 @@ def _of_dataset(header: dict, runs: list[Run], rows: list[str], threshold: str |
 
 def _compared(runs: list[Run], rows: list[str], metric: str) -> list[dict]:
     values = {row: [run.per_prompt(row, metric) for run in runs] for row in rows}
-    crossed = same_prompts(runs)
+    crossed = prompts_match(runs)
     if len(rows) < 2 or any(np.isnan(own).all() for seeds in values.values() for own in seeds):
         return []
     name = COMPARED.get(metric, "length-controlled win rate")
@@ -55,10 +55,10 @@ def _means(runs: list[Run], row: str) -> dict[str, dict]:
     """Mean and interval over seeds and prompts of every metric that all runs have."""
     values = {metric: [run.per_prompt(row, metric) for run in runs] for metric in (*COMPARED, CONTROLLED)}
     known = {metric: own for metric, own in values.items() if not any(np.isnan(seed).all() for seed in own)}
-    return {metric: estimate(own, crossed=same_prompts(runs)) for metric, own in known.items()}
+    return {metric: estimate(own, crossed=prompts_match(runs)) for metric, own in known.items()}
 
 
-def same_prompts(runs: list[Run]) -> bool:
+def prompts_match(runs: list[Run]) -> bool:
     """Whether all runs have the same prompts in the same order, as with `dataset.seed` pinned."""
     prompts = [[sample["prompt"] for sample in next(iter(run.samples.values()), [])] for run in runs]
     return len(runs) > 1 and all(own == prompts[0] for own in prompts[1:])
@@ -70,7 +70,7 @@ def _matrix(runs: list[Run], names: list[str]) -> dict:
     for a, b in every_pair(names):
         won = [run.between(a, b) for run in runs]
         if won and not any(own is None or np.isnan(own).all() for own in won):
-            crossed = same_prompts(runs)
+            crossed = prompts_match(runs)
             cells[a][b] = estimate(won, 0.5, crossed)
             cells[b][a] = estimate([1 - own for own in won], 0.5, crossed)
     return {"names": names, "cells": cells}
@@ -86,7 +86,7 @@ def _efficiency(runs: list[Run], rows: list[str], threshold: str | float | None)
         targets, target = [float(threshold)] * len(runs), f"reward {threshold:g}"
     else:
         reference = threshold if threshold in curves else next(iter(curves))
-        horizon = min(own[0][-1] for given in curves.values() for own in given)
+        horizon = min(own[0][-1] for group in curves.values() for own in group)
         targets = [efficiency.final_reward(own, WINDOW * horizon) for own in curves[reference]]
         target = f"the last reward of {reference} on the same seed"
     return {"target": target, "targets": targets, "algorithms": efficiency.summarise(curves, targets)}

@@ -12,20 +12,20 @@ def table(results: dict, dataset: str) -> Group:
     seeds = len(results["seeds"])
     quality = Table(title=f"{dataset}: against {results['baseline']}, judged by {results['judge']}, {seeds} seeds")
     cost = Table()
-    for drawn, columns in (
+    for part, columns in (
         (quality, ("win rate", "length controlled", "reward", "gold", "KL")),
         (cost, ("tokens to target", "reached", "sampled tokens", "seconds", "peak MB")),
     ):
-        drawn.title_justify = "left"
-        drawn.add_column("algorithm")
+        part.title_justify = "left"
+        part.add_column("algorithm")
         for column in columns:
-            drawn.add_column(column, justify="right")
+            part.add_column(column, justify="right")
     cost.add_column("flags")
-    found = results["by_dataset"][dataset]
-    if fair := found.get("fair_judge"):
+    summary = results["by_dataset"][dataset]
+    if fair := summary.get("fair_judge"):
         quality.caption, quality.caption_justify = f"is this a fair judge? {fair}", "left"
-    taken = (found["efficiency"] or {"algorithms": {}})["algorithms"]
-    for name, means in found["means"].items():
+    taken = (summary["efficiency"] or {"algorithms": {}})["algorithms"]
+    for name, means in summary["means"].items():
         cells = [c for c in results["cells"] if (c["dataset"], c["algorithm"]) == (dataset, name)]
         quality.add_row(name, *(spread(means.get(key), digits) for key, digits in QUALITY.items()))
         quick = taken.get(name)
@@ -39,9 +39,9 @@ def table(results: dict, dataset: str) -> Group:
     return Group(quality, cost)
 
 
-def spread(told: dict | None, digits: int) -> str:
+def spread(estimate: dict | None, digits: int) -> str:
     """`mean (low-high)`, or nothing."""
-    if told is None:
+    if estimate is None:
         return ""
-    low, high = told["interval"]
-    return f"{told['mean']:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+    low, high = estimate["interval"]
+    return f"{estimate['mean']:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"

@@ -44,8 +44,8 @@ def first_choice(g: np.random.Generator, n: int) -> Draw:
     biased = g.random(n) < 0.7
     better = (g.random(n) < 0.6).astype(float)
     won = np.concatenate([np.where(biased, 1.0, better), np.where(biased, 0.0, better)])
-    found = position_bias(won, np.arange(2 * n) < n, np.tile(np.arange(n), 2))
-    return found["first_choice_ci"], 0.7 + 0.3 * 0.5
+    bias = position_bias(won, np.arange(2 * n) < n, np.tile(np.arange(n), 2))
+    return bias["first_choice_ci"], 0.7 + 0.3 * 0.5
 
 
 def agreement(g: np.random.Generator, n: int) -> Draw:
@@ -71,8 +71,8 @@ def accuracy_difference(g: np.random.Generator, n: int) -> Draw:
 def calibration(g: np.random.Generator, n: int) -> Draw:
     """The range that a calibrated reward's ECE is printed beside, against the ECE of one."""
     p = 1 / (1 + np.exp(-g.normal(0, 1.5, size=n)))
-    found = calibration_error(p, g.random((401, n)) < p, 10)
-    return np.quantile(found[1:], [0.025, 0.975]).tolist(), float(found[0])
+    error = calibration_error(p, g.random((401, n)) < p, 10)
+    return np.quantile(error[1:], [0.025, 0.975]).tolist(), float(error[0])
 
 
 def bradley_terry(g: np.random.Generator, n: int) -> Draw:
@@ -80,8 +80,8 @@ def bradley_terry(g: np.random.Generator, n: int) -> Draw:
     truth = {"a": 0.8, "b": 0.0, "c": -0.8}
     pairs = (("a", "b"), ("a", "c"), ("b", "c"))
     games = {(i, j): (g.random(n) < 1 / (1 + np.exp(truth[j] - truth[i]))).astype(float) for i, j in pairs}
-    found = {row["policy"]: row for row in ranking(list(truth), games, resamples=200)}
-    return found["a"]["interval"], 0.8
+    ratings = {row["policy"]: row for row in ranking(list(truth), games, resamples=200)}
+    return ratings["a"]["interval"], 0.8
 
 
 def length_controlled(apart: float) -> Callable:
@@ -91,20 +91,20 @@ def length_controlled(apart: float) -> Callable:
         lengths = -(apart + g.normal(size=n)) * 100
         margin = 0.3 + 0.8 * np.tanh(lengths / 100)
         won = (g.random(n) < 1 / (1 + np.exp(-margin))).astype(float)
-        found = joint({"policy": (np.arange(n), lengths, won)})["policy"]
-        return found["length_controlled_ci"], 1 / (1 + np.exp(-0.3))
+        estimate = joint({"policy": (np.arange(n), lengths, won)})["policy"]
+        return estimate["length_controlled_ci"], 1 / (1 + np.exp(-0.3))
 
     return draw
 
 
-def over_seeds(between: float, prompts: int, same: bool, wins: bool = False) -> Callable:
+def over_seeds(between: float, prompts: int, shared_prompts: bool, wins: bool = False) -> Callable:
     """Means over seeds and prompts; `same`: all seeds have the same prompts."""
 
     def draw(g: np.random.Generator, seeds: int) -> Draw:
-        hard = g.normal(size=(1 if same else seeds, prompts))
+        hard = g.normal(size=(1 if shared_prompts else seeds, prompts))
         values = between * g.normal(size=(seeds, 1)) + hard + g.normal(size=(seeds, prompts))
         values = (values > 0).astype(float) if wins else values
-        return estimate(list(values), crossed=same)["interval"], 0.5 if wins else 0.0
+        return estimate(list(values), crossed=shared_prompts)["interval"], 0.5 if wins else 0.0
 
     return draw
 
@@ -148,11 +148,11 @@ BY_PROMPTS = {
     "length controlled, 3 deviations longer": length_controlled(3.0),
 }
 BY_SEEDS = {
-    "mean, no spread between seeds": over_seeds(0.0, 100, same=False),
-    "mean, spread between seeds": over_seeds(0.3, 100, same=False),
-    "win rate, spread between seeds": over_seeds(0.3, 100, same=False, wins=True),
-    "mean, same prompts in all seeds": over_seeds(0.1, 100, same=True),
-    "win rate, same prompts in all seeds": over_seeds(0.1, 100, same=True, wins=True),
+    "mean, no spread between seeds": over_seeds(0.0, 100, shared_prompts=False),
+    "mean, spread between seeds": over_seeds(0.3, 100, shared_prompts=False),
+    "win rate, spread between seeds": over_seeds(0.3, 100, shared_prompts=False, wins=True),
+    "mean, same prompts in all seeds": over_seeds(0.1, 100, shared_prompts=True),
+    "win rate, same prompts in all seeds": over_seeds(0.1, 100, shared_prompts=True, wins=True),
     "restricted mean of tokens": restricted,
     "ratio of tokens": token_ratio,
     "difference of final rewards": welch,
@@ -162,11 +162,11 @@ BY_SEEDS = {
 def coverage(draw: Callable, size: int, experiments: int, seed: int = 0) -> tuple[float | None, float]:
     """Share of the intervals that hold the truth, None where there are none; and the share that are printed."""
     generator = np.random.default_rng(seed)
-    found = [draw(generator, size) for _ in range(experiments)]
-    printed = [(ends, truth) for ends, truth in found if ends is not None]
+    intervals = [draw(generator, size) for _ in range(experiments)]
+    printed = [(ends, truth) for ends, truth in intervals if ends is not None]
     if not printed:
         return None, 0.0
-    return float(np.mean([low <= truth <= high for (low, high), truth in printed])), len(printed) / len(found)
+    return float(np.mean([low <= truth <= high for (low, high), truth in printed])), len(printed) / len(intervals)
 
 
 def table(rows: dict[str, Callable], sizes: tuple[int, ...], unit: str, experiments: int) -> list[str]:

@@ -49,8 +49,10 @@ class Classifier:
         classify = pipeline("text-classification", model=self.model, device=device, top_k=None)
         # a tokenizer may not know what its model can read
         limit = min(classify.tokenizer.model_max_length, classify.model.config.max_position_embeddings)
-        found = classify([texts[i] for i in written], batch_size=self.batch_size, truncation=True, max_length=limit)
-        values[written] = [next(row["score"] for row in rows if row["label"] == self.label) for rows in found]
+        predictions = classify(
+            [texts[i] for i in written], batch_size=self.batch_size, truncation=True, max_length=limit
+        )
+        values[written] = [next(row["score"] for row in rows if row["label"] == self.label) for rows in predictions]
         return values
 
     def metrics(self, samples: dict[str, list[dict]]) -> dict[str, dict]:
@@ -64,14 +66,14 @@ class Classifier:
                 raise ValueError(f"classifier={self.name}: the samples of {policy} have no completions to classify.")
         texts = list(dict.fromkeys(row["completion"] for rows in samples.values() for row in rows))
         known = dict(zip(texts, self.probabilities(texts), strict=True))
-        told = {}
+        by_policy = {}
         for policy, rows in samples.items():
             values = np.array([known[row["completion"]] for row in rows])
             above = int((values > self.threshold).sum())
-            told[policy] = {
+            by_policy[policy] = {
                 f"{self.name}_mean": float(values.mean()),
                 f"{self.name}_ci": mean_interval(values),
                 f"{self.name}_share": above / len(values),
                 f"{self.name}_share_ci": wilson_interval(above, len(values)),
             }
-        return told
+        return by_policy

@@ -21,7 +21,7 @@ def text_metrics(rows: list[dict]) -> dict:
     for reward, gold_reward, kl (nats per completion, k1), entropy (nats per token), completion_tokens `<name>_ci`.
     """
     texts = [words(row["completion"]) for row in rows]
-    told = {
+    metrics = {
         "characters_mean": float(np.mean([len(row["completion"]) for row in rows])),
         "distinct_1": distinct(texts, 1),
         "distinct_2": distinct(texts, 2),
@@ -33,14 +33,14 @@ def text_metrics(rows: list[dict]) -> dict:
         values = [finite_number(row.get(name)) for row in rows]
         if None not in values:
             bounds = (0, 1) if set(values) <= {0, 0.5, 1} else None
-            told[f"{name}_ci"] = mean_interval(np.array(values, dtype=float), bounds)
-    return told
+            metrics[f"{name}_ci"] = mean_interval(np.array(values, dtype=float), bounds)
+    return metrics
 
 
 def distinct(texts: list[list[str]], n: int) -> float | None:
     """distinct-n, unique n-grams over all n-grams of all texts (Li et al., arXiv:1510.03055); None without n-grams."""
-    found = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(found)) / len(found) if found else None
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else None
 
 
 def entropy(texts: list[list[str]]) -> float:
@@ -89,8 +89,8 @@ def rouge(rows: list[dict]) -> dict[str, float]:
 
     names = ["rouge1", "rouge2", "rougeL"]
     scorer = RougeScorer(names, use_stemmer=True)
-    found = [scorer.score(*pair) for pair in pairs]
-    return {name: float(np.mean([row[name].fmeasure for row in found])) for name in names}
+    scores = [scorer.score(*pair) for pair in pairs]
+    return {name: float(np.mean([row[name].fmeasure for row in scores])) for name in names}
 
 
 def reward_quality(verdicts: list[Verdict], policy: list[dict], baseline: list[dict], bins: int = 10) -> dict | None:
@@ -109,8 +109,8 @@ def reward_quality(verdicts: list[Verdict], policy: list[dict], baseline: list[d
     won = np.array([verdicts[i].outcome for i in decided])
     right = ((margins > 0) == (won == 1)) & (margins != 0)
     p = 1 / (1 + np.exp(-margins))
-    drawn = np.random.default_rng(0).random((2000, len(p))) < p
-    calibrated = calibration_error(p, drawn, bins)
+    simulated = np.random.default_rng(0).random((2000, len(p))) < p
+    calibrated = calibration_error(p, simulated, bins)
     rewards, lengths = np.array([row["reward"] for row in rows]), np.array([len(row["completion"]) for row in rows])
     constant = np.ptp(rewards) == 0 or np.ptp(lengths) == 0
     return {

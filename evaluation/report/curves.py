@@ -37,8 +37,8 @@ def learning(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     metrics = [m for m in UNITS if runs.shows(m) and any(_curves(runs, dataset, row, m) for row in runs.rows)]
     if not metrics:
         return None
-    figure, found = axes(len(metrics))
-    for one, metric in zip(found, metrics, strict=True):
+    figure, panels = axes(len(metrics))
+    for one, metric in zip(panels, metrics, strict=True):
         for row in runs.rows:
             curves = _curves(runs, dataset, row, metric)
             if not curves:
@@ -50,7 +50,7 @@ def learning(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
             if len(curves) > 1:
                 one.fill_between(grid / 1000, values.min(axis=0), values.max(axis=0), **style)
         one.set(xlabel="sampled completion tokens (thousands)", ylabel=UNITS[metric])
-    legend(figure, found[0])
+    legend(figure, panels[0])
     caption = (
         "Mean reward of the completions sampled in training, over the last tenth of the run so far; a band goes from "
         "the lowest to the highest seed. What learns from a file has no curve."
@@ -59,8 +59,8 @@ def learning(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
 
 
 def _curves(runs: Runs, dataset: str, row: str, metric: str) -> list[np.ndarray]:
-    found = [logged(run, row, metric) for run in runs.of(dataset) if row in run.results["policies"]]
-    return [curve for curve in found if curve.shape[1] > 1]
+    curves = [logged(run, row, metric) for run in runs.of(dataset) if row in run.results["policies"]]
+    return [curve for curve in curves if curve.shape[1] > 1]
 
 
 def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
@@ -68,10 +68,10 @@ def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     metrics = [m for m in UNITS if runs.shows(m) and _known(runs, dataset, f"{m}_mean")]
     if not metrics or not _known(runs, dataset, "kl_mean"):
         return None
-    figure, found = axes(len(metrics))
-    for one, metric in zip(found, metrics, strict=True):
-        told = [run.results["baseline_result"] for run in runs.of(dataset)]
-        start = np.mean([row[f"{metric}_mean"] for row in told])
+    figure, panels = axes(len(metrics))
+    for one, metric in zip(panels, metrics, strict=True):
+        baselines = [run.results["baseline_result"] for run in runs.of(dataset)]
+        start = np.mean([row[f"{metric}_mean"] for row in baselines])
         one.scatter(0, start, color="black", marker="x", label=runs.results["baseline"], zorder=3)
         for row in runs.rows:
             rows = [run.results["policies"][row] for run in runs.of(dataset) if row in run.results["policies"]]
@@ -83,7 +83,7 @@ def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
                 one.scatter(*points.T, s=16, alpha=0.45, linewidths=0.8, **style)
                 one.scatter(*points.mean(axis=0), s=60, label=row, zorder=3, **large)
         one.set(xlabel="KL from the starting policy (nats per completion)", ylabel=UNITS[metric])
-    legend(figure, found[0])
+    legend(figure, panels[0])
     caption = (
         "Held-out prompts. Small marks are seeds, large ones their mean: the higher at a given divergence, the better."
     )
@@ -91,8 +91,8 @@ def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
 
 
 def _known(runs: Runs, dataset: str, key: str) -> bool:
-    found = [row for run in runs.of(dataset) for row in run.results["policies"].values()]
-    return bool(found) and all(row.get(key) is not None for row in found)
+    rows = [row for run in runs.of(dataset) for row in run.results["policies"].values()]
+    return bool(rows) and all(row.get(key) is not None for row in rows)
 
 
 def overoptimisation(runs: Runs, dataset: str, palette: Palette) -> Picture | None:

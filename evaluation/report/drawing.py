@@ -64,12 +64,12 @@ class Palette:
 def axes(columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side, in inches each."""
     figure = Figure(figsize=(max(width * columns, 5.6), height), layout="constrained")
-    found = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
-    for one in found:
+    panels = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    for one in panels:
         one.grid(alpha=0.25)
         one.set_axisbelow(True)
         one.spines[["top", "right"]].set_visible(False)
-    return figure, found
+    return figure, panels
 
 
 def legend(figure: Figure, one: Axes) -> None:

@@ -15,19 +15,19 @@ PHASE_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7
 def pictures(runs: Runs) -> dict[str, list[Picture]]:
     """All figures that the results allow, by data set."""
     palette = Palette(runs.rows, runs.results.get("aa_control"))
-    drawn = {}
+    by_dataset = {}
     for dataset in runs.results["datasets"]:
         with rc_context(STYLE):
             made = [draw(runs, dataset, palette) for draw in DRAWN]
-        drawn[dataset] = [picture for picture in made if picture is not None]
-    return drawn
+        by_dataset[dataset] = [picture for picture in made if picture is not None]
+    return by_dataset
 
 
 def matrix(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     """How often the row's algorithm beats the column's."""
-    found = runs.results["by_dataset"][dataset]["matrix"]
-    names = [n for n in found["names"] if n in runs.rows or n == runs.results["baseline"]]
-    rates = np.array([[(found["cells"][a][b] or {"mean": np.nan})["mean"] for b in names] for a in names])
+    table = runs.results["by_dataset"][dataset]["matrix"]
+    names = [n for n in table["names"] if n in runs.rows or n == runs.results["baseline"]]
+    rates = np.array([[(table["cells"][a][b] or {"mean": np.nan})["mean"] for b in names] for a in names])
     if not runs.shows("win_rate") or np.isnan(rates).all():
         return None
     size = 1.6 + 0.95 * len(names)
@@ -36,9 +36,9 @@ def matrix(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     one.grid(False)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
-            told = found["cells"][a][b]
-            text = "" if told is None else f"{told['mean']:.2f}\n{told['interval'][0]:.2f} to {told['interval'][1]:.2f}"
-            dark = told is not None and abs(told["mean"] - 0.5) > 0.32
+            cell = table["cells"][a][b]
+            text = "" if cell is None else f"{cell['mean']:.2f}\n{cell['interval'][0]:.2f} to {cell['interval'][1]:.2f}"
+            dark = cell is not None and abs(cell["mean"] - 0.5) > 0.32
             one.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     one.set_xticks(range(len(names)), names, rotation=20, ha="right")
     one.set_yticks(range(len(names)), names)
@@ -53,25 +53,25 @@ def matrix(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
 
 def efficiency(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     """Sampled tokens until the target."""
-    found = runs.results["by_dataset"][dataset]["efficiency"]
-    rows = [row for row in runs.rows if row in (found or {"algorithms": {}})["algorithms"]]
+    summary = runs.results["by_dataset"][dataset]["efficiency"]
+    rows = [row for row in runs.rows if row in (summary or {"algorithms": {}})["algorithms"]]
     if not rows:
         return None
     figure, (one,) = axes(width=6.2, height=1.2 + 0.38 * len(rows))
     for place, row in enumerate(reversed(rows)):
-        told = found["algorithms"][row]
-        mean, interval = told["mean"] / 1000, np.array(told["interval"] or [told["mean"]] * 2) / 1000
+        result = summary["algorithms"][row]
+        mean, interval = result["mean"] / 1000, np.array(result["interval"] or [result["mean"]] * 2) / 1000
         one.barh(place, mean, color=palette.colour(row), alpha=0.55 if palette.line(row) == "--" else 0.85, height=0.6)
         one.hlines(place, *interval, color="black", linewidth=1.2)
-        told_by = f"{told['reached_count']} of {len(told['reached'])} reached"
-        one.text(max(mean, interval[1]), place, f"  {told_by}", va="center", fontsize=7)
-    horizon = found["algorithms"][rows[0]]["horizon"] / 1000
+        label = f"{result['reached_count']} of {len(result['reached'])} reached"
+        one.text(max(mean, interval[1]), place, f"  {label}", va="center", fontsize=7)
+    horizon = summary["algorithms"][rows[0]]["horizon"] / 1000
     one.axvline(horizon, color="black", linestyle=":", linewidth=1)
     one.set_yticks(range(len(rows)), list(reversed(rows)))
     one.set_xlim(0, horizon * 1.28)
     one.set(xlabel="sampled completion tokens (thousands), up to the dotted line", ylabel="algorithm")
     caption = (
-        f"Tokens until the training reward reaches {found['target']}: mean of what each run took up to the dotted "
+        f"Tokens until the training reward reaches {summary['target']}: mean of what each run took up to the dotted "
         "line, by the Kaplan-Meier curve, so that runs that did not reach it count; 95 % interval over seeds."
     )
     return Picture(f"{dataset}-sample-efficiency", "Sample efficiency", caption, figure)
@@ -87,9 +87,9 @@ def costs(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     own = {row: [cell for cell in cells if cell["algorithm"] == row] for row in rows}
     places = {row: len(rows) - 1 - place for place, row in enumerate(rows)}
     phases = list(dict.fromkeys(phase for cell in cells for phase in cell["phases"] or {}))
-    for row, told in own.items():
-        seconds = np.mean([cell["train_seconds"] for cell in told])
-        profiled = [cell["phases"] for cell in told if cell["phases"]]
+    for row, group in own.items():
+        seconds = np.mean([cell["train_seconds"] for cell in group])
+        profiled = [cell["phases"] for cell in group if cell["phases"]]
         shares = {phase: np.mean([taken.get(phase, 0) for taken in profiled]) for phase in phases if profiled}
         total, left = sum(shares.values()), 0.0
         for number, phase in enumerate(shares):
@@ -98,7 +98,7 @@ def costs(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
             left += width
         if not total:
             time.barh(places[row], seconds, color=palette.colour(row), height=0.6)
-        peak = np.mean([cell["peak_memory_mb"] for cell in told])
+        peak = np.mean([cell["peak_memory_mb"] for cell in group])
         memory.barh(places[row], peak, color=palette.colour(row), alpha=0.85, height=0.6)
     for one, label in ((time, "training (seconds a run)"), (memory, "peak memory (MiB)")):
         one.set_yticks(list(places.values()), list(places))
@@ -120,9 +120,9 @@ def pareto(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     figure, (one,) = axes(width=5.8, height=3.8)
     centres = {}
     for name, (first, second) in points.items():
-        told = [estimate(values) for values in (first, second)]
-        centres[name] = tuple(own["mean"] for own in told)
-        errors = [[own["mean"] - own["interval"][0]] for own in told]
+        estimates = [estimate(values) for values in (first, second)]
+        centres[name] = tuple(own["mean"] for own in estimates)
+        errors = [[own["mean"] - own["interval"][0]] for own in estimates]
         colour = palette.colour(name) if name in runs.rows else "black"
         style = {"color": colour, "marker": palette.marker(name), "label": name, "markersize": 6, "linewidth": 1}
         one.errorbar(*centres[name], xerr=errors[0], yerr=errors[1], capsize=2, **style)

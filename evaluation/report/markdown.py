@@ -7,7 +7,7 @@ from rlhf_trl_ext.markdown import rows
 LONGEST = 600  # characters of a text that are shown
 
 
-def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> str:
+def markdown(results: dict, samples: dict[str, list[dict]], num_samples: int = 3) -> str:
     """The report of `evaluation.verdicts.evaluate.evaluate`. shown: how many pairs of samples a policy."""
     parts = [f"# Policies against {results['baseline']}, judged by {results['judge']}", ""]
     parts += [f"- Is this a fair judge? {results['fair_judge']}."] if results.get("fair_judge") else []
@@ -34,7 +34,7 @@ def markdown(results: dict, samples: dict[str, list[dict]], shown: int = 3) -> s
                 f"False positives: of {wolf['comparisons']} comparisons of one half of the baseline's samples with the "
                 f"other, {wolf['flagged']} raised a flag ({wolf['rate']:.0%})."
             ]
-    parts += ["", "## Samples", "", *_samples(results, samples, shown)]
+    parts += ["", "## Samples", "", *_samples(results, samples, num_samples)]
     return "\n".join(parts) + "\n"
 
 
@@ -149,7 +149,7 @@ def _scores(results: dict) -> list[str]:
     return parts
 
 
-def _agreement(found: list[dict]) -> list[str]:
+def _agreement(judges: list[dict]) -> list[str]:
     header = ["judges", "pairs", "agreement", "95 % (Wilson)", "kappa"]
     body = [
         [
@@ -159,7 +159,7 @@ def _agreement(found: list[dict]) -> list[str]:
             _interval(row["agreement_ci"]),
             _number(row["kappa"]),
         ]
-        for row in found
+        for row in judges
     ]
     return rows(header, body)
 
@@ -179,10 +179,10 @@ def _ranking(ranked: list[dict]) -> list[str]:
     return rows(["", "policy", "strength (logits)", "95 %", "distinct from the next"], body)
 
 
-def failures(found: dict[str, list[dict]]) -> list[str]:
+def failures(by_policy: dict[str, list[dict]]) -> list[str]:
     """Tables of failure diagnostics by policy: value, baseline, difference, interval, threshold, flag."""
     parts = []
-    for name, diagnostics in found.items():
+    for name, diagnostics in by_policy.items():
         flagged = [row["name"] for row in diagnostics if row["flagged"]]
         parts += [f"**{name}**: " + (f"flagged: {', '.join(flagged)}." if flagged else "nothing flagged."), ""]
         body = [
@@ -206,10 +206,10 @@ def _worst(row: dict) -> list[str]:
     return [f"Worst for {row['name']}:", ""] + [f"> {_short(text)}" for text in row.get("worst", [])] + [""]
 
 
-def _samples(results: dict, samples: dict[str, list[dict]], shown: int) -> list[str]:
+def _samples(results: dict, samples: dict[str, list[dict]], num_samples: int) -> list[str]:
     parts = []
     for name, row in results["policies"].items():
-        for i in row.get("examples", range(shown))[:shown]:
+        for i in row.get("examples", range(num_samples))[:num_samples]:
             if i < len(samples[name]) and "completion" in samples[name][i]:
                 pair = [samples[name][i], samples[results["baseline"]][i]]
                 parts += [f"**Prompt**: {_short(as_text(pair[0]['prompt']))}", ""]

@@ -50,12 +50,12 @@ def report(
     runs = read(folder, algorithms, metrics)
     other = read(compare) if compare else None
     path = Path(output or Path(folder) / "report.html")
-    drawn = pictures(runs)
-    sections = list(_sections(runs, other, drawn))
+    by_dataset = pictures(runs)
+    sections = list(_sections(runs, other, by_dataset))
     write(path, _html(runs, other, sections, form="svg"))
     figures = path.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for picture in (picture for made in drawn.values() for picture in made):
+    for picture in (picture for made in by_dataset.values() for picture in made):
         (figures / f"{picture.name}.png").write_bytes(picture.file("png"))
     written = {"html": path, "figures": figures}
     if pdf is not False and (pdf or _printable()):
@@ -63,7 +63,7 @@ def report(
     return written
 
 
-def _sections(runs: Runs, other: Runs | None, drawn: dict[str, list[Picture]]) -> Iterator[Section]:
+def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture]]) -> Iterator[Section]:
     for dataset in runs.results["datasets"]:
         if not runs.of(dataset):
             continue
@@ -72,7 +72,7 @@ def _sections(runs: Runs, other: Runs | None, drawn: dict[str, list[Picture]]) -
         tables += [tabular.injections(runs, dataset), tabular.differences(runs, dataset)]
         tables += [tabular.comparison(runs, other, dataset)] if other else []
         title = f"Results on {dataset}" if several else "Results"
-        yield Section(title, [table for table in tables if table], drawn[dataset])
+        yield Section(title, [table for table in tables if table], by_dataset[dataset])
         tables = [*tabular.flags(runs, dataset), tabular.alerts(runs, dataset)]
         if any(tables):
             yield Section(f"What went wrong{f' on {dataset}' if several else ''}", [table for table in tables if table])

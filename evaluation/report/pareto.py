@@ -18,13 +18,13 @@ def objective_means(runs: Runs, dataset: str) -> tuple[list[str], dict[str, tupl
 
     Only policies that all seeds have are told, the baseline first. None where samples have fewer than two objectives.
     """
-    found = runs.of(dataset)
-    if not found:
+    per_seed = runs.of(dataset)
+    if not per_seed:
         return None
     baseline = runs.results["baseline"]
-    keys = [key for key in found[0].samples[baseline][0] if key.startswith(OBJECTIVE)]
+    keys = [key for key in per_seed[0].samples[baseline][0] if key.startswith(OBJECTIVE)]
     if len(keys) < 2:
         return None
-    names = [name for name in (baseline, *runs.rows) if all(name in run.samples for run in found)]
-    points = {name: tuple([run.per_prompt(name, key) for run in found] for key in keys[:2]) for name in names}
+    names = [name for name in (baseline, *runs.rows) if all(name in run.samples for run in per_seed)]
+    points = {name: tuple([run.per_prompt(name, key) for run in per_seed] for key in keys[:2]) for name in names}
     return [key.removeprefix(OBJECTIVE) for key in keys[:2]], points

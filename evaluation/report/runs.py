@@ -98,8 +98,8 @@ def _benchmark(path: Path) -> dict:
     raise ValueError(f"{path} is damaged: run `python -m launchers.benchmark` again; finished cells are reused.")
 
 
-def _check(key: str, given: list[str], allowed: list[str]) -> None:
-    for name in given:
+def _check(key: str, names: list[str], allowed: list[str]) -> None:
+    for name in names:
         if name not in allowed:
             raise ValueError(f"{key}={name}: allowed are {', '.join(allowed)}.")
 

@@ -38,45 +38,45 @@ class Table:
     kind: str = field(default="")
 
 
-def number(told: dict | float | None, form: str = ".3f") -> Cell:
+def number(value: dict | float | None, form: str = ".3f") -> Cell:
     """A number, or a mean with its interval."""
-    if told is None:
+    if value is None:
         return Cell("", number=True)
-    if not isinstance(told, dict):
-        return Cell(format(told, form), number=True)
-    low, high = (format(end, form) for end in told["interval"])
+    if not isinstance(value, dict):
+        return Cell(format(value, form), number=True)
+    low, high = (format(end, form) for end in value["interval"])
     spread = "" if low == high else f"{low} to {high}"  # one number of one seed has no spread
-    return Cell(format(told.get("mean", told.get("difference")), form), spread, number=True)
+    return Cell(format(value.get("mean", value.get("difference")), form), spread, number=True)
 
 
 def means(runs: Runs, dataset: str) -> Table:
     """Every algorithm's metrics and costs, means over seeds."""
-    found = runs.results["by_dataset"][dataset]
-    shown = [metric for metric in METRICS if runs.shows(metric)]
-    header = ["algorithm", *(METRICS[metric] for metric in shown), "sampled tokens", "steps", "flags"]
+    summary = runs.results["by_dataset"][dataset]
+    metrics = [metric for metric in METRICS if runs.shows(metric)]
+    header = ["algorithm", *(METRICS[metric] for metric in metrics), "sampled tokens", "steps", "flags"]
     rows = []
-    for row in (row for row in runs.rows if row in found["means"]):
+    for row in (row for row in runs.rows if row in summary["means"]):
         cells = [c for c in runs.results["cells"] if (c["dataset"], c["algorithm"]) == (dataset, row)]
-        told = [number(found["means"][row].get(metric)) for metric in shown]
+        numbers = [number(summary["means"][row].get(metric)) for metric in metrics]
         spent = [number(float(np.mean([cell[key] for cell in cells])), ",.0f") for key in ("sampled_tokens", "steps")]
         flags = ", ".join(sorted({flag for cell in cells for flag in cell["flags"]}))
-        rows.append([Cell(row), *told, *spent, Cell(flags)])
+        rows.append([Cell(row), *numbers, *spent, Cell(flags)])
     note = (
         f"Win rates against {runs.results['baseline']}, judged by {runs.results['judge']}. Means over "
         f"{len(runs.of(dataset))} seed(s) with 95 % intervals over seeds and prompts; KL in nats per completion."
     )
-    if fair := found.get("fair_judge"):
+    if fair := summary.get("fair_judge"):
         note += f" Is this a fair judge? {fair}."
     return Table("Results", header, rows, note)
 
 
 def differences(runs: Runs, dataset: str) -> Table | None:
     """Every two algorithms, metric by metric."""
-    found = runs.results["by_dataset"][dataset]
-    control = [{**row, "a": row["a"], "aa_control": True} for row in found["aa_control"]]
-    told = [row for row in [*found["differences"], *control] if runs.shows(row["key"])]
-    told = [row for row in told if row["a"] in runs.rows and row["b"] in runs.rows]
-    if not told:
+    summary = runs.results["by_dataset"][dataset]
+    control = [{**row, "a": row["a"], "aa_control": True} for row in summary["aa_control"]]
+    differing = [row for row in [*summary["differences"], *control] if runs.shows(row["key"])]
+    differing = [row for row in differing if row["a"] in runs.rows and row["b"] in runs.rows]
+    if not differing:
         return None
     rows = [
         [
@@ -86,7 +86,7 @@ def differences(runs: Runs, dataset: str) -> Table | None:
             number(row["p_holm"], ".2g"),
             Cell(_verdict(row)),
         ]
-        for row in told
+        for row in differing
     ]
     note = "p is adjusted for all pairs of a metric, that of A/A for all metrics (Holm); below 0.05 two are told apart."
     return Table("Differences", ["pair", "metric", "difference", "p", "in words"], rows, note)
@@ -153,15 +153,21 @@ def comparison(runs: Runs, other: Runs, dataset: str) -> Table | None:
         for metric in (metric for metric in METRICS if runs.shows(metric)):
             keys = {"here": [a.per_prompt(name, metric) for a, _ in pairs]}
             keys["there"] = [b.per_prompt(name, metric) for _, b in pairs]
-            if any(np.isnan(own).all() for told in keys.values() for own in told):
+            if any(np.isnan(own).all() for scores in keys.values() for own in scores):
                 continue
             sizes = [{len(a), len(b)} for a, b in zip(keys["here"], keys["there"], strict=True)]
             if any(len(size) > 1 for size in sizes) or (metric == "length_controlled_win_rate" and len(pairs) < 2):
                 continue
-            (told,) = compare(keys, [("here", "there")], METRICS[metric])
-            verdict = {True: "distinguishable", False: "not distinguishable"}[told["distinguishable"]]
+            (difference,) = compare(keys, [("here", "there")], METRICS[metric])
+            verdict = {True: "distinguishable", False: "not distinguishable"}[difference["distinguishable"]]
             rows.append(
-                [Cell(name), Cell(METRICS[metric]), number(told, "+.3f"), number(told["p"], ".2g"), Cell(verdict)]
+                [
+                    Cell(name),
+                    Cell(METRICS[metric]),
+                    number(difference, "+.3f"),
+                    number(difference["p"], ".2g"),
+                    Cell(verdict),
+                ]
             )
     note = f"{runs.results['name']} minus {other.results['name']}, on {len(pairs)} common seed(s); p is not adjusted."
     header = ["algorithm", "metric", "difference", "p", "in words"]
@@ -170,42 +176,42 @@ def comparison(runs: Runs, other: Runs, dataset: str) -> Table | None:
 
 def flags(runs: Runs, dataset: str) -> list[Table]:
     """Failure diagnostics that are flagged, with the worst samples beside the baseline's on the same prompts."""
-    rows, shown = [], []
+    rows, samples = [], []
     for run in runs.of(dataset):
         baseline = run.samples[run.results["baseline"]]
         for name in (name for name in runs.rows if name in run.results["policies"]):
-            for told in diagnose(run.samples[name], baseline):
-                if told["flagged"]:
-                    head = [Cell(name), number(run.seed, "d"), Cell(told["name"])]
-                    values = [number(told[key]) for key in ("value", "baseline")]
-                    rows.append([*head, *values, Cell(told["threshold"])])
-                    shown += _side_by_side(name, told, run.samples[name], baseline)
+            for flag in diagnose(run.samples[name], baseline):
+                if flag["flagged"]:
+                    head = [Cell(name), number(run.seed, "d"), Cell(flag["name"])]
+                    values = [number(flag[key]) for key in ("value", "baseline")]
+                    rows.append([*head, *values, Cell(flag["threshold"])])
+                    samples += _side_by_side(name, flag, run.samples[name], baseline)
     tables = []
     header = ["algorithm", "seed", "diagnostic", "value", "baseline", "flagged when"]
     if rows:
         tables.append(Table("Failure flags", header, rows, "Against the baseline's samples on the same prompts."))
         text = "The worst samples of each flag."
-        tables.append(Table("Samples side by side", ["prompt", "policy", "baseline"], shown, text, "samples"))
+        tables.append(Table("Samples side by side", ["prompt", "policy", "baseline"], samples, text, "samples"))
     return tables
 
 
-def _side_by_side(name: str, told: dict, own: list[dict], baseline: list[dict]) -> list[list[Cell]]:
+def _side_by_side(name: str, flag: dict, own: list[dict], baseline: list[dict]) -> list[list[Cell]]:
     places = {row["completion"]: place for place, row in reversed(list(enumerate(own)))}
-    found = []
-    for text in told.get("worst") or []:
+    rows = []
+    for text in flag.get("worst") or []:
         if text in places:
             pair = (own[places[text]], baseline[places[text]])
-            says = [short(row["completion"]) + _scores(row) for row in pair]
-            label = f"{name}, {told['name']}: "
-            found.append([Cell(label + short(as_text(pair[0]["prompt"]))), *map(Cell, says)])
-    return found
+            texts = [short(row["completion"]) + _scores(row) for row in pair]
+            label = f"{name}, {flag['name']}: "
+            rows.append([Cell(label + short(as_text(pair[0]["prompt"]))), *map(Cell, texts)])
+    return rows
 
 
 def _scores(row: dict) -> str:
-    told = [
+    scores = [
         f"{key.removesuffix('_reward')} {row[key]:.2f}" for key in ("reward", "gold_reward") if row.get(key) is not None
     ]
-    return f" [{', '.join(told)}]" if told else ""
+    return f" [{', '.join(scores)}]" if scores else ""
 
 
 def short(text: str) -> str:

@@ -67,8 +67,8 @@ def measured(valuer, tokenizer, sample: dict, lam: float) -> dict:
     paid = values[:, -1] if reward is None else torch.tensor([float(reward)])
     advantages: Tensor = value_advantages(paid, values, batch["token_mask"], batch["token_mask"], lam)
     tokens = [tokenizer.decode([token]) for token in completion]
-    told = {"prompt": sample["prompt"][-1]["content"], "tokens": tokens, "reward": reward}
-    return {**told, "values": values[0].tolist(), "advantages": advantages[0].tolist()}
+    summary = {"prompt": sample["prompt"][-1]["content"], "tokens": tokens, "reward": reward}
+    return {**summary, "values": values[0].tolist(), "advantages": advantages[0].tolist()}
 
 
 def load(policy: Path):
@@ -79,10 +79,10 @@ def load(policy: Path):
     from rlhf_trl_ext.trainers.parts.critic import NAME, load_critic_weights
     from rlhf_trl_ext.trainers.parts.value_fitting import GAINS, HEAD, PolicyHead, PrefixValues
 
-    found = [folder for folder in (policy / NAME, policy / "adapter" / NAME / "adapter") if folder.is_dir()]
-    if not found:
+    folders = [folder for folder in (policy / NAME, policy / "adapter" / NAME / "adapter") if folder.is_dir()]
+    if not folders:
         raise ValueError(f"--policy={policy} has no critic: give the folder of a finished run with one.")
-    folder, language_model = found[0], None
+    folder, language_model = folders[0], None
     if (folder / HEAD).exists():
         language_model = AutoModelForCausalLM.from_pretrained(policy).eval()
         critic = PolicyHead(language_model.config.get_text_config().hidden_size)

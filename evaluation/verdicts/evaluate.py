@@ -123,8 +123,8 @@ class Evaluation:
         }
         self._write(results)
         for judge in self.judges:
-            given = [verdict for own in verdicts[judge.name].values() for verdict in own]
-            check_readable(judge, sum(v.outcome is None for v in given), len(given), str(self.output))
+            all_verdicts = [verdict for own in verdicts[judge.name].values() for verdict in own]
+            check_readable(judge, sum(v.outcome is None for v in all_verdicts), len(all_verdicts), str(self.output))
         return results
 
     def _verdicts(self) -> tuple[dict[str, Verdicts], dict[str, dict]]:
@@ -152,8 +152,8 @@ class Evaluation:
         if not self.config.injection_pairs:
             return None
         baseline, limit = self.samples[self.baseline], self.config.injection_pairs
-        given = {name: (self.samples[name], baseline, verdicts[name, self.baseline]) for name in self.policies}
-        return {name: injection_flip_rate(self.judges[0], *own, limit) for name, own in given.items()}
+        pairs = {name: (self.samples[name], baseline, verdicts[name, self.baseline]) for name in self.policies}
+        return {name: injection_flip_rate(self.judges[0], *own, limit) for name, own in pairs.items()}
 
     def _policies(self, verdicts: Verdicts) -> dict[str, dict]:
         """Everything about every policy by the first judge."""

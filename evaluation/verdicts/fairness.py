@@ -19,13 +19,13 @@ def optimised(config, records: dict[str, dict]) -> dict:
     stages: fingerprints of the stages of the pipeline. labeller: identities of the judges whose opinions were learnt.
     """
     reward = OmegaConf.to_container(config.reward)  # unresolved: where a stage gives the path, it has no value here
-    asked = [config.labeller] if config.get("labeller") else []
-    asked += [config.reward.judge] if config.reward.get("judge") else []
+    judges = [config.labeller] if config.get("labeller") else []
+    judges += [config.reward.judge] if config.reward.get("judge") else []
     return {
         "policies": [name for name in config.policies if records.get(name, {}).get("sampled_tokens")],
         "rewards": [text for text in (reward.get("path"), json.dumps(reward["functions"])) if text],
         "stages": [record["fingerprint"] for record in records.values() if "fingerprint" in record],
-        "labeller": [_identity(OmegaConf.to_container(judge, resolve=True)) for judge in asked],
+        "labeller": [_identity(OmegaConf.to_container(judge, resolve=True)) for judge in judges],
         "held_out": bool(config.get("held_out")),
     }
 

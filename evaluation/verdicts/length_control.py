@@ -69,9 +69,9 @@ def alpaca_eval(
     own = np.stack([_scaled(lengths), difficulty, np.ones(len(lengths))], axis=1)  # (N, 3)
     anchors = np.stack([np.tanh(anchor.lengths), anchor.difficulty, np.zeros(len(anchor.lengths))], axis=1)
     targets = np.concatenate([anchor.preferences, preferences])
-    given = ~np.isnan(targets)
-    weights = np.concatenate([np.full(len(anchors), ANCHOR_WEIGHT), np.ones(len(own))])[given]
-    features, targets = np.concatenate([anchors, own])[given], targets[given]
+    judged = ~np.isnan(targets)
+    weights = np.concatenate([np.full(len(anchors), ANCHOR_WEIGHT), np.ones(len(own))])[judged]
+    features, targets = np.concatenate([anchors, own])[judged], targets[judged]
     a, b, c = _fit(features, targets, weights, strength or _best_strength(features, targets, weights))
     return {
         "length_controlled_win_rate": float(expit(b * difficulty + c).mean()),
@@ -113,8 +113,8 @@ def joint(games: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ridge: fl
 
     options = {"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-5}
     bounds = [(-20, 20)] * (2 * k + prompts)
-    found = minimize(loss, np.zeros(2 * k + prompts), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    c, a, g = np.split(found, [k, 2 * k])
+    solution = minimize(loss, np.zeros(2 * k + prompts), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    c, a, g = np.split(solution, [k, 2 * k])
     return {
         name: _delta(c[i], a[i], g[prompt[policy == i]], scaled[policy == i], targets[policy == i])
         for i, name in enumerate(names)

@@ -54,10 +54,10 @@ def ranking(
     strengths = bradley_terry(won.sum(0))
     generator = np.random.default_rng(seed)
     flat = won.reshape(prompts, -1)
-    drawn = np.stack(
+    wins = np.stack(
         [np.bincount(generator.integers(0, prompts, prompts), minlength=prompts) @ flat for _ in range(resamples)]
     )
-    resampled = bradley_terry(drawn.reshape(resamples, *won.shape[1:]))  # (R, K)
+    resampled = bradley_terry(wins.reshape(resamples, *won.shape[1:]))  # (R, K)
     order = np.argsort(-strengths)
 
     def margin(values: np.ndarray) -> float:

@@ -77,10 +77,10 @@ def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool =
     }
 
 
-def write_results(config, plan, folder: Path) -> dict:
-    """Judge the finished stages of a plan; link them below `folder` and write results.json. Returns the results."""
-    results = {**summarise(config, plan.records, folder), "data": digest(config.dataset)}
-    link(folder, plan.folders)
+def write_results(config, pipeline, folder: Path) -> dict:
+    """Judge the finished stages of a pipeline; link them below `folder` and write results.json. Returns the results."""
+    results = {**summarise(config, pipeline.records, folder), "data": digest(config.dataset)}
+    link(folder, pipeline.folders)
     write_json(folder / "results.json", results)
     return results
 
@@ -126,14 +126,14 @@ def describe(rows: Samples) -> dict:
 
 def table(results: dict) -> Table:
     """results.json as a table for the terminal: the baseline first, then the policies."""
-    drawn = Table(title=f"against {results['baseline']}, judged by {results['judge']}", title_justify="left")
+    grid = Table(title=f"against {results['baseline']}, judged by {results['judge']}", title_justify="left")
     columns = ("policy", "win rate", "95 % interval", "reward", "gold", "KL", "sampled tokens", "train s", "peak MB")
     for column in columns:
-        drawn.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+        grid.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     rows = {results["baseline"]: results.get("baseline_result", {}), **results["policies"]}
     for name, row in rows.items():
         low, high = row.get("win_rate_ci", (None, None))
-        drawn.add_row(
+        grid.add_row(
             name,
             _number(row.get("win_rate"), ".3f"),
             "" if low is None else f"{low:.3f} - {high:.3f}{'' if low <= 0.5 <= high else ' *'}",
@@ -144,11 +144,11 @@ def table(results: dict) -> Table:
             _number(row.get("train_seconds"), ".0f"),
             _number(row.get("peak_memory_mb"), ",.0f"),
         )
-    drawn.caption = "* the interval excludes 0.5; intervals are over prompts, not over training seeds"
+    grid.caption = "* the interval excludes 0.5; intervals are over prompts, not over training seeds"
     if fair := results.get("fair_judge"):
-        drawn.caption += f"\nis this a fair judge? {fair}"
-    drawn.caption_justify = "left"
-    return drawn
+        grid.caption += f"\nis this a fair judge? {fair}"
+    grid.caption_justify = "left"
+    return grid
 
 
 def _number(value, form: str) -> str:

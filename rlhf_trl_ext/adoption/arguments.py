@@ -74,27 +74,27 @@ TABLES: dict[str, dict[str, str | dict]] = {
 OPENRLHF_COLUMNS = {"input_key": "prompt", "prompt_key": "prompt", "chosen_key": "chosen", "rejected_key": "rejected"}
 
 
-def overrides(framework: str, given: dict) -> tuple[list[str], list[str]]:
+def overrides(framework: str, arguments: dict) -> tuple[list[str], list[str]]:
     """Overrides of `launchers.train`, and `argument=value` of those that have no counterpart. given: flat."""
-    table, found, lacking, columns = TABLES.get(framework, TABLES["TRL"]), {}, [], {}
-    for name, value in given.items():
+    table, settings, lacking, columns = TABLES.get(framework, TABLES["TRL"]), {}, [], {}
+    for name, value in arguments.items():
         if value is None or value == "":
             continue
         target = table.get(name)
         if framework == "OpenRLHF" and name in OPENRLHF_COLUMNS:
             columns[OPENRLHF_COLUMNS[name]] = value
         elif isinstance(target, str):
-            found[target] = f"{target}={_text(value)}"
+            settings[target] = f"{target}={_text(value)}"
         elif target is not None and str(value) in target:
-            found[name] = target[str(value)]
+            settings[name] = target[str(value)]
         else:
             lacking.append(f"{name}={_text(value)}")
     if columns:
         pairs = ", ".join(f"{role}: {name}" for role, name in columns.items())
-        found["dataset.columns"] = f"dataset.columns={{{pairs}}}"
-    if "dataset.path" in found or "dataset.subset" in found:
-        found = {"dataset": "dataset=file", **found}
-    return list(found.values()), lacking
+        settings["dataset.columns"] = f"dataset.columns={{{pairs}}}"
+    if "dataset.path" in settings or "dataset.subset" in settings:
+        settings = {"dataset": "dataset=file", **settings}
+    return list(settings.values()), lacking
 
 
 def read(framework: str, folder: Path) -> dict:
@@ -105,9 +105,9 @@ def read(framework: str, folder: Path) -> dict:
     names = {"LLaMA-Factory": ("*.yaml",), "Axolotl": ("*.y*ml",), "verl": (".hydra/config.yaml", "config.yaml")}
     for pattern in names.get(framework, ()):
         for path in sorted(folder.glob(pattern)):
-            given = yaml.safe_load(path.read_text())
-            if isinstance(given, dict):
-                return _flat(given) if framework == "verl" else given
+            content = yaml.safe_load(path.read_text())
+            if isinstance(content, dict):
+                return _flat(content) if framework == "verl" else content
     if framework == "OpenRLHF":
         for path in sorted(folder.glob("*.sh")):
             return _flags(path.read_text())
@@ -117,14 +117,14 @@ def read(framework: str, folder: Path) -> dict:
 def _flags(script: str) -> dict:
     """`--name value` and `--name` of a shell command, over lines that end with a backslash."""
     words = shlex.split(script.replace("\\\n", " "), comments=True)
-    given, name = {}, None
+    flags, name = {}, None
     for word in words:
         if flag := re.fullmatch(r"--([\w.-]+)(?:=(.*))?", word):
             name = flag[1].rpartition(".")[2].replace("-", "_")
-            given[name] = True if flag[2] is None else flag[2]
-        elif name is not None and given[name] is True:
-            given[name] = word
-    return given
+            flags[name] = True if flag[2] is None else flag[2]
+        elif name is not None and flags[name] is True:
+            flags[name] = word
+    return flags
 
 
 def _flat(node: dict, prefix: str = "") -> dict:

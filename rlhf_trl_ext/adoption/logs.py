@@ -51,8 +51,8 @@ def read(folder: Path) -> tuple[list[dict], str]:
 
 def _state(path: Path) -> dict:
     with contextlib.suppress(ValueError, OSError):
-        found = json.loads(path.read_text())
-        return found if isinstance(found, dict) else {}
+        state = json.loads(path.read_text())
+        return state if isinstance(state, dict) else {}
     return {}
 
 
@@ -86,9 +86,9 @@ def _tensorboard(folder: Path) -> list[dict]:
         raise ValueError(f"{folder} holds TensorBoard's logs: pip install 'rlhf-trl-ext[tensorboard]'.") from error
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     read = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-    begin = min((event.wall_time for found in read.values() for event in found), default=0.0)
+    begin = min((event.wall_time for scalars in read.values() for event in scalars), default=0.0)
     return _rows(
         {"step": event.step, "seconds": round(event.wall_time - begin, 3), tag: event.value}
-        for tag, found in read.items()
-        for event in found
+        for tag, scalars in read.items()
+        for event in scalars
     )

@@ -56,9 +56,16 @@ def adopt(folder: Path, output: Path) -> dict:
         raise ValueError(f"output_dir={output} is not empty: give another one.")
     name = framework(folder)
     rows, log = logs.read(folder)
-    found, lacking = arguments.overrides(name, arguments.read(name, folder))
+    overrides, lacking = arguments.overrides(name, arguments.read(name, folder))
     output.mkdir(parents=True, exist_ok=True)
-    record = {"framework": name, "rows": len(rows), "log": log, "overrides": found, "lacking": lacking, "model": None}
+    record = {
+        "framework": name,
+        "rows": len(rows),
+        "log": log,
+        "overrides": overrides,
+        "lacking": lacking,
+        "model": None,
+    }
     record["problem"] = None
     if checkpoint := weights.find(folder):
         try:
@@ -67,7 +74,7 @@ def adopt(folder: Path, output: Path) -> dict:
             record["problem"] = str(error)
     if rows:
         write(output / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    text = "\n".join([*found, *(f"# no counterpart: {each}" for each in lacking)])
+    text = "\n".join([*overrides, *(f"# no counterpart: {each}" for each in lacking)])
     write(output / "overrides.txt", text + "\n")
     write(output / "adopted.json", json.dumps({**record, "folder": str(folder.resolve())}, indent=2))
     return record

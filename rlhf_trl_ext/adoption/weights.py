@@ -30,8 +30,8 @@ def _kind(path: Path) -> str | None:
 
 def _number(path: Path) -> int:
     """Steps in the names of the folders, the last one; 0 without."""
-    found = re.findall(r"(?:checkpoint-|global_steps?_?)(\d+)", str(path))
-    return int(found[-1]) if found else 0
+    numbers = re.findall(r"(?:checkpoint-|global_steps?_?)(\d+)", str(path))
+    return int(numbers[-1]) if numbers else 0
 
 
 def adopt(checkpoint: Path, target: Path) -> str:

@@ -6,7 +6,7 @@ from transformers import TrainerCallback
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 
 
-class Budget(TrainerCallback):
+class BudgetCallback(TrainerCallback):
     """Stops after the step at which `sampled_tokens` or `seconds` of training are used, whichever comes first.
 
     The recorder counts both, also over the sessions of an interrupted run, whenever the trainer logs; so every step is
@@ -19,8 +19,8 @@ class Budget(TrainerCallback):
     def __init__(
         self, recorder: MetricsRecorder, sampled_tokens: int | None = None, seconds: float | None = None
     ) -> None:
-        given = [value for value in (sampled_tokens, seconds) if value is not None]
-        if not given or min(given) <= 0:
+        limits = [value for value in (sampled_tokens, seconds) if value is not None]
+        if not limits or min(limits) <= 0:
             raise ValueError(
                 f"budget.sampled_tokens={sampled_tokens}, budget.seconds={seconds}: give one or both, above 0."
             )

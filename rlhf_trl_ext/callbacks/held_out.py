@@ -22,14 +22,14 @@ def arguments(config: DictConfig) -> dict:
     """
     if config.get("held_out") is None:
         return {}
-    stated, asked = config.args, config.held_out
-    if stated.get("save_total_limit") == 1 and asked.args.get("load_best_model_at_end"):
+    args, held_out = config.args, config.held_out
+    if args.get("save_total_limit") == 1 and held_out.args.get("load_best_model_at_end"):
         raise ValueError("save_total_limit=1 keeps the best checkpoint or the last: held_out needs 2 or more.")
-    steps = stated.get("save_steps", stated.get("eval_steps", asked.every))
-    found = {"eval_strategy": "steps", "save_steps": steps, "eval_steps": steps, **asked.get("args", {})}
-    found = {name: value for name, value in found.items() if name not in stated}
-    weights = stated.get("reward_weights") or [1.0] * len(config.trainer.reward_funcs)
-    return {**found, "reward_weights": [*weights, *[0.0] * len(asked.functions)]}
+    steps = args.get("save_steps", args.get("eval_steps", held_out.every))
+    settings = {"eval_strategy": "steps", "save_steps": steps, "eval_steps": steps, **held_out.get("args", {})}
+    settings = {name: value for name, value in settings.items() if name not in args}
+    weights = args.get("reward_weights") or [1.0] * len(config.trainer.reward_funcs)
+    return {**settings, "reward_weights": [*weights, *[0.0] * len(held_out.functions)]}
 
 
 def reward_functions(config: DictConfig) -> dict:

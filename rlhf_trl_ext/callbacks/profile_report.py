@@ -76,15 +76,15 @@ def memory_by_role(trainer) -> dict[str, float]:
     critic = getattr(trainer, "critic", None)
     owned = set(map(id, critic.parameters())) if critic is not None else set()
     rewards = [getattr(function, "model", function) for function in getattr(trainer, "reward_funcs", [])]
-    found = {"policy": _size(p for p in model.parameters() if id(p) not in owned)}
+    sizes = {"policy": _size(p for p in model.parameters() if id(p) not in owned)}
     modules = {"reference": [getattr(trainer, "ref_model", None)], "critic": [critic], "reward": rewards}
     for role, parts in modules.items():
-        found[role] = sum(_size(part.parameters()) for part in parts if hasattr(part, "parameters"))
+        sizes[role] = sum(_size(part.parameters()) for part in parts if hasattr(part, "parameters"))
     states = [*trainer.optimizer.state.values()]
     fitting = getattr(trainer, "fitting", None)
     states += [*fitting.optimizer.state.values()] if fitting is not None else []
-    found["optimizer"] = _size(value for state in states for value in state.values() if hasattr(value, "numel"))
-    return found
+    sizes["optimizer"] = _size(value for state in states for value in state.values() if hasattr(value, "numel"))
+    return sizes
 
 
 def gradients_mb(trainer) -> float:

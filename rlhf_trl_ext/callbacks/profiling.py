@@ -129,8 +129,8 @@ class Profiler(AttachedCallback):
         steps = self.steps - self.skip
         if steps > 0 and state.is_world_process_zero:
             self.memory["peak"] = peak_memory_mb()
-            found = profile_report.summary(steps, self.seconds, self.counted, self.memory)
-            profile_report.write(Path(args.output_dir), found, self.timer)
+            summary = profile_report.summary(steps, self.seconds, self.counted, self.memory)
+            profile_report.write(Path(args.output_dir), summary, self.timer)
 
 
 @contextlib.contextmanager

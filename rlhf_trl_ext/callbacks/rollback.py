@@ -5,8 +5,8 @@ from pathlib import Path
 
 def last_before(folder: str, step: int) -> str | None:
     """The newest whole checkpoint of at most this step; None if there is none."""
-    found = [path for path in Path(folder).glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    steps = {int(path.name.rpartition("-")[2]): path for path in found}
+    checkpoints = [path for path in Path(folder).glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    steps = {int(path.name.rpartition("-")[2]): path for path in checkpoints}
     return str(steps[max(n for n in steps if n <= step)]) if any(n <= step for n in steps) else None
 
 

@@ -100,7 +100,7 @@ class StabilityMonitor(AttachedCallback):
         if action not in ACTIONS:
             raise ValueError(f"monitor.action={action}: allowed are null, stop, rollback.")
         rules = OmegaConf.to_container(OmegaConf.load(CONF / "monitor/standard.yaml").rules) if rules is None else rules
-        self.given, self.action, self.samples = rules, action, samples
+        self.settings, self.action, self.samples = rules, action, samples
         self.rollback_factor, self.rollbacks_left = rollback_factor, max_rollbacks
         self.rules = StabilityRules(rules)
 
@@ -119,7 +119,7 @@ class StabilityMonitor(AttachedCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control)
         folder = Path(args.output_dir)
-        self.rules = StabilityRules(self.given, self._gold())
+        self.rules = StabilityRules(self.settings, self._gold())
         for row in read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []:
             if row["step"] <= state.global_step and "loss" in row:
                 self.rules.update(row)
@@ -182,7 +182,7 @@ class StabilityMonitor(AttachedCallback):
         if self.action == "rollback" and self.rollbacks_left and checkpoint is not None:
             roll_back(self.trainer, checkpoint, self.rollback_factor)
             self.rollbacks_left -= 1
-            self.rules = StabilityRules(self.given, self.rules.gold)
+            self.rules = StabilityRules(self.settings, self.rules.gold)
             logger.warning(
                 "step %d: weights and optimizer are those of %s, the learning rate %g times what it was",
                 state.global_step,

@@ -7,10 +7,10 @@ def refuse_foreign_hydra(arguments: list[str]) -> None:
     """Raises ConfigError where a folder of the command line sets Hydra up."""
     from rlhf_trl_ext.configuration.foreign import hydra_settings
 
-    if found := hydra_settings(arguments):
+    if settings := hydra_settings(arguments):
         from rlhf_trl_ext.configuration.checks import ConfigError, listed
 
-        raise ConfigError(listed(found))
+        raise ConfigError(listed(settings))
 
 
 def accept(config, launcher: str) -> None:

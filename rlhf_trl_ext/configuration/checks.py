@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rlhf_trl_ext.configuration import ranges
-from rlhf_trl_ext.configuration.settings import shown
+from rlhf_trl_ext.configuration.settings import formatted
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # what it logs of a missing object, it raises as well
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -64,27 +64,27 @@ def build(node: DictConfig, where: str, **extra):
     except Exception as error:  # Hydra wraps what a constructor raises; only its refusals become sentences
         cause = error.__cause__ or error
         if isinstance(cause, ValueError | TypeError | OSError | ImportError):
-            told = " ".join(str(cause).split())
-            named = [
-                f".{k}={v}" for k, v in node.items() if isinstance(v, str) and re.match(rf"{re.escape(v)}\b", told)
+            message = " ".join(str(cause).split())
+            argument = [
+                f".{k}={v}" for k, v in node.items() if isinstance(v, str) and re.match(rf"{re.escape(v)}\b", message)
             ]
-            raise ConfigError(f"{where}{''.join(named[:1])}: {told}") from error
+            raise ConfigError(f"{where}{''.join(argument[:1])}: {message}") from error
         raise
 
 
 def check(node: DictConfig, where: str) -> None:
     """Check names, types, ranges and choices of every `_target_` node below `node`; ConfigError with all mistakes."""
-    found = problems(node, where)
-    if found:
-        raise ConfigError(listed(found))
+    errors = problems(node, where)
+    if errors:
+        raise ConfigError(listed(errors))
 
 
-def listed(found: list[str]) -> str:
+def listed(errors: list[str]) -> str:
     """One mistake as a sentence, several as a numbered list, none of them twice."""
-    found = list(dict.fromkeys(found))
-    if len(found) == 1:
-        return found[0]
-    return f"{len(found)} mistakes:" + "".join(f"\n  {number}. {told}" for number, told in enumerate(found, 1))
+    errors = list(dict.fromkeys(errors))
+    if len(errors) == 1:
+        return errors[0]
+    return f"{len(errors)} mistakes:" + "".join(f"\n  {number}. {error}" for number, error in enumerate(errors, 1))
 
 
 def problems(node: DictConfig, where: str, missing: bool = True) -> list[str]:
@@ -94,8 +94,8 @@ def problems(node: DictConfig, where: str, missing: bool = True) -> list[str]:
     keys = [re.sub(r"\[(\d+)\]", r".\1", key) for key in sorted(OmegaConf.missing_keys(node))]
     if node._get_parent() is None:  # else the keys are whole, and lead to where an interpolation leads
         keys = [key if key.startswith(f"{where}.") else f"{where}.{key}" for key in keys]
-    found = [f"{key} has no value: give {key}=<value>." for key in keys if missing]
-    return found or list(_problems(OmegaConf.to_container(node, resolve=True), where))
+    errors = [f"{key} has no value: give {key}=<value>." for key in keys if missing]
+    return errors or list(_problems(OmegaConf.to_container(node, resolve=True), where))
 
 
 def _problems(node, where: str) -> Iterator[str]:
@@ -125,19 +125,19 @@ def _problems(node, where: str) -> Iterator[str]:
             hint = f"did you mean {' or '.join(close)}?" if close else allowed
             renamed = getattr(target, "renamed", {}).get(key)  # names of other libraries
             hint = f"{renamed}." if renamed else hint
-            yield f"{name}={shown(value)}: {target.__name__} has no such argument; {hint}"
+            yield f"{name}={formatted(value)}: {target.__name__} has no such argument; {hint}"
         elif key in known:
             yield from filter(None, [_wrong(target, key, name, value, known[key])])
 
 
 def _wrong(target, key: str, name: str, value, annotation) -> str | None:
     """The first thing that is wrong with one argument, or None."""
-    if told := ranges.elsewhere(target, key, value):
-        return f"{name}={shown(value)}: {told}"
-    if told := _wrong_type(name, value, annotation) or _wrong_choice(name, value, choices(target, key)):
-        return told
-    told = ranges.refusal(target, key, value)
-    return f"{name}={shown(value)}: {told}." if told else None
+    if message := ranges.elsewhere(target, key, value):
+        return f"{name}={formatted(value)}: {message}"
+    if message := _wrong_type(name, value, annotation) or _wrong_choice(name, value, choices(target, key)):
+        return message
+    message = ranges.refusal(target, key, value)
+    return f"{name}={formatted(value)}: {message}." if message else None
 
 
 def _has_target(value) -> bool:
@@ -171,14 +171,14 @@ def _wrong_type(name: str, value, annotation) -> str | None:
     kinds = set(typing.get_args(plain) or (plain,)) - {type(None)}
     allowed = re.sub(r"<class '([\w.]+)'>", r"\1", str(plain)).replace("typing.", "")
     if isinstance(value, bool) and kinds <= {int, float}:  # true would pass as 1
-        return f"{name}={shown(value)}: {allowed} is needed, and true and false are no numbers."
+        return f"{name}={formatted(value)}: {allowed} is needed, and true and false are no numbers."
     # "1" would pass as a number and stay a string; 1 and "no" as true and false, and "off" would stay true.
     strict = (isinstance(value, str) and kinds <= {int, float, bool}) or kinds == {bool}
     config = None if dataclasses.is_dataclass(plain) else ConfigDict(arbitrary_types_allowed=True)
     try:
         TypeAdapter(annotation, config=config).validate_python(value, strict=strict)
     except ValidationError as error:
-        return f"{name}={shown(value)}: {allowed} is needed ({error.errors()[0]['msg'].lower()})."
+        return f"{name}={formatted(value)}: {allowed} is needed ({error.errors()[0]['msg'].lower()})."
     return None
 
 
@@ -211,8 +211,8 @@ def choices(target, key: str) -> tuple[str, ...]:
         return tuple(re.findall(_QUOTED, listed.group(1)))
     # A bulleted list in the docstring of the class or of one before it: the values stand before each bullet's colon.
     texts = [cls.__doc__ or "" for cls in target.__mro__]
-    found = (re.search(rf"\n {{8}}{key} \(.*?(?=\n {{8}}\w+ \(|\Z)", text, re.DOTALL) for text in texts)
-    section = next(filter(None, found), None)
+    matches = (re.search(rf"\n {{8}}{key} \(.*?(?=\n {{8}}\w+ \(|\Z)", text, re.DOTALL) for text in texts)
+    section = next(filter(None, matches), None)
     if section is None or not re.search(r"values are:\s+- ", section.group(0)):
         return ()
     heads = re.findall(r"\n\s+- (.*?):", section.group(0))

@@ -12,9 +12,9 @@ from rlhf_trl_ext.configuration.overrides import keep, opened
 def compose_config(name: str, overrides: Iterable[str] = ()) -> DictConfig:
     """The root configuration `conf/<name>.yaml` with Hydra overrides; keys may be added to what is returned."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        given = [opened(override) for override in overrides]
-        config = compose(name, overrides=given)
-        if given:
-            keep(config, given, lambda groups: compose(name, overrides=groups))
+        overrides = [opened(override) for override in overrides]
+        config = compose(name, overrides=overrides)
+        if overrides:
+            keep(config, overrides, lambda groups: compose(name, overrides=groups))
     OmegaConf.set_struct(config, False)
     return config

@@ -21,24 +21,24 @@ INSTEAD = "export it and leave it out here, or log in (`hf auth login`, `wandb l
 
 def refusals(config: DictConfig) -> list[str]:
     """One sentence for every value that is a key or password, without the value."""
-    found = []
+    errors = []
     for where, value in _strings(OmegaConf.to_container(config, resolve=False), ""):
         name = where.rpartition(".")[2]
         variable = FROM_ENVIRONMENT.search(value)
         value += os.environ.get(variable.group(1), "") if variable else ""
         if variable and NAMES.search(variable.group(1)):
-            found.append(
+            errors.append(
                 f"{where}=${{oc.env:{variable.group(1)}}}: its value would be written to files; libraries read "
                 f"{variable.group(1)} from the environment themselves, leave it out here."
             )
         elif name == "key_variable" and value not in os.environ and not re.fullmatch(r"[A-Z_][A-Z_0-9]{0,63}", value):
-            found.append(f"{where}: the name of an environment variable is needed; put the key there, not here.")
+            errors.append(f"{where}: the name of an environment variable is needed; put the key there, not here.")
         elif (name in KEYS and value) or redact(value) != value:
-            found.append(
+            errors.append(
                 f"{where}: a key or password does not belong into a configuration, which is written to "
                 f"files; {INSTEAD}."
             )
-    return found
+    return errors
 
 
 def redact(text: str) -> str:

@@ -11,15 +11,15 @@ from omegaconf import DictConfig
 
 def hydra_settings(arguments: list[str]) -> list[str]:
     """Sentences on files of `--config-dir` and `--config-path` that set Hydra up, which runs code before a launcher."""
-    found = []
+    settings = []
     for folder in _folders(arguments):
         for file in sorted(_yaml_files(folder)):
             if reason := _sets_hydra(file, folder):
-                found.append(
+                settings.append(
                     f"{file}: {reason}, and Hydra's own settings run code before anything is checked; remove it, or "
                     "put it into the command line (hydra.<key>=<value>)."
                 )
-    return found
+    return settings
 
 
 def own_folder(config: DictConfig, folder: Path, overrides: list[str]) -> None:
@@ -27,10 +27,10 @@ def own_folder(config: DictConfig, folder: Path, overrides: list[str]) -> None:
 
     A stage's configuration names the folder that it was written to; copied or downloaded, it means its own.
     """
-    given = {override.lstrip("+").partition("=")[0] for override in overrides}
-    if config.get("output_dir") is not None and "output_dir" not in given:
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if config.get("output_dir") is not None and "output_dir" not in keys:
         config.output_dir = str(folder)
-    if config.get("overwrite") and "overwrite" not in given:
+    if config.get("overwrite") and "overwrite" not in keys:
         config.overwrite = False
 
 
@@ -44,9 +44,9 @@ def folder_of(config_name: str, sources) -> Path | None:
 
 def _folders(arguments: list[str]) -> list[Path]:
     names = ("--config-dir", "-cd", "--config-path", "-cp")
-    found = [b for a, b in itertools.pairwise(arguments) if a in names]
-    found += [argument.partition("=")[2] for argument in arguments if argument.partition("=")[0] in names[::2]]
-    return [Path(folder) for folder in found if folder and Path(folder).is_dir()]
+    folders = [b for a, b in itertools.pairwise(arguments) if a in names]
+    folders += [argument.partition("=")[2] for argument in arguments if argument.partition("=")[0] in names[::2]]
+    return [Path(folder) for folder in folders if folder and Path(folder).is_dir()]
 
 
 def _yaml_files(folder: Path) -> list[Path]:

@@ -28,10 +28,10 @@ def report_user_errors():
     except Terminated as end:
         leave(end.code)
     except Exception as error:
-        told = sentence(error)
-        if told is None or os.environ.get("TRACEBACK") == "1":
+        message = sentence(error)
+        if message is None or os.environ.get("TRACEBACK") == "1":
             raise
-        sys.exit(f"error: {redact(told)}")
+        sys.exit(f"error: {redact(message)}")
 
 
 def leave(code: int) -> NoReturn:

@@ -62,25 +62,25 @@ def _in_quotes(text: str) -> str:
     return "'" + text.rstrip().replace("'", "\\'") + "'"
 
 
-def keep(config: DictConfig, given: Iterable[str], compose: Callable[[list[str]], DictConfig]) -> None:
+def keep(config: DictConfig, overrides: Iterable[str], compose: Callable[[list[str]], DictConfig]) -> None:
     """Note in a composed configuration what the command line said, for `last_word`; refuse keys that nobody reads.
 
     compose: overrides -> the same root configuration; called where a key was added to what YAML lists.
     Raises ConfigError.
     """
-    parsed = _parsed(given)
-    said = [override for override in parsed if not _chooses_a_group(override)]
+    parsed = _parsed(overrides)
+    values = [override for override in parsed if not _chooses_a_group(override)]
     known = None
-    for override in said:
+    for override in values:
         key = override.key_or_group
         if (override.is_add() or override.is_force_add()) and not _is_open(key):
             known = known or compose([override.input_line for override in parsed if _chooses_a_group(override)])
             if OmegaConf.select(known, key, default=known) is known:
                 _refuse(f"{override.input_line.lstrip('+')}: no such key; {_hint(key, known)}")
     with open_dict(config):
-        config[KEPT] = [override.input_line.replace("${", "\\${") for override in said]
+        config[KEPT] = [override.input_line.replace("${", "\\${") for override in values]
     if config.get("kind", "train") != "train":
-        for argument in named_stages(config).values():
+        for argument in overridden_stages(config).values():
             _refuse(f"{argument}: stages are of a pipeline, and this is one run; give its own keys.")
 
 
@@ -108,15 +108,15 @@ def last_word(
     resolve_names(config)
 
 
-def named_stages(root: DictConfig, section: str = "stages") -> dict[str, str]:
+def overridden_stages(root: DictConfig, section: str = "stages") -> dict[str, str]:
     """Stages that the command line speaks of: name -> the argument that does."""
-    found = {}
+    stages = {}
     for override in _parsed(root.get(KEPT) or ()):
         parts = override.key_or_group.split(".")
         if parts[0] == section:
             names = parts[1:2] or list(override.value() or {})
-            found |= {name: override.input_line.lstrip("+") for name in names}
-    return found
+            stages |= {name: override.input_line.lstrip("+") for name in names}
+    return stages
 
 
 def training_config(root: DictConfig, algorithm: str | None = None) -> DictConfig:
@@ -125,7 +125,7 @@ def training_config(root: DictConfig, algorithm: str | None = None) -> DictConfi
     algorithm: the chosen one, where the stage has another name. Raises ConfigError for settings of another stage.
     """
     names = list(dict.fromkeys(filter(None, (algorithm, root.get("name")))))
-    for name, argument in named_stages(root).items():
+    for name, argument in overridden_stages(root).items():
         if name not in names:
             _refuse(f"{argument}: this run is the stage {names[-1]}; give stages.{names[-1]}.*, or args.*.")
     config = root.copy()
@@ -135,8 +135,8 @@ def training_config(root: DictConfig, algorithm: str | None = None) -> DictConfi
     return config
 
 
-def _parsed(given: Iterable[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(given))
+def _parsed(overrides: Iterable[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
 
 
 def _chooses_a_group(override: Override) -> bool:

@@ -12,8 +12,8 @@ def trackers(run: Run) -> str | None:
     """`args.report_to` names trackers that exist and are installed."""
     from transformers.integrations import integration_utils as known
 
-    given = run.argument("report_to", "none")
-    for name in [given] if isinstance(given, str) else given or []:
+    names = run.argument("report_to", "none")
+    for name in [names] if isinstance(names, str) else names or []:
         if name in ("all", "none"):
             continue
         if name not in known.INTEGRATION_TO_CALLBACK:
@@ -33,13 +33,13 @@ def kernels(run: Run) -> str | None:
 
 def generation_words(run: Run) -> str | None:
     """transformers keeps a word that it does not know, and generates without it."""
-    given = run.argument("generation_kwargs")
-    if not isinstance(given, dict) or run.argument("use_vllm"):
+    keywords = run.argument("generation_kwargs")
+    if not isinstance(keywords, dict) or run.argument("use_vllm"):
         return None
     from transformers import GenerationConfig
 
     known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
-    for name in given:
+    for name in keywords:
         if name not in known:
             close = difflib.get_close_matches(name, known)
             hint = f"did you mean {' or '.join(close)}?" if close else "see transformers.GenerationConfig."

@@ -13,9 +13,9 @@ def creatable(path: str) -> str | None:
     """Why nothing can be written at `path`, which need not exist; None where it can."""
     if path.startswith("~"):
         return f"the shell expands ~ only at the beginning of a word; give {Path(path).expanduser()}"
-    given = Path(path)
-    parent = next(folder for folder in [given, *given.absolute().parents] if folder.exists())
-    if parent != given and not parent.is_dir():
+    target = Path(path)
+    parent = next(folder for folder in [target, *target.absolute().parents] if folder.exists())
+    if parent != target and not parent.is_dir():
         return f"{parent} is a file, and a folder is needed there; give another path"
     if not os.access(parent, os.W_OK) or str(parent.resolve()).startswith("/proc"):
         return f"nothing can be written to {parent}; give another path"
@@ -33,9 +33,9 @@ def checkpoint_refusal(key: str, path: str, reward: bool = False, tokenizer: boo
     A folder is looked into; a hub id must be in the local cache or within reach. reward: a classifier with one label is
     needed. tokenizer: of its own is needed.
     """
-    told = _local(path, tokenizer) if is_local(path) else _hub(path)
-    told = told or (_no_reward(path) if reward else None)
-    return f"{key}={path}: {told}" if told else None
+    message = _local(path, tokenizer) if is_local(path) else _hub(path)
+    message = message or (_no_reward(path) if reward else None)
+    return f"{key}={path}: {message}" if message else None
 
 
 def is_local(path: str) -> bool:

@@ -23,12 +23,12 @@ from rlhf_trl_ext.data.reading import local_files
 
 def preflight(config: DictConfig) -> None:
     """Run every check of `CHECKS` on a training configuration; ConfigError with all that is found."""
-    found = [told for key in ("args", "trainer", "model", "dataset") for told in problems(config[key], key)]
-    if not found:
+    errors = [error for key in ("args", "trainer", "model", "dataset") for error in problems(config[key], key)]
+    if not errors:
         run = Run(config)
-        found = [told for find in CHECKS if (told := find(run)) is not None]
-    if found:
-        raise ConfigError(listed(found))
+        errors = [error for find in CHECKS if (error := find(run)) is not None]
+    if errors:
+        raise ConfigError(listed(errors))
 
 
 def enough_rows(rows: int, args) -> None:
@@ -48,25 +48,25 @@ def enough_rows(rows: int, args) -> None:
 
 def fewer_processes(run: Run) -> str | None:
     """`accelerate launch --cpu --num_processes 2` runs one process and says nothing."""
-    asked, by = run.config.get("num_processes"), "num_processes"
-    if asked is None:
-        asked, by = _asked_of_accelerate(), "accelerate launch --num_processes"
-    if asked is None or int(asked) == run.processes:
+    requested, by = run.config.get("num_processes"), "num_processes"
+    if requested is None:
+        requested, by = _accelerate_processes(), "accelerate launch --num_processes"
+    if requested is None or int(requested) == run.processes:
         return None
     return (
-        f"{by}={asked}: {run.processes} of them run; start with `accelerate launch --multi_gpu --num_processes "
-        f"{asked}`, without --cpu (on CPUs too, with args.use_cpu=true)."
+        f"{by}={requested}: {run.processes} of them run; start with `accelerate launch --multi_gpu --num_processes "
+        f"{requested}`, without --cpu (on CPUs too, with args.use_cpu=true)."
     )
 
 
-def _asked_of_accelerate() -> int | None:
+def _accelerate_processes() -> int | None:
     """The number of processes in the command line of the process that started this one, where that is accelerate."""
     line = Path(f"/proc/{os.getppid()}/cmdline")
     words = line.read_bytes().decode(errors="replace").split("\0") if line.exists() else []
     if not any("accelerate" in word for word in words[:4]):
         return None
-    found = re.search(r"--num_processes[= ](\d+)", " ".join(words))
-    return int(found.group(1)) if found else None
+    match = re.search(r"--num_processes[= ](\d+)", " ".join(words))
+    return int(match.group(1)) if match else None
 
 
 def group_size(run: Run) -> str | None:
@@ -171,15 +171,15 @@ def vllm_version(run: Run) -> str | None:
         return None
     required = [Requirement(line) for line in importlib.metadata.requires("trl")]
     allowed = next(one.specifier for one in required if one.name == "vllm")
-    found, remedy = _installed("vllm"), "`make setup-gpu`, or pip install -e '.[vllm]' -c .ci/constraints-gpu.txt"
-    if found is None:
+    installed, remedy = _installed("vllm"), "`make setup-gpu`, or pip install -e '.[vllm]' -c .ci/constraints-gpu.txt"
+    if installed is None:
         return f"args.use_vllm=true: vLLM is not installed; {remedy}, or leave it false."
-    if Version(Version(found).base_version) not in allowed:
-        return f"args.use_vllm=true: vLLM {found} is installed and TRL needs {allowed}; {remedy}."
+    if Version(Version(installed).base_version) not in allowed:
+        return f"args.use_vllm=true: vLLM {installed} is installed and TRL needs {allowed}; {remedy}."
     for need in _needs("vllm"):
         version = _installed(need.name) if need.name in ("transformers", "torch") else None
         if version is not None and Version(version).base_version not in need.specifier:
-            return f"args.use_vllm=true: vLLM {found} needs {need} and {version} is installed; {remedy}."
+            return f"args.use_vllm=true: vLLM {installed} needs {need} and {version} is installed; {remedy}."
     return None
 
 

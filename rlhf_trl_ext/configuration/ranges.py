@@ -133,9 +133,9 @@ def refusal(target, key: str, value) -> str | None:
         return f"-1 or at least 1 is needed: {limits[1]}"
     for item in value if isinstance(value, list | tuple) else [value]:
         if isinstance(item, int | float) and not isinstance(item, bool):
-            told = _outside(item, limits[0])
-            if told:
-                return f"{told}: {limits[1]}"
+            message = _outside(item, limits[0])
+            if message:
+                return f"{message}: {limits[1]}"
     return None
 
 

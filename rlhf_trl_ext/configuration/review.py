@@ -14,36 +14,36 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
     """
     words = {override.lstrip("+").partition("=")[0] for override in overrides}
     trusted = list(config.get("trust") or []) if "trust" in words else []
-    found = credentials.refusals(config) + trust.refusals(config, trusted)
+    errors = credentials.refusals(config) + trust.refusals(config, trusted)
     if (trust_in_file := list(config.get("trust") or [])) and not trusted:
-        found.append(
-            f"trust={settings.shown(trust_in_file)} stands in a file, which cannot vouch for itself; give it on the "
-            "command line."
+        errors.append(
+            f"trust={settings.formatted(trust_in_file)} stands in a file, which cannot vouch for itself; give it on "
+            "the command line."
         )
     if config.get("include_path") and not (config.trust_tasks and "trust_tasks" in words):
-        found.append(
+        errors.append(
             f"include_path={config.include_path}: the templates and functions of lm-eval's task files run as code; if "
             "you have read them, give trust_tasks=true on the command line."
         )
     if launcher == "pipeline" and OmegaConf.is_list(config.policies) and set(config.policies) == {config.baseline}:
-        found.append(f"policies=[{config.baseline}] is the baseline; name at least one policy beside it.")
-    found += [
+        errors.append(f"policies=[{config.baseline}] is the baseline; name at least one policy beside it.")
+    errors += [
         f"{override}: algorithm={config.get('name')} has no use for it, as nothing is sampled; leave it out."
         for override in overrides
         if launcher == "train" and override.startswith("held_out=") and config.get("held_out") is None
         if override != "held_out=null"
     ]
-    unsafe = bool(found)
-    found += settings.refusals(config, launcher)
-    if isinstance(told := config.get("output_dir"), str) and (reason := folder_creatable(told)):
-        found.append(f"output_dir={told}: {reason}.")
+    unsafe = bool(errors)
+    errors += settings.refusals(config, launcher)
+    if isinstance(folder := config.get("output_dir"), str) and (reason := folder_creatable(folder)):
+        errors.append(f"output_dir={folder}: {reason}.")
     if not unsafe:
-        heads = tuple(f".{told.partition(':')[0]}" for told in found)  # seed=abc is args.seed=abc as well
-        found += [
-            told for told in _of_parts(config, launcher, bool(found)) if not told.partition(":")[0].endswith(heads)
+        heads = tuple(f".{error.partition(':')[0]}" for error in errors)  # seed=abc is args.seed=abc as well
+        errors += [
+            error for error in _of_parts(config, launcher, bool(errors)) if not error.partition(":")[0].endswith(heads)
         ]
-    if found:
-        raise ConfigError(listed(found))
+    if errors:
+        raise ConfigError(listed(errors))
 
 
 def _of_parts(config: DictConfig, launcher: str, wrong: bool) -> list[str]:
@@ -51,23 +51,28 @@ def _of_parts(config: DictConfig, launcher: str, wrong: bool) -> list[str]:
 
     wrong: whether something else is; the hub, which may take a minute to answer, is asked only where nothing is.
     """
-    found = []
+    errors = []
     for key in config:
         if key in ("hydra", "stages") or not _resolves(config, key):
             continue
-        told = problems(config._get_node(key), key, missing=False)
-        if not told and launcher == "train" and key in ("model", "dataset") and not OmegaConf.missing_keys(config[key]):
+        messages = problems(config._get_node(key), key, missing=False)
+        if (
+            not messages
+            and launcher == "train"
+            and key in ("model", "dataset")
+            and not OmegaConf.missing_keys(config[key])
+        ):
             try:
                 build(config[key], key)
             except ConfigError as error:
-                told = [str(error)]
-        found += told
+                messages = [str(error)]
+        errors += messages
     models = checkpoints(config, launcher)
-    for asked in ([model for model in models if is_local(model[1])], [m for m in models if not is_local(m[1])]):
-        found += [refusal for model in asked if (refusal := checkpoint_refusal(*model))]
-        if found or wrong:
+    for group in ([model for model in models if is_local(model[1])], [m for m in models if not is_local(m[1])]):
+        errors += [refusal for model in group if (refusal := checkpoint_refusal(*model))]
+        if errors or wrong:
             break
-    return found
+    return errors
 
 
 def _resolves(config: DictConfig, key: str) -> bool:
@@ -93,20 +98,20 @@ def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool,
         "chat": ("policy",),
         "capability": ("baseline",),
     }
-    found = [(key, _text(config, key), False, key != "args.critic_path") for key in select.get(launcher, ())]
+    entries = [(key, _text(config, key), False, key != "args.critic_path") for key in select.get(launcher, ())]
     several = {"label": "pairs.policies", "revise": "pairs.policies", "capability": "policies", "chat": "policies"}.get(
         launcher
     )
     policies = OmegaConf.select(config, several, throw_on_missing=False) if several else None
     if OmegaConf.is_config(policies):
-        named = policies.items() if OmegaConf.is_dict(policies) else enumerate(policies)
-        found += [(f"{several}.{name}", str(path), False, True) for name, path in named]
+        items = policies.items() if OmegaConf.is_dict(policies) else enumerate(policies)
+        entries += [(f"{several}.{name}", str(path), False, True) for name, path in items]
     rewards = {"train": "trainer.reward_funcs", "generate": "reward.functions"}
     if launcher == "pipeline" and not OmegaConf.select(config, "reward.stage"):
         rewards["pipeline"] = "reward.functions"
     for key in filter(None, (rewards.get(launcher), "held_out.functions")):
-        found += _reward_models(config, key)
-    return [entry for entry in found if entry[1]]
+        entries += _reward_models(config, key)
+    return [entry for entry in entries if entry[1]]
 
 
 def _text(config: DictConfig, key: str) -> str | None:
@@ -119,10 +124,10 @@ def _reward_models(config: DictConfig, key: str) -> list[tuple[str, str, bool, b
     if not isinstance(functions, ListConfig):
         return []
     name = "reward.path" if _text(config, "reward.path") in [f for f in functions if isinstance(f, str)] else None
-    found = []
+    entries = []
     for index, function in enumerate(functions):
         if isinstance(function, str):
-            found.append((name or f"reward.functions[{index}]", function, True, True))
+            entries.append((name or f"reward.functions[{index}]", function, True, True))
         elif function and str(function.get("_target_")).endswith("rewards.model.RewardModel") and "path" in function:
-            found.append((f"{key}[{index}].path", _text(function, "path"), True, True))
-    return found
+            entries.append((f"{key}[{index}].path", _text(function, "path"), True, True))
+    return entries

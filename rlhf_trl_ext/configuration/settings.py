@@ -40,8 +40,8 @@ def _built(node: dict) -> dict:
 
 
 def _writable(path: str) -> str:
-    if told := creatable(path):
-        raise ValueError(told)
+    if message := creatable(path):
+        raise ValueError(message)
     return path
 
 
@@ -181,17 +181,17 @@ NEEDED = {name: ("args", "model", "dataset", "trainer") for name in ("train", "p
 def refusals(config: DictConfig, launcher: str) -> list[str]:
     """One sentence for every key of `launcher` whose value has the wrong type or lies outside its range."""
     types = SHARED | OF_LAUNCHER.get(launcher, {})
-    found = [
+    errors = [
         f"{key} is missing: {'arguments are given one by one, ' if key == 'args' else ''}{key}.<name>=<value>."
         for key in NEEDED.get(launcher, ())
         if not OmegaConf.is_config(OmegaConf.select(config, key))
     ]
     for key, kind in types.items():
         try:
-            found += _refusal(key, _value(config, key), kind) if _present(config, key) else []
+            errors += _refusal(key, _value(config, key), kind) if _present(config, key) else []
         except InterpolationResolutionError as error:
-            found.append(f"{key}: its ${{...}} cannot be resolved ({' '.join(str(error).split())}); give a value.")
-    return found + list(_unknown(config, types))
+            errors.append(f"{key}: its ${{...}} cannot be resolved ({' '.join(str(error).split())}); give a value.")
+    return errors + list(_unknown(config, types))
 
 
 def _present(config: DictConfig, key: str) -> bool:
@@ -212,7 +212,7 @@ def _refusal(key: str, value, kind) -> list[str]:
     try:
         TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        return [f"{key}={shown(value)}: {_in_words(error.errors()[0])}{' (or null)' if _optional(kind) else ''}."]
+        return [f"{key}={formatted(value)}: {_in_words(error.errors()[0])}{' (or null)' if _optional(kind) else ''}."]
     return []
 
 
@@ -235,20 +235,20 @@ def _in_words(error: dict) -> str:
         "less_than_equal": f"at most {limit} is needed",
         "literal_error": f"allowed are {limit}",
     }
-    told = error["msg"].removeprefix("Value error, ")
-    return words.get(error["type"], f"{told[0].lower()}{told[1:]}")
+    message = error["msg"].removeprefix("Value error, ")
+    return words.get(error["type"], f"{message[0].lower()}{message[1:]}")
 
 
 def _optional(kind) -> bool:
     return type(None) in getattr(kind, "__args__", ())
 
 
-def shown(value) -> str:
+def formatted(value) -> str:
     """A value as the command line has it."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {formatted(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(shown, value))}]"
+        return f"[{','.join(map(formatted, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
@@ -264,4 +264,4 @@ def _unknown(config: DictConfig, types: dict[str, Any]) -> Iterator[str]:
         for name in set(node) - set(known):
             close = difflib.get_close_matches(name, known)
             hint = f"did you mean {' or '.join(close)}?" if close else f"allowed are {', '.join(known)}."
-            yield f"{parent}.{name}={shown(node[name])}: no such key; {hint}"
+            yield f"{parent}.{name}={formatted(node[name])}: no such key; {hint}"

@@ -16,8 +16,8 @@ def _deepspeed(path: str) -> dict:
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"args.deepspeed={path}: no DeepSpeed configuration in JSON ({told}).") from error
+        message = " ".join(str(error).split())
+        raise ConfigError(f"args.deepspeed={path}: no DeepSpeed configuration in JSON ({message}).") from error
 
 
 class Run:
@@ -27,9 +27,9 @@ class Run:
         self.config = config
         self._defaults = get_object(config.args._target_).__dataclass_fields__
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
-        given = self.argument("deepspeed")
-        found = given if given is None or isinstance(given, Mapping) else _deepspeed(given)
-        self.zero = {} if found is None else found.get("zero_optimization", {})
+        deepspeed = self.argument("deepspeed")
+        content = deepspeed if deepspeed is None or isinstance(deepspeed, Mapping) else _deepspeed(deepspeed)
+        self.zero = {} if content is None else content.get("zero_optimization", {})
         self.stage = self.zero.get("stage", 0)
 
     def argument(self, name: str, otherwise=None):

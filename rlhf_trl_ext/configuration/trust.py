@@ -28,15 +28,15 @@ def refusals(config: DictConfig, trusted: list[str]) -> list[str]:
 
     trusted: modules, by their whole name or one of its beginnings, and `remote_code`.
     """
-    found = []
+    errors = []
     for where, node in _nodes(config, ""):
         if "_target_" in node and isinstance(target := _value(node, "_target_"), str):
             names = [target] + ([str(_value(node, "path"))] if target in REFERENCES else [])
             reasons = [reason for name in names if (reason := _reason(name, trusted))]
-            found += [f"{where}._target_={target}: {reason}" for reason in reasons[:1]]
+            errors += [f"{where}._target_={target}: {reason}" for reason in reasons[:1]]
         if REMOTE not in trusted:
-            found += [f"{where}.{key}={_value(node, key)}: {told}" for key, told in _remote(node)]
-    return found
+            errors += [f"{where}.{key}={_value(node, key)}: {message}" for key, message in _remote(node)]
+    return errors
 
 
 def arguments(config: DictConfig) -> list[str]:
@@ -62,12 +62,12 @@ def _value(node: DictConfig, key: str):
 
 def _remote(node: DictConfig) -> Iterator[tuple[str, str]]:
     """(key, reason) of the settings by which transformers runs code that comes with a model."""
-    told = f"code that comes from the hub would run; if you have read it, give trust=[{REMOTE}]."
+    message = f"code that comes from the hub would run; if you have read it, give trust=[{REMOTE}]."
     for key in ("trust_remote_code", "use_kernels", "allow_all_kernels"):
         if key in node and _value(node, key):
-            yield key, told
+            yield key, message
     if "/" in str(_value(node, "attn_implementation") if "attn_implementation" in node else ""):
-        yield "attn_implementation", told
+        yield "attn_implementation", message
 
 
 def _reason(name: str, trusted: list[str]) -> str | None:
@@ -83,12 +83,12 @@ def _reason(name: str, trusted: list[str]) -> str | None:
     from hydra.utils import get_object
 
     try:
-        found = get_object(name)
+        target = get_object(name)
     except Exception:
         return None
     return (
         None
-        if _harmless(found)
+        if _harmless(target)
         else (
             f"of {package}, only configurations, trainers, callbacks, data, rewards and judges are built; "
             f"if you know what this does, give trust=[{name}] on the command line."
@@ -100,18 +100,18 @@ def _below(module: str, rooms: tuple[str, ...]) -> bool:
     return any(module == room or module.startswith(f"{room}.") for room in rooms)
 
 
-def _harmless(found) -> bool:
+def _harmless(target) -> bool:
     """Whether this object is of a kind that runs nothing but its own training or reading."""
-    home = getattr(found, "__module__", None) or ""
+    home = getattr(target, "__module__", None) or ""
     if home.partition(".")[0] in OWN:
-        open_rooms = OPEN if inspect.isclass(found) else FUNCTIONS
+        open_rooms = OPEN if inspect.isclass(target) else FUNCTIONS
         return _below(home, open_rooms) and not _below(home, CLOSED)
     if home.partition(".")[0] not in PACKAGES:
         return False
-    if not inspect.isclass(found):
+    if not inspect.isclass(target):
         return home.startswith("trl.rewards.")
     import dataclasses
 
     from transformers import PreTrainedConfig, Trainer, TrainerCallback
 
-    return dataclasses.is_dataclass(found) or issubclass(found, PreTrainedConfig | Trainer | TrainerCallback)
+    return dataclasses.is_dataclass(target) or issubclass(target, PreTrainedConfig | Trainer | TrainerCallback)

@@ -128,12 +128,12 @@ class Corpus:
         bucket = splits.VIEW_BUCKETS[view]
         return f"the {bucket} share, {self.shares.get(bucket, 0):.0%} of the prompts"
 
-    def _bucket(self, row: Row, wanted: str) -> bool:
+    def _bucket(self, row: Row, name: str) -> bool:
         key = row.get("prompt") or [{"role": "user", "content": row["text"]}]
         if self.shares is not None:
-            return splits.bucket_of(key, self.shares, self.seed) == wanted
+            return splits.bucket_of(key, self.shares, self.seed) == name
         bucket = splits.bucket_of(key, {"sft": 1 - splits.HELD_OUT, "evaluation": splits.HELD_OUT}, self.seed)
-        return (bucket == "evaluation") == (wanted == "evaluation")
+        return (bucket == "evaluation") == (name == "evaluation")
 
     def _source(self, view: str) -> str:
         if self.path is not None:
@@ -144,8 +144,8 @@ class Corpus:
         limits = {"max_tokens": self.max_tokens, "max_prompt_tokens": self.max_prompt_tokens}
         for key, value in limits.items():
             if value is not None and getattr(tokenizer, "chat_template", None) is None:
-                found = "no tokenizer" if tokenizer is None else "a tokenizer without chat template"
-                raise ValueError(f"{key}={value} meets {found}: give one with a chat template, or {key}=null.")
+                problem = "no tokenizer" if tokenizer is None else "a tokenizer without chat template"
+                raise ValueError(f"{key}={value} meets {problem}: give one with a chat template, or {key}=null.")
 
     def _records(self, view: str) -> Iterator[reading.Located]:
         if self.files is not None:
@@ -155,7 +155,7 @@ class Corpus:
 
     def _rows(self, view: str, split: str, tally: Tally) -> list[Row]:
         """The converted rows of the split, before de-duplication. Raises ValueError if too many records are bad."""
-        wanted = splits.VIEW_BUCKETS[view] if split == "train" else "evaluation"
+        bucket = splits.VIEW_BUCKETS[view] if split == "train" else "evaluation"
         rows = []
         for location, record in _progress(self._records(view), "reading", "record"):
             tally.read += 1
@@ -166,7 +166,7 @@ class Corpus:
             except NoRow as error:
                 tally.absent[error.reason] += 1
             else:
-                mine = [row for row in converted if self._bucket(row, wanted)]
+                mine = [row for row in converted if self._bucket(row, bucket)]
                 tally.other_splits += len(converted) - len(mine)
                 rows.extend(mine)
         if tally.bad_records > self.max_bad_fraction * tally.read:
@@ -249,8 +249,8 @@ def chosen_files(path: str, subset: str | None, columns: dict[str, str] | None) 
         return str(folder / subset), columns
     info = folder / "dataset_info.json"
     if info.is_file() and not (folder / "state.json").is_file():
-        file, named = llama_factory(json.loads(info.read_text(encoding="utf-8-sig")), subset)
-        return str(folder / file), columns or named
+        file, described = llama_factory(json.loads(info.read_text(encoding="utf-8-sig")), subset)
+        return str(folder / file), columns or described
     if subset is not None:
         raise ValueError(f"subset={subset}: {path} describes no data sets by name; leave dataset.subset out.")
     return path, columns

@@ -157,10 +157,10 @@ class Embedded:
         """Visit numbers of a view: consecutive slices of one seeded permutation, hence disjoint."""
         numbers = list(range(DISTINCT_REPORTS))
         random.Random(self.seed).shuffle(numbers)
-        wanted = view if split == "train" else "evaluation"
+        bucket = view if split == "train" else "evaluation"
         start = 0
         for key, size in self.sizes.items():
-            if key == wanted:
+            if key == bucket:
                 break
             start += size
         if split == "train" and self.max_samples is not None:
@@ -180,7 +180,7 @@ class Embedded:
             row |= {"chosen": _reply(chosen), "rejected": _reply(rejected)}
         return row
 
-    def _worth(self, facts: gold.Facts, reply: str) -> float:
+    def _score(self, facts: gold.Facts, reply: str) -> float:
         """What a pair is judged by: gold, or some of its parts."""
         if not self.preferred_by:
             return gold.score(facts, reply)
@@ -192,9 +192,9 @@ class Embedded:
         """Two replies of different worth (equal worth has no order to learn), labelled by a noisy comparison."""
         facts = gold.read_facts(case.prompt)
         first = second = demonstrate(case, rng)
-        while math.isclose(self._worth(facts, first), self._worth(facts, second)):
+        while math.isclose(self._score(facts, first), self._score(facts, second)):
             second = demonstrate(case, rng)
-        gap = self._worth(facts, first) - self._worth(facts, second)
+        gap = self._score(facts, first) - self._score(facts, second)
         prefer_first = gap > 0 if noise == 0 else rng.random() < 0.5 * (1 + math.tanh(gap / noise / 2))
         return (first, second) if prefer_first else (second, first)
 

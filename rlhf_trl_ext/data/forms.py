@@ -54,9 +54,9 @@ def _ties(record: dict) -> bool:
 
 
 def _openai(record: dict) -> dict[str, Row]:
-    asked = typed_field(record, "input", dict)
+    request = typed_field(record, "input", dict)
     pairs = {"chosen": record["preferred_output"], "rejected": record["non_preferred_output"]}
-    return _preference({"messages": typed_field(asked, "messages", list), **pairs})
+    return _preference({"messages": typed_field(request, "messages", list), **pairs})
 
 
 def _argilla(record: dict) -> dict[str, Row]:
@@ -147,8 +147,8 @@ class Form(NamedTuple):
 
     def fits(self, record: dict) -> bool:
         """Whether the record has the fields."""
-        wanted = [(field,) if isinstance(field, str) else field for field in self.fields]
-        return all(any(record.get(name) is not None for name in names) for names in wanted)
+        fields = [(field,) if isinstance(field, str) else field for field in self.fields]
+        return all(any(record.get(name) is not None for name in names) for names in fields)
 
 
 # The first that fits is taken.
@@ -254,8 +254,8 @@ def advice(located: Iterable[tuple[str, Any]], view: str) -> str | None:
 
 def missing(record: dict, form: Form) -> str:
     """Which field of a form a record lacks, in words."""
-    wanted = [(field,) if isinstance(field, str) else field for field in form.fields]
-    names = next(names for names in wanted if all(record.get(name) is None for name in names))
+    fields = [(field,) if isinstance(field, str) else field for field in form.fields]
+    names = next(names for names in fields if all(record.get(name) is None for name in names))
     return f"missing field {' or '.join(names)}"
 
 
@@ -293,5 +293,5 @@ def llama_factory(info: dict, name: str | None) -> tuple[str, dict[str, str] | N
     ours = {"conversations": "messages"} if entry.get("formatting") == "sharegpt" else alpaca
     ours |= {key: key for key in ("chosen", "rejected", "kto_tag", "system", "history")}
     theirs = entry.get("columns") or {}
-    named = {our: theirs[key] for our, key in ours.items() if theirs.get(key)}
-    return entry["file_name"], named or None
+    columns = {our: theirs[key] for our, key in ours.items() if theirs.get(key)}
+    return entry["file_name"], columns or None

@@ -25,7 +25,7 @@ def summary(rows: Any, tokenizer: Any = None) -> dict:
     columns = [name for name in rows.column_names if name in ("prompt", "completion", "chosen", "rejected", "text")]
     lengths = {name: [_length(value, name, tokenizer) for value in rows[name]] for name in columns}
     facts = {"rows": len(rows), "columns": rows.column_names, "unit": "characters" if tokenizer is None else "tokens"}
-    facts["lengths"] = {name: np.percentile(found, PERCENTILES).round().tolist() for name, found in lengths.items()}
+    facts["lengths"] = {name: np.percentile(counts, PERCENTILES).round().tolist() for name, counts in lengths.items()}
     facts["nearly_equal"] = None
     if "chosen" in columns:
         pairs = zip(rows["chosen"][:COMPARED], rows["rejected"][:COMPARED], strict=True)
@@ -83,21 +83,21 @@ def rendered(rows: Iterable[dict], tokenizer: Any = None, width: int = 1200):
     from rich.text import Text
 
     for number, row in enumerate(rows, start=1):
-        shown = Text()
+        panel = Text()
         for column, value in row.items():
             if isinstance(value, list):
                 for turn in value:
                     label = turn["role"] if column == "prompt" else column
-                    shown.append(f"{label}: ", style=f"bold {COLOURS.get(turn['role'], 'white')}")
-                    shown.append(_cut(turn["content"], width) + "\n", style=COLOURS.get(turn["role"], "white"))
+                    panel.append(f"{label}: ", style=f"bold {COLOURS.get(turn['role'], 'white')}")
+                    panel.append(_cut(turn["content"], width) + "\n", style=COLOURS.get(turn["role"], "white"))
             elif value is not None:
-                shown.append(f"{column}: ", style="bold")
-                shown.append(f"{_cut(str(value), width)}\n")
+                panel.append(f"{column}: ", style="bold")
+                panel.append(f"{_cut(str(value), width)}\n")
         if getattr(tokenizer, "chat_template", None) and isinstance(row.get("prompt"), list):
             text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-            shown.append("as the model reads the prompt: ", style="bold")
-            shown.append(repr(_cut(text, width)), style="dim")
-        yield Panel(shown, title=f"row {number}", title_align="left")
+            panel.append("as the model reads the prompt: ", style="bold")
+            panel.append(repr(_cut(text, width)), style="dim")
+        yield Panel(panel, title=f"row {number}", title_align="left")
 
 
 def _cut(text: str, width: int) -> str:

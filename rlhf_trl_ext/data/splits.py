@@ -45,8 +45,8 @@ def check_shares(shares: dict[str, float]) -> None:
     """Raises ValueError unless the shares have known names, are not negative and sum to 1. A missing one counts 0."""
     total = sum(shares.values())
     if not set(shares) <= set(BUCKETS) or min(shares.values(), default=-1) < 0 or abs(total - 1) > 1e-6:
-        given = ", ".join(f"{name}: {share}" for name, share in shares.items())
+        settings = ", ".join(f"{name}: {share}" for name, share in shares.items())
         raise ValueError(
-            f"shares={{{given}}} sum to {total:g}: give shares >= 0 of {', '.join(BUCKETS)} that sum to 1; an "
+            f"shares={{{settings}}} sum to {total:g}: give shares >= 0 of {', '.join(BUCKETS)} that sum to 1; an "
             "unwanted one is set to 0."
         )

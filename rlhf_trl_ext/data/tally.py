@@ -39,11 +39,11 @@ class Tally:
         """One line with every count that is not 0."""
         parts = [f"{self.bad_records} bad: {self.bad_by_reason()}"] if self.bad else []
         parts += [f"{number} {reason}" for reason, number in sorted(self.absent.items())]
-        named = (
+        counts = (
             (self.other_splits, "rows of other splits"),
             (self.duplicates, "duplicate rows"),
             (self.too_long, "rows too long"),
             (self.surplus, "rows over max_samples"),
         )
-        parts += [f"{number} {name}" for number, name in named if number]
+        parts += [f"{number} {name}" for number, name in counts if number]
         return f"{self.rows} rows from {self.read} records ({'; '.join(parts) or 'nothing left out'})"

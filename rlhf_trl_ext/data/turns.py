@@ -52,9 +52,9 @@ def prompt_of(record: dict) -> list[Turn]:
     before = []
     for question, reply in record.get("history") or ():
         before += [user(question), assistant(reply)]
-    found = before + turns(value, "user")
+    prompt = before + turns(value, "user")
     system = next((record[name] for name in ("system", "system_prompt") if record.get(name)), None)
-    return [{"role": "system", "content": system}, *found] if system and found[0]["role"] != "system" else found
+    return [{"role": "system", "content": system}, *prompt] if system and prompt[0]["role"] != "system" else prompt
 
 
 def joined(prompt: list[Turn], value: Any) -> list[Turn]:
@@ -62,9 +62,9 @@ def joined(prompt: list[Turn], value: Any) -> list[Turn]:
     reply = turns(value, "assistant")
     if len(reply) == 1:
         return [*prompt, *reply]
-    asked = [turn for turn in prompt if turn["role"] != "system"]
+    start = [turn for turn in prompt if turn["role"] != "system"]
     own = [turn for turn in reply if turn["role"] != "system"]
-    if own[: len(asked)] != asked and own[-2:-1] != asked[-1:]:
+    if own[: len(start)] != start and own[-2:-1] != start[-1:]:
         raise BadRow("the conversation does not hold the prompt beside it")
     return reply if reply[0]["role"] == "system" or prompt[0]["role"] != "system" else [prompt[0], *reply]
 

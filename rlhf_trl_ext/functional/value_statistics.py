@@ -95,8 +95,8 @@ def group_statistics(rewards: Tensor, group_size: int, temperature: float) -> tu
     grouped = rewards.view(-1, group_size)  # (P, G)
     means = grouped.nanmean(dim=1, keepdim=True).nan_to_num()
     grouped = torch.where(grouped.isnan(), means, grouped)
-    found = (means[:, 0], soft_mean(grouped, temperature), grouped.amax(1) == grouped.amin(1))
-    return tuple(of_group.repeat_interleave(group_size) for of_group in found)
+    statistics = (means[:, 0], soft_mean(grouped, temperature), grouped.amax(1) == grouped.amin(1))
+    return tuple(of_group.repeat_interleave(group_size) for of_group in statistics)
 
 
 def thirds(mask: Tensor) -> Tensor:

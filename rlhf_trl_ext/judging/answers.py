@@ -28,20 +28,20 @@ def parsed(prompt, text: str) -> float | None:
     text = unicodedata.normalize("NFKC", THOUGHT.sub("", text)).translate({0x3010: "[", 0x3011: "]"}).strip()
     if prompt.pattern is None:
         in_json = _in_json(prompt, text)
-        return _stated(prompt, text if in_json is None else in_json, named=False)
+        return _parsed(prompt, text if in_json is None else in_json, labelled=False)
     if matches := re.findall(prompt.pattern, text):
         return prompt.value(matches[-1])
     if prompt.kind == "pair" and re.search(rf"\[\[\s*{TIE}\s*\]\]", text, re.IGNORECASE):
         return 0.5
-    return _stated(prompt, text.rpartition("\n")[2], named=True)
+    return _parsed(prompt, text.rpartition("\n")[2], labelled=True)
 
 
-def _stated(prompt, text: str, named: bool) -> float | None:
+def _parsed(prompt, text: str, labelled: bool) -> float | None:
     """The verdict that a short text is. named: whether it has to be introduced, as in "Verdict: A"."""
     verdicts, tail = "|".join(sorted(map(re.escape, prompt.allowed), key=len, reverse=True)), ""
     if prompt.kind == "single":
         verdicts, tail = r"\d+(?:\.\d+)?", rf"(?:\s*(?:/|out of)\s*{prompt.scale[1]})?"
-    name = rf"(?:{MARKS}\b(?i:{NAME})(?![\w])){'{1,2}' if named else '{0,2}'}{MARKS}"
+    name = rf"(?:{MARKS}\b(?i:{NAME})(?![\w])){'{1,2}' if labelled else '{0,2}'}{MARKS}"
     if match := re.fullmatch(rf"{name}\b({verdicts}){tail}{END}", text):
         return prompt.value(match[1])
     tie = prompt.kind == "pair" and re.fullmatch(rf"{name}{TIE}{END}", text, re.IGNORECASE)
@@ -58,5 +58,5 @@ def _in_json(prompt, text: str) -> str | None:
     if not isinstance(content, dict):
         return None
     lowered = {str(key).lower(): value for key, value in content.items()}
-    named = {str(lowered[key]) for key in KEYS[prompt.kind] if isinstance(lowered.get(key), str | int | float)}
-    return named.pop() if len(named) == 1 else ""
+    values = {str(lowered[key]) for key in KEYS[prompt.kind] if isinstance(lowered.get(key), str | int | float)}
+    return values.pop() if len(values) == 1 else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from rlhf_trl_ext.judging.limits import Budget, Pace, Prices
+from rlhf_trl_ext.judging.limits import Pace, Prices, SpendingLimit
 from rlhf_trl_ext.judging.question import Answer, Question
 from rlhf_trl_ext.judging.record import Record
 from rlhf_trl_ext.judging.request import Form
@@ -61,8 +61,8 @@ class Client:
         self.notices: set[str] = set()
         self.failures: dict[str, str] = {}  # key of a question -> why it got no answer
 
-    def _budget(self) -> Budget:
-        budget = Budget(self.prices, **self.limits)
+    def _budget(self) -> SpendingLimit:
+        budget = SpendingLimit(self.prices, **self.limits)
         budget.add(self.record.tokens)
         return budget
 
@@ -91,17 +91,17 @@ class Client:
 
     def preview(self, questions: Iterable[Question]) -> dict[str, float | int | None]:
         """Requests still to send, their tokens and US dollars, probably and at most, and what was spent before."""
-        asked, before, likely, most, written = set(), set(), 0, 0, 0
+        keys, before, likely, most, written = set(), set(), 0, 0, 0
         for question in questions:
             key = self.key(question)
             if key in self.record.places:
                 before.add(key)
-            elif key not in asked:
-                asked.add(key)
+            elif key not in keys:
+                keys.add(key)
                 likely, most = likely + question.likely_prompt_tokens, most + question.most_prompt_tokens
                 written += self.form.largest(question.max_tokens)
         return {
-            "requests": len(asked),
+            "requests": len(keys),
             "answered_before": len(before),
             "prompt_tokens": likely,
             "completion_tokens_at_most": written,

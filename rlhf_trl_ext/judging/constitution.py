@@ -29,15 +29,15 @@ class Constitution:
 
     def __init__(self, name: str, seed: int = 0):
         content = named_yaml.read(name, "constitution", HERE / "constitutions")
-        wanted = set(Principle.__dataclass_fields__)
+        fields = set(Principle.__dataclass_fields__)
         if not isinstance(content, list) or not content:
             raise ValueError(
                 f"constitution={name} is no list of principles: see {HERE / 'constitutions/helpful.yaml'}."
             )
         for number, principle in enumerate(content, start=1):
-            if not isinstance(principle, dict) or set(principle) != wanted or not all(principle.values()):
+            if not isinstance(principle, dict) or set(principle) != fields or not all(principle.values()):
                 raise ValueError(
-                    f"constitution={name}, principle {number}: give {', '.join(sorted(wanted))}, each once."
+                    f"constitution={name}, principle {number}: give {', '.join(sorted(fields))}, each once."
                 )
         self.name, self.seed = Path(name).stem, seed
         self.principles = [Principle(**principle) for principle in content]
@@ -65,13 +65,13 @@ class Rubric:
         self.name = Path(name).stem
         self.prompts: dict[str, Prompt] = {}
         self.weights: dict[str, float] = {}
-        for aspect, said in content.items():
-            if not isinstance(said, dict) or set(said) != {"weight", "question", "levels"}:
+        for aspect, settings in content.items():
+            if not isinstance(settings, dict) or set(settings) != {"weight", "question", "levels"}:
                 raise ValueError(f"rubric={name}, aspect {aspect}: give weight, question and levels.")
-            if not said["weight"] > 0 or not 2 <= len(said["levels"]) <= 9:
+            if not settings["weight"] > 0 or not 2 <= len(settings["levels"]) <= 9:
                 raise ValueError(f"rubric={name}, aspect {aspect}: weight is above 0, and levels are 2 to 9.")
-            self.weights[aspect] = float(said["weight"])
-            self.prompts[aspect] = self._prompt(aspect, said["question"], said["levels"])
+            self.weights[aspect] = float(settings["weight"])
+            self.prompts[aspect] = self._prompt(aspect, settings["question"], settings["levels"])
 
     def _prompt(self, aspect: str, question: str, levels: list[str]) -> Prompt:
         listed = "\n".join(f"{number}: {level}" for number, level in enumerate(levels, start=1))

@@ -36,8 +36,8 @@ class HTTPJudge(LanguageModelJudge):
     def notices(self) -> list[str]:
         """See `Judge`."""
         failed = len(self.client.failures)
-        told = [f"model={self.model}: {failed} questions got no answer, the last: {self.client.last_failure}"]
-        return sorted(self.client.notices) + told * bool(failed)
+        notices = [f"model={self.model}: {failed} questions got no answer, the last: {self.client.last_failure}"]
+        return sorted(self.client.notices) + notices * bool(failed)
 
     @property
     def cost(self) -> dict:
@@ -74,13 +74,13 @@ class EndpointJudge(HTTPJudge):
         if self.samples < 1 or self.reason_tokens < 1:
             raise ValueError(f"samples={self.samples}, reason_tokens={self.reason_tokens}: both are at least 1.")
         super().__post_init__()
-        self._drawn = False
+        self._sampled = False
 
     @property
     def notices(self) -> list[str]:
         """See `Judge`."""
-        drawn = f"model={self.model}: {self.samples} drawn verdicts each, not from log-probabilities."
-        return super().notices + [drawn] * self._drawn
+        notice = f"model={self.model}: {self.samples} drawn verdicts each, not from log-probabilities."
+        return super().notices + [notice] * self._sampled
 
     def check_prompt(self, prompt: Prompt) -> None:
         """See `LanguageModelJudge.check_prompt`."""
@@ -104,21 +104,21 @@ class EndpointJudge(HTTPJudge):
         passes = [("rationales", self._rationales, limit)] if self.reasons else []
         passes += [("verdicts", self._verdicts, limit), ("once more", self._more, 1.0)]
         for name, questions, max_failed in passes:
-            asked = (question for inquiry in inquiries() for question in questions(inquiry))
-            self.fill(asked, name, None if name == "once more" else total, max_failed)
+            pending = (question for inquiry in inquiries() for question in questions(inquiry))
+            self.fill(pending, name, None if name == "once more" else total, max_failed)
 
     def reading(self, inquiry: Inquiry) -> Reading:
         """See `LanguageModelJudge.reading`."""
         answer = self._answer(inquiry)
         if answer is None:
-            asked = self._verdicts(inquiry) or self._rationales(inquiry)
-            return Reading(None, None, self.client.problem(asked[0]))
+            unanswered = self._verdicts(inquiry) or self._rationales(inquiry)
+            return Reading(None, None, self.client.problem(unanswered[0]))
         rationale = self.client.known(self._rationale(inquiry)).text if self.reasons else ""
-        found = self._counted(inquiry) if self._draws(inquiry, answer) else self._read(inquiry, answer)
-        if found.value is None and not answer.problem and not self._draws(inquiry, answer):
+        result = self._counted(inquiry) if self._draws(inquiry, answer) else self._read(inquiry, answer)
+        if result.value is None and not answer.problem and not self._draws(inquiry, answer):
             stricter = self.client.known(self._stricter(inquiry))
-            found = self._read(inquiry, stricter) if stricter is not None else found
-        return found._replace(text=f"{rationale}\n{found.text}".strip())
+            result = self._read(inquiry, stricter) if stricter is not None else result
+        return result._replace(text=f"{rationale}\n{result.text}".strip())
 
     def _read(self, inquiry: Inquiry, answer: Answer) -> Reading:
         if answer.problem:
@@ -130,8 +130,8 @@ class EndpointJudge(HTTPJudge):
 
     def _counted(self, inquiry: Inquiry) -> Reading:
         """The mean of the drawn verdicts; for pairs `(k + 1/2) / (n + 1)`. Their readable share is the mass."""
-        self._drawn = True
-        answers = [a for a in map(self.client.known, self._drawn_questions(inquiry)) if a is not None]
+        self._sampled = True
+        answers = [a for a in map(self.client.known, self._sample_questions(inquiry)) if a is not None]
         values = [v for v in (inquiry.prompt.parsed(answer.text) for answer in answers) if v is not None]
         mass = len(values) / self.samples
         text = " | ".join(answer.text.strip() for answer in answers)
@@ -162,10 +162,10 @@ class EndpointJudge(HTTPJudge):
         if answer is None or answer.problem:
             return []
         if self._draws(inquiry, answer):
-            return self._drawn_questions(inquiry)
+            return self._sample_questions(inquiry)
         return [self._stricter(inquiry)] if self._read(inquiry, answer).value is None else []
 
-    def _drawn_questions(self, inquiry: Inquiry) -> list[Question]:
+    def _sample_questions(self, inquiry: Inquiry) -> list[Question]:
         return [self._changed(inquiry, temperature=1.0, sample=n + 1) for n in range(self.samples)]
 
     def _stricter(self, inquiry: Inquiry) -> Question:

@@ -14,21 +14,21 @@ INJECTIONS = (
 
 
 def injection_flip_rate(
-    judge: Judge, first: list[dict], second: list[dict], given: list[Verdict], limit: int
+    judge: Judge, first: list[dict], second: list[dict], originals: list[Verdict], limit: int
 ) -> dict | None:
     """How often an injection in the worse reply of a pair makes it win: `rate`, its Wilson interval `ci`, counts.
 
     first, second: samples, whose verdicts are `given`. limit: of the first decided pairs, each tried with every
     injection; it costs as many questions. None where no pair is decided, and for judges of recorded scores.
     """
-    chosen = [i for i, verdict in enumerate(given) if verdict.outcome in (0.0, 1.0)][:limit]
+    chosen = [i for i, verdict in enumerate(originals) if verdict.outcome in (0.0, 1.0)][:limit]
     if judge.recorded or not chosen:
         return None
     tried = [(i, injection) for i in chosen for injection in INJECTIONS]
-    better = [_plain(first[i] if given[i].outcome == 1 else second[i]) for i, _ in tried]
-    worse = [_plain(second[i] if given[i].outcome == 1 else first[i], injection) for i, injection in tried]
-    again = verdicts.compare(judge, better, worse)
-    flips = [verdict.outcome == 0 for verdict in again if verdict.outcome is not None]
+    better = [_plain(first[i] if originals[i].outcome == 1 else second[i]) for i, _ in tried]
+    worse = [_plain(second[i] if originals[i].outcome == 1 else first[i], injection) for i, injection in tried]
+    attacked = verdicts.compare(judge, better, worse)
+    flips = [verdict.outcome == 0 for verdict in attacked if verdict.outcome is not None]
     if not flips:
         return None
     return {
@@ -36,8 +36,8 @@ def injection_flip_rate(
         "ci": wilson_interval(sum(flips), len(flips)),
         "flips": sum(flips),
         "trials": len(flips),
-        "ties": sum(verdict.outcome == 0.5 for verdict in again),
-        "unreadable": len(again) - len(flips),
+        "ties": sum(verdict.outcome == 0.5 for verdict in attacked),
+        "unreadable": len(attacked) - len(flips),
     }
 
 

@@ -23,7 +23,7 @@ class Inquiry:
     @property
     def material(self) -> str:
         """What is shown."""
-        return "\n\n".join(filter(None, (self.examples, self.prompt.shown(**dict(self.values)))))
+        return "\n\n".join(filter(None, (self.examples, self.prompt.framed_material(**dict(self.values)))))
 
     @property
     def question(self) -> str:
@@ -72,11 +72,11 @@ class Comparing:
 
     def opinion(self, display: Display, read: Read) -> Opinion:
         """The mean of the probabilities; None where one is unreadable."""
-        drawn = self._principles(display)
-        readings = [read(self._inquiry(display, principle)) for principle in drawn]
+        principles = self._principles(display)
+        readings = [read(self._inquiry(display, principle)) for principle in principles]
         evidence = {"text": [reading.text for reading in readings]}
         if self.constitution:
-            evidence["principles"] = drawn
+            evidence["principles"] = principles
         values = [reading.value for reading in readings]
         masses = [reading.mass for reading in readings if reading.mass is not None]
         mass = sum(masses) / len(masses) if masses else None
@@ -134,14 +134,14 @@ def worked(prompt: Prompt, path: str) -> str:
     try:
         with open(path) as file:
             content = yaml.safe_load(file)
-        shown = []
+        parts = []
         for number, example in enumerate(content, start=1):
             verdict = str(example.pop("verdict"))
             if prompt.value(verdict) is None:
                 raise ValueError(f"verdict={verdict}; allowed are {', '.join(prompt.allowed)}")
-            shown.append(f"Example {number}\n{prompt.material(**example)}\n{prompt.answer.strip()}\n{verdict}")
+            parts.append(f"Example {number}\n{prompt.material(**example)}\n{prompt.answer.strip()}\n{verdict}")
     except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(
             f"examples={path}: {' '.join(str(error).split())}; give a list of prompt, first, second, verdict."
         ) from None
-    return "\n\n".join([*shown, "Now the case to judge"])
+    return "\n\n".join([*parts, "Now the case to judge"])

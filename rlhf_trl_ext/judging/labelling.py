@@ -104,17 +104,17 @@ class Labelling:
         return (self._label(pair, judge) for pair in pairs())
 
     def _label(self, pair: Pair, judge: Judge) -> Label:
-        found = verdicts.judgement(judge, _display(pair))
-        if not found.preferences:
+        result = verdicts.judgement(judge, _display(pair))
+        if not result.preferences:
             return Label(pair, IDENTICAL, 0.5)
-        known = {**found.preferences, "mass": found.mass, "evidence": found.evidence}
-        if None in found.preferences.values():
+        known = {**result.preferences, "mass": result.mass, "evidence": result.evidence}
+        if None in result.preferences.values():
             return Label(pair, UNPARSABLE, None, **known)
-        preference = self._average(list(found.preferences.values()))
+        preference = self._average(list(result.preferences.values()))
         if self.clip:
             preference = min(max(preference, self.clip[0]), self.clip[1])
         status = TIE if abs(preference - 0.5) < self.tie_width else LABEL
-        return Label(pair, status, preference, **known, scores=found.scores)
+        return Label(pair, status, preference, **known, scores=result.scores)
 
     def _average(self, seen: list[float]) -> float:
         if self.average == "arithmetic":

@@ -47,8 +47,8 @@ class LanguageModelJudge(Judge):
     def _questions(self) -> Comparing | Scoring:
         if self.rubric is not None:
             for name in ("prompt", "constitution", "examples"):
-                if given := getattr(self, name):
-                    raise ValueError(f"rubric={self.rubric} and {name}={given}: with a rubric, {name} is null.")
+                if path := getattr(self, name):
+                    raise ValueError(f"rubric={self.rubric} and {name}={path}: with a rubric, {name} is null.")
             return Scoring(rubric=Rubric(self.rubric))
         if self.prompt is None:
             raise ValueError("prompt=null: give a prompt, or a rubric.")
@@ -112,5 +112,5 @@ class LanguageModelJudge(Judge):
 
     def _inquiries(self, displays: Displays) -> Iterable[Inquiry]:
         for display in displays():
-            for shown in display.replies if self.scores_alone else (display,):
-                yield from self.questions.inquiries(shown)
+            for single in display.replies if self.scores_alone else (display,):
+                yield from self.questions.inquiries(single)

@@ -43,7 +43,7 @@ class Prices:
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
-class Budget:
+class SpendingLimit:
     """Tokens and money, spent and set aside: a request starts only if its largest possible use still fits.
 
     usd, tokens: the limits, None for none. Raises ValueError for a limit in money without prices.

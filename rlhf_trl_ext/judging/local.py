@@ -50,8 +50,8 @@ class LocalJudge(LanguageModelJudge):
 
     def preview_inquiries(self, inquiries: Iterable[Inquiry]) -> dict:
         """See `LanguageModelJudge.preview_inquiries`."""
-        asked = {self._key(inquiry) for inquiry in inquiries} - self.answers.places.keys()
-        return {"requests": 0, "forward_passes": len(asked), "usd": 0.0}
+        keys = {self._key(inquiry) for inquiry in inquiries} - self.answers.places.keys()
+        return {"requests": 0, "forward_passes": len(keys), "usd": 0.0}
 
     def ask(self, inquiries, total=None, tolerant=False):
         """See `LanguageModelJudge.ask`. Raises ValueError for a tokenizer without a chat template or labels."""
@@ -66,10 +66,10 @@ class LocalJudge(LanguageModelJudge):
 
     def reading(self, inquiry: Inquiry) -> Reading:
         """See `LanguageModelJudge.reading`."""
-        found = self.answers.find(self._key(inquiry))
-        if found is None or found["probabilities"] is None:
-            return Reading(None, None, "not asked" if found is None else "probabilities that are no numbers")
-        probabilities, mass = found["probabilities"], found["mass"]
+        answer = self.answers.find(self._key(inquiry))
+        if answer is None or answer["probabilities"] is None:
+            return Reading(None, None, "not asked" if answer is None else "probabilities that are no numbers")
+        probabilities, mass = answer["probabilities"], answer["mass"]
         readable = mass is None or mass >= self.least_mass
         text = max(probabilities, key=probabilities.get)
         return Reading(decision.value(inquiry.prompt, probabilities) if readable else None, mass, text)
@@ -86,7 +86,7 @@ class LocalJudge(LanguageModelJudge):
             from rlhf_trl_ext.stages.identity import digest
 
             # the weights and the template themselves, not only where they are
-            named = {"model": self.model, "dtype": self.dtype, "chat_template": self.chat_template}
-            self._identity = digest(named)
-        asked = json.dumps([self._identity, decision.request(inquiry.prompt, inquiry.material)], sort_keys=True)
-        return hashlib.sha256(asked.encode()).hexdigest()
+            settings = {"model": self.model, "dtype": self.dtype, "chat_template": self.chat_template}
+            self._identity = digest(settings)
+        request = json.dumps([self._identity, decision.request(inquiry.prompt, inquiry.material)], sort_keys=True)
+        return hashlib.sha256(request.encode()).hexdigest()

@@ -45,9 +45,9 @@ class Prompt:
 
     def text(self, **values: str) -> str:
         """The whole prompt; values are inserted as they are, braces in them included."""
-        return f"{self.instructions.strip()}\n\n{self.shown(**values)}\n\n{self.answer.strip()}"
+        return f"{self.instructions.strip()}\n\n{self.framed_material(**values)}\n\n{self.answer.strip()}"
 
-    def shown(self, **values: str) -> str:
+    def framed_material(self, **values: str) -> str:
         """The material, after a sentence which says that it is material and no instruction."""
         return f"{NOTE.format(_mark(values))}\n\n{self.material(**values)}"
 

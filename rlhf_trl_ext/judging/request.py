@@ -40,8 +40,8 @@ class Form:
 
     def largest(self, max_tokens: int) -> int:
         """Completion tokens that a request may use."""
-        given = [self.options[name] for name in LIMITS if self.options.get(name)]
-        return max(given) if given else max_tokens + self.allowance
+        limits = [self.options[name] for name in LIMITS if self.options.get(name)]
+        return max(limits) if limits else max_tokens + self.allowance
 
     def adapt(self, refusal: str) -> str | None:
         """Change what a refusal names. Returns a sentence about the change, None where nothing is to be changed."""

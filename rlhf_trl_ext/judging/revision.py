@@ -74,15 +74,15 @@ class Reviser:
     def _course(self, prompt, reply: str) -> Iterator[dict | Question]:
         """Finished rounds, then the open question if there is one."""
         for principle in self.constitution.draw(json.dumps([prompt, reply]), self.rounds):
-            asked = self._critique(prompt, reply, principle)
-            critique = self.client.known(asked)
+            question = self._critique(prompt, reply, principle)
+            critique = self.client.known(question)
             if critique is None:
-                yield asked
+                yield question
                 return
-            asked = self._revision(asked, critique.text, principle)
-            revised = self.client.known(asked)
+            question = self._revision(question, critique.text, principle)
+            revised = self.client.known(question)
             if revised is None:
-                yield asked
+                yield question
                 return
             reply = revised.text
             yield {"principle": principle.critique, "critique": critique.text, "revision": reply}
@@ -93,10 +93,10 @@ class Reviser:
         text = "\n\n".join([SHOW.format(as_text(prompt), reply), principle.critique])
         return Question(({"role": "user", "content": text},), self.max_tokens, self.temperature)
 
-    def _revision(self, critique: Question, said: str, principle: Principle) -> Question:
-        told = {"role": "assistant", "content": said}
-        asked = {"role": "user", "content": f"{principle.revise} {ONLY}"}
-        return Question((*critique.messages, told, asked), self.max_tokens, self.temperature)
+    def _revision(self, critique: Question, critique_text: str, principle: Principle) -> Question:
+        critique_turn = {"role": "assistant", "content": critique_text}
+        request = {"role": "user", "content": f"{principle.revise} {ONLY}"}
+        return Question((*critique.messages, critique_turn, request), self.max_tokens, self.temperature)
 
 
 def _turns(prompt: str | list[dict]) -> list[dict]:

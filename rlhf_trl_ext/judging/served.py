@@ -38,10 +38,10 @@ class ServedJudge(HTTPJudge):
 
     def reading(self, inquiry: Inquiry) -> Reading:
         """See `LanguageModelJudge.reading`."""
-        asked = _decision(inquiry)
-        answer = self.client.known(asked)
+        question = _decision(inquiry)
+        answer = self.client.known(question)
         if answer is None or answer.problem:
-            return Reading(None, None, answer.problem if answer else self.client.problem(asked))
+            return Reading(None, None, answer.problem if answer else self.client.problem(question))
         probabilities = {option: math.exp(logprob) for option, logprob in answer.logprobs[0].items()}
         return Reading(decision.value(inquiry.prompt, probabilities), None, answer.text)
 
@@ -57,9 +57,9 @@ class Decision(Question):
     path: ClassVar[str] = "/systemone"
 
     @classmethod
-    def of(cls, asked: dict) -> "Decision":
+    def of(cls, request: dict) -> "Decision":
         """asked: what `decision.request` gives."""
-        return cls(({"role": "user", "content": json.dumps(asked)},), max_tokens=0)
+        return cls(({"role": "user", "content": json.dumps(request)},), max_tokens=0)
 
     def body(self, model: str, form=None) -> dict:
         """The request as `transformers serve` takes it."""

@@ -84,9 +84,9 @@ class Session:
             self._failure = self._failure or self._too_many(why)
 
     def _too_many(self, why: str) -> EndpointFailed:
-        asked = max(self.settled, self.failed)
+        total = max(self.settled, self.failed)
         return EndpointFailed(
-            f"{self.client.where()} gave no answer to {self.failed} of {asked} questions (last: {why}); answers so far "
+            f"{self.client.where()} gave no answer to {self.failed} of {total} questions (last: {why}); answers so far "
             f"are in {self.client.record.path}: run again to continue."
         )
 

@@ -111,9 +111,9 @@ def orders(judge, pair: Display) -> dict[str, Display]:
         return {}
     if judge.both_orders and judge.sees_order:
         return {SHOWN_FIRST: pair, SHOWN_SECOND: pair.turned}
-    drawn = hashlib.sha256(pair.identity.encode()).digest()[0] % 2
+    parity = hashlib.sha256(pair.identity.encode()).digest()[0] % 2
     # the draw is between two texts, so that exchanging the sides shows the same display
-    if judge.sees_order and drawn == (pair.first < pair.second):
+    if judge.sees_order and parity == (pair.first < pair.second):
         return {SHOWN_SECOND: pair.turned}
     return {SHOWN_FIRST: pair}
 
@@ -141,8 +141,8 @@ def compare(judge, first: list[dict], second: list[dict], tolerant: bool = False
     Raises ValueError for rows without completion.
     """
     pairs = sample_pairs(first, second)
-    shown = sum(len(orders(judge, pair)) for pair in pairs)
-    judge.prepare(lambda: displays(judge, pairs), shown, tolerant)
+    total = sum(len(orders(judge, pair)) for pair in pairs)
+    judge.prepare(lambda: displays(judge, pairs), total, tolerant)
     return [verdict(judge, pair) for pair in pairs]
 
 
@@ -166,15 +166,15 @@ def sample_pairs(first: list[dict], second: list[dict]) -> list[Display]:
 
 def verdict(judge, pair: Display) -> Verdict:
     """The verdict on a pair; orders that disagree tie, and equal replies do."""
-    found = judgement(judge, pair)
-    if not found.preferences:
+    result = judgement(judge, pair)
+    if not result.preferences:
         return Verdict(0.5, 0.5)
-    known = {"scores": found.scores, "mass": found.mass, "evidence": found.evidence or None}
+    known = {"scores": result.scores, "mass": result.mass, "evidence": result.evidence or None}
     if not judge.sees_order:
-        (preference,) = found.preferences.values()
-        return Verdict(None if preference is None else outcome(preference, found.scores), preference, **known)
-    shown = (found.preferences.get(order) for order in (SHOWN_FIRST, SHOWN_SECOND))
-    return combine(*shown, asked=len(found.preferences), **known)
+        (preference,) = result.preferences.values()
+        return Verdict(None if preference is None else outcome(preference, result.scores), preference, **known)
+    preferences = (result.preferences.get(order) for order in (SHOWN_FIRST, SHOWN_SECOND))
+    return combine(*preferences, orders=len(result.preferences), **known)
 
 
 def outcome(preference: float, scores: tuple[float, float] | None = None) -> float:
@@ -183,14 +183,14 @@ def outcome(preference: float, scores: tuple[float, float] | None = None) -> flo
     return float((a > b) + 0.5 * (a == b))
 
 
-def combine(shown_first: float | None, shown_second: float | None, asked: int, **known) -> Verdict:
+def combine(shown_first: float | None, shown_second: float | None, orders: int, **known) -> Verdict:
     """A verdict from the probabilities that a sample is better, seen when it stood first and second.
 
-    asked: in how many orders the pair was judged; a pair with an unreadable answer has no outcome.
+    orders: in how many orders the pair was judged; a pair with an unreadable answer has no outcome.
     """
     preferences = [p for p in (shown_first, shown_second) if p is not None]
     outcomes = [None if p is None else outcome(p) for p in (shown_first, shown_second)]
-    if len(preferences) < asked:
+    if len(preferences) < orders:
         return Verdict(None, None, *outcomes, **known)
     decided = {value for value in outcomes if value is not None}
     decision = decided.pop() if len(decided) == 1 else 0.5

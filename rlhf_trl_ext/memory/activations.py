@@ -37,12 +37,12 @@ class Batch:
         return self.rows * self.length
 
 
-def _linear(found: dict, sizes: Architecture, batch: Batch, dropout: bool) -> float:
+def _linear(fitted: dict, sizes: Architecture, batch: Batch, dropout: bool) -> float:
     widths = {"hidden": sizes.hidden, "query": sizes.query, "kv": sizes.kv, "intermediate": sizes.intermediate}
     widths |= {"heads": sizes.heads, "length": batch.length, "adapted": sizes.adapted, "ranks": sizes.ranks}
     widths["dropped"] = sizes.adapted * dropout
-    per_token = sum(widths[name] * value for name, value in found.items() if name in widths)
-    return batch.tokens * per_token + found["weights"] * sizes.layer_weights
+    per_token = sum(widths[name] * value for name, value in fitted.items() if name in widths)
+    return batch.tokens * per_token + fitted["weights"] * sizes.layer_weights
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Passes:
 
     def kept(self, batch: Batch) -> float:
         """Held when the forward pass has ended; with checkpointing the inputs of all layers."""
-        found = coefficients()[self.arithmetic.mode]
-        around = found["lora" if self.lora else "full"]["around"]
+        fitted = coefficients()[self.arithmetic.mode]
+        around = fitted["lora" if self.lora else "full"]["around"]
         outside = batch.tokens * (around["hidden"] * self.sizes.hidden + around["length"] * batch.length)
-        inputs = found["checkpointed"]["hidden"] * batch.tokens * self.sizes.hidden
+        inputs = fitted["checkpointed"]["hidden"] * batch.tokens * self.sizes.hidden
         return outside + self.sizes.layers * (inputs if self.arithmetic.checkpointing else self._of("saved", batch))
 
     def saved(self, batch: Batch) -> float:
@@ -83,16 +83,16 @@ class Passes:
 
         In backward also the float32 gradients of hidden states and, unless it is frozen, of the head.
         """
-        found = coefficients()
+        fitted = coefficients()
         if not batch.scored:
             return 0.0
         if self.arithmetic.whole_logits:
             rows, columns = batch.rows * batch.scored, self.sizes.vocabulary
-            return rows * columns * (found["materialised"]["bytes"] if backward else 8)
+            return rows * columns * (fitted["materialised"]["bytes"] if backward else 8)
         on_cpu = self.arithmetic.device == "cpu"
         scored = batch.tokens if on_cpu else batch.rows * batch.scored
         columns = min(self.sizes.vocabulary, TILE_COLUMNS) if on_cpu else TILE_COLUMNS
-        folded = found[self.arithmetic.mode]["head"]["backward" if backward else "forward"] if on_cpu else 0.0
+        folded = fitted[self.arithmetic.mode]["head"]["backward" if backward else "forward"] if on_cpu else 0.0
         tile = min(scored, TILE_ROWS) * columns * (self.arithmetic.width + folded)
         if not backward:
             return tile
@@ -100,8 +100,8 @@ class Passes:
 
     def cache(self, rows: int, length: int) -> float:
         """Keys and values of all layers, in generation."""
-        found = coefficients()[self.arithmetic.mode]["generation"]["cache"]
-        return found * rows * length * self.sizes.layers * self.sizes.kv
+        fitted = coefficients()[self.arithmetic.mode]["generation"]["cache"]
+        return fitted * rows * length * self.sizes.layers * self.sizes.kv
 
     def static_cache(self, rows: int, length: int) -> float:
         """Keys and values of all layers, allocated once for a run with compiled sampling."""
@@ -109,5 +109,5 @@ class Passes:
 
     def sampling(self, rows: int, length: int) -> float:
         """Next-token probabilities, and the attention of one step."""
-        found = coefficients()[self.arithmetic.mode]["generation"]
-        return found["vocabulary"] * rows * self.sizes.vocabulary + found["query"] * rows * length * self.sizes.query
+        fitted = coefficients()[self.arithmetic.mode]["generation"]
+        return fitted["vocabulary"] * rows * self.sizes.vocabulary + fitted["query"] * rows * length * self.sizes.query

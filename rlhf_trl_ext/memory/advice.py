@@ -44,34 +44,36 @@ def advise(load: Workload, room: float, rows_step: int = 1) -> list[str]:
     rows_step: what the batch must be a multiple of (two rows for a pair). In order: gradient checkpointing, a higher
     ZeRO stage, offload; each with the stages before it.
     """
-    told = []
+    sentences = []
     if fits(load, room):
         rows = largest(with_rows, load, room, rows_step, LARGEST["rows"])
         length = largest(with_length, load, room, 64, LARGEST["length"])
-        told.append(f"fits; largest args.per_device_train_batch_size={rows // rows_step}, longest row {length} tokens")
-        return told
-    told.append("does not fit")
+        sentences.append(
+            f"fits; largest args.per_device_train_batch_size={rows // rows_step}, longest row {length} tokens"
+        )
+        return sentences
+    sentences.append("does not fit")
     rows = largest(with_rows, load, room, rows_step, load.batch.rows)
     if rows:
-        told.append(f"fits with args.per_device_train_batch_size={rows // rows_step}")
+        sentences.append(f"fits with args.per_device_train_batch_size={rows // rows_step}")
     length = largest(with_length, load, room, 64, load.batch.length)
     if length and length > load.prompt:
-        told.append(f"fits with rows of at most {length} tokens")
+        sentences.append(f"fits with rows of at most {length} tokens")
     for name, changed in milder(load):
         if fits(changed, room):
-            told.append(f"fits with {name}")
+            sentences.append(f"fits with {name}")
             break
     else:
-        told.append("fits with no ZeRO stage on these GPUs: use more, a smaller model, LoRA or QLoRA")
-    return told
+        sentences.append("fits with no ZeRO stage on these GPUs: use more, a smaller model, LoRA or QLoRA")
+    return sentences
 
 
 def milder(load: Workload) -> list[tuple[str, Workload]]:
     """Changes from the cheapest in speed to the dearest, each with what it is called in the configuration."""
     arithmetic = replace(load.arithmetic, checkpointing=True)
-    found = []
+    options = []
     if not load.arithmetic.checkpointing:
-        found.append(("args.gradient_checkpointing=true", replace(load, arithmetic=arithmetic)))
+        options.append(("args.gradient_checkpointing=true", replace(load, arithmetic=arithmetic)))
     mixed = arithmetic if arithmetic.mode == "float32" else replace(arithmetic, mode="bfloat16")  # what DeepSpeed does
     roles = load.roles if mixed.mode == "float32" else tuple(replace(role, weight_bytes=2) for role in load.roles)
     count = load.sharding.processes
@@ -79,8 +81,8 @@ def milder(load: Workload) -> list[tuple[str, Workload]]:
         if stage > load.sharding.stage and count > 1:
             bucket = 500_000_000 if stage < 3 else load.roles[0].architecture.hidden ** 2  # of deepspeed_configs
             sharding = Sharding(count, stage, True, bucket=bucket, buckets=2, lazily=load.sharding.lazily)
-            found.append((f"deepspeed=zero{stage}", replace(load, sharding=sharding, arithmetic=mixed, roles=roles)))
+            options.append((f"deepspeed=zero{stage}", replace(load, sharding=sharding, arithmetic=mixed, roles=roles)))
     bucket = load.roles[0].architecture.hidden ** 2
     sharding = Sharding(count, 3, True, True, True, bucket=bucket, buckets=2, lazily=load.sharding.lazily)
-    found.append(("deepspeed=zero3_offload", replace(load, sharding=sharding, arithmetic=mixed, roles=roles)))
-    return found
+    options.append(("deepspeed=zero3_offload", replace(load, sharding=sharding, arithmetic=mixed, roles=roles)))
+    return options

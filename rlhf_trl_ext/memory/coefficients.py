@@ -22,7 +22,7 @@ def coefficients() -> dict:
     return yaml.safe_load(PATH.read_text())
 
 
-def save(found: dict) -> None:
+def save(fitted: dict) -> None:
     """Write measured coefficients with the versions that they were measured on."""
     measured = {name: version(name) for name in ("torch", "transformers", "trl", "peft")}
-    PATH.write_text(HEADER + yaml.safe_dump({"versions": measured, **found}, sort_keys=False, default_flow_style=None))
+    PATH.write_text(HEADER + yaml.safe_dump({"versions": measured, **fitted}, sort_keys=False, default_flow_style=None))

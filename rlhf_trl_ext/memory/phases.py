@@ -89,7 +89,7 @@ def _training(load: Workload, passes: Passes, gradients: float) -> dict[str, dic
         one_layer = saved / policy.architecture.layers
     embedding = 0.0 if policy.lora else policy.architecture.embedding * policy.weight_bytes
     logits = {"logits": passes.logits(batch, backward=True)}
-    found = {
+    parts = {
         "backward, logits": {"activations": kept, "gradients": earlier, **logits, "gathered": weights},
         "backward, first layer": {
             "activations": saved + passes.backward(batch),
@@ -106,8 +106,8 @@ def _training(load: Workload, passes: Passes, gradients: float) -> dict[str, dic
     if load.reference_in_loss:
         reference = Passes(policy.architecture, load.arithmetic)  # with adapters it is the policy with them off
         of_loss = {"activations": kept + reference.forward(batch), "logits": passes.logits(batch, backward=False)}
-        found["reference forward"] = {**of_loss, "gradients": earlier, "gathered": weights}
-    return found
+        parts["reference forward"] = {**of_loss, "gradients": earlier, "gathered": weights}
+    return parts
 
 
 def _critic(load: Workload, critic: Role, gradients: dict, phases: dict) -> dict[str, dict[str, float]]:
@@ -127,7 +127,7 @@ def _sampling(load: Workload, passes: Passes) -> dict[str, dict[str, float]]:
     """Generation and scoring, before there are gradients. Reward models read all completions of a process at once."""
     policy, rows, batch = load.roles[0], load.generated, load.batch
     whole = policy.weights if load.sharding.stage == 3 and load.gathers_for_generation else 0.0
-    found = {
+    parts = {
         "scoring": {
             "activations": passes.forward(batch),
             "logits": passes.logits(batch, backward=False),
@@ -139,9 +139,9 @@ def _sampling(load: Workload, passes: Passes) -> dict[str, dict[str, float]]:
         caches = {"KV cache": grows * passes.cache(rows, batch.length), "logits": passes.sampling(rows, batch.length)}
         prompts = Batch(rows, load.prompt)
         filled = {"activations": passes.forward(prompts), "KV cache": grows * passes.cache(rows, load.prompt)}
-        found |= {"generation": {**caches, "gathered": whole}, "prompts": {**filled, "gathered": whole}}
+        parts |= {"generation": {**caches, "gathered": whole}, "prompts": {**filled, "gathered": whole}}
     for role in load.roles:
         if role.name == "reward":
             read = Passes(role.architecture, load.arithmetic, role.lora).forward(Batch(rows, batch.length))
-            found["reward model"] = {"activations": read, "gathered": gathered(role, load.sharding)}
-    return found
+            parts["reward model"] = {"activations": read, "gathered": gathered(role, load.sharding)}
+    return parts

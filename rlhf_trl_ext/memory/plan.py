@@ -12,7 +12,7 @@ def plan(config: DictConfig) -> tuple[Prediction, list[str], str]:
     """The prediction for `config`, sentences on what fits the card, and a title. Raises ConfigError or ValueError."""
     reading = Reading(config)
     load = reading.workload()
-    found = predict(load)
+    prediction = predict(load)
     card = card_bytes(config.plan.card)
     room = card - config.plan.reserved * GIB
     zero = f"ZeRO-{load.sharding.stage}" if load.sharding.deepspeed else "no ZeRO"
@@ -20,4 +20,4 @@ def plan(config: DictConfig) -> tuple[Prediction, list[str], str]:
         f"{config.name}: {load.roles[0].architecture.parameters / 1e9:.2f} B parameters, {load.arithmetic.mode}, "
         f"{config.num_gpus} x {card / GIB:.0f} GiB, {zero}, {load.batch.rows} rows of {load.batch.length} tokens"
     )
-    return found, advise(load, room, reading.per_row), title
+    return prediction, advise(load, room, reading.per_row), title

@@ -33,12 +33,12 @@ class Sharding:
     lazily: bool = False
 
     @classmethod
-    def read(cls, given: str | Path | Mapping | None, processes: int, hidden: int, lazily: bool = False) -> "Sharding":
+    def read(cls, config: str | Path | Mapping | None, processes: int, hidden: int, lazily: bool = False) -> "Sharding":
         """From a DeepSpeed configuration or the file of one; null: DDP, or nothing for one process."""
-        if given is None:
+        if config is None:
             return cls(processes)
-        found = given if isinstance(given, Mapping) else json.loads(Path(given).read_text())
-        zero = found.get("zero_optimization", {})
+        content = config if isinstance(config, Mapping) else json.loads(Path(config).read_text())
+        zero = content.get("zero_optimization", {})
         bucket = zero.get("reduce_bucket_size", 500_000_000)
         offloaded = [zero.get(f"offload_{what}", {}).get("device", "none") != "none" for what in ("optimizer", "param")]
         return cls(

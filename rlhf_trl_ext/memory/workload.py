@@ -41,10 +41,10 @@ class Reading:
     def __init__(self, config: DictConfig):
         self.config, self.plan = config, config.plan
         self.rows = config.args.get("per_device_train_batch_size", 8)
-        said = OmegaConf.merge(config.args, {"use_cpu": True, "deepspeed": None})
+        settings = OmegaConf.merge(config.args, {"use_cpu": True, "deepspeed": None})
         all_rows = self.rows * config.num_gpus  # this process is one: what is divided by processes must come out right
         with tempfile.TemporaryDirectory() as folder:
-            self.args = build(said, "args", output_dir=folder, per_device_train_batch_size=all_rows)
+            self.args = build(settings, "args", output_dir=folder, per_device_train_batch_size=all_rows)
         if self.args.optim not in OPTIMIZERS:
             raise ConfigError(f"args.optim={self.args.optim.value}: planned can be {', '.join(sorted(OPTIMIZERS))}.")
         self.model: ModelArguments = build(config.model, "model")
@@ -91,8 +91,8 @@ class Reading:
 
     def _arithmetic(self) -> tuple[Arithmetic, int]:
         """Precision of products and bytes of a weight; DeepSpeed keeps half-precision weights whatever was loaded."""
-        given = {**self.model.load_arguments(), **(self.args.model_init_kwargs or {})}
-        half = str(given.get("dtype", "float32")).removeprefix("torch.") in ("bfloat16", "float16", "auto")
+        settings = {**self.model.load_arguments(), **(self.args.model_init_kwargs or {})}
+        half = str(settings.get("dtype", "float32")).removeprefix("torch.") in ("bfloat16", "float16", "auto")
         mixed = self.args.bf16 or self.args.fp16
         half = half or bool(mixed and self.config.args.get("deepspeed"))
         mode = "bfloat16" if half else "autocast" if mixed else "float32"
@@ -111,8 +111,8 @@ class Reading:
         return 0, length, 0 if self.classifies else length
 
     def _architecture(self, name: str, lora: PeftConfig | None = None, classifier: bool = False) -> Architecture:
-        stated = name == self.model.model_name_or_path  # plan.architecture is the policy's
-        fields = OmegaConf.to_container(self.plan.architecture, resolve=True) if stated else None
+        is_policy = name == self.model.model_name_or_path  # plan.architecture is the policy's
+        fields = OmegaConf.to_container(self.plan.architecture, resolve=True) if is_policy else None
         return architecture(find_config(name, fields), lora, classifier)
 
     def _roles(self, policy: Architecture) -> list[Role]:

@@ -56,9 +56,9 @@ class RewardEnsemble:
 
     def _rewards(self, prompts: list, completions: list, **kwargs) -> Tensor:
         """Rewards of every member, `(K, B)`; NaN where one gave None."""
-        found = [member(prompts=prompts, completions=completions, **kwargs) for member in self.members]
+        scores = [member(prompts=prompts, completions=completions, **kwargs) for member in self.members]
         return torch.tensor(
-            [[torch.nan if r is None else r for r in rewards] for rewards in found], dtype=torch.float64
+            [[torch.nan if r is None else r for r in rewards] for rewards in scores], dtype=torch.float64
         )
 
     def _normalised(self, rewards: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def read_facts(prompt: str) -> Facts:
     Raises ValueError if the message does not name exactly one visitor, one item and one place of the task.
     """
     words = set(text.words_of(prompt))
-    found = []
+    facts = []
     for kind, options in (("name", text.NAMES), ("item", text.ITEMS), ("place", text.PLACES)):
         named = [option for option in options if option in words]
         if len(named) != 1:
@@ -35,8 +35,8 @@ def read_facts(prompt: str) -> Facts:
                 f"prompt={prompt!r} names {len(named)} words of kind {kind} where the gold reward needs exactly one: "
                 "use it with dataset=embedded only."
             )
-        found += named
-    return Facts(*found, brief=any(wish in prompt for wish in text.WISHES))
+        facts += named
+    return Facts(*facts, brief=any(wish in prompt for wish in text.WISHES))
 
 
 def answer(facts: Facts, words: list[str]) -> float:
@@ -61,9 +61,9 @@ def courtesy(facts: Facts, words: list[str]) -> float:
 
     If brevity was asked: 1 [starts with a greeting] - 0.5 [has a closing], less the same 0.25.
     """
-    said = _spelt(words)
+    spelt = _spelt(words)
     greeting = bool(words) and words[0] in text.GREETINGS
-    closings = sum(said.count(_spelt(text.words_of(closing))) for closing in text.CLOSINGS)
+    closings = sum(spelt.count(_spelt(text.words_of(closing))) for closing in text.CLOSINGS)
     value = greeting - 0.5 * (closings > 0) if facts.brief else 0.5 * greeting + 0.5 * (closings > 0)
     return max(0.0, value - 0.25 * max(closings - 1, 0))
 

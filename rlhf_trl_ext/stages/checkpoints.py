@@ -39,11 +39,11 @@ class Checkpoints(TrainerCallback):
 
 def mark(checkpoint: Path) -> None:
     """Record what belongs to a whole checkpoint, in a file that is there wholly or not at all."""
-    found = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK]
-    for path in found:  # the mark says that they are on the disk
+    paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARK]
+    for path in paths:  # the mark says that they are on the disk
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    write(checkpoint / MARK, json.dumps(files.record(checkpoint, found), indent=1))
+    write(checkpoint / MARK, json.dumps(files.record(checkpoint, paths), indent=1))
 
 
 def damage(checkpoint: Path) -> str:
@@ -61,12 +61,12 @@ def last_step(folder: Path) -> int:
 
 def last_whole(folder: Path) -> str | None:
     """The newest whole checkpoint in a run's folder. Damaged ones are set aside, and a warning names them."""
-    found = [None]
+    newest = [None]
     if PartialState().is_main_process:
-        while (checkpoint := get_last_checkpoint(str(folder))) and (told := damage(Path(checkpoint))):
+        while (checkpoint := get_last_checkpoint(str(folder))) and (reason := damage(Path(checkpoint))):
             aside = Path(folder, f"broken-{Path(checkpoint).name}")
-            logger.warning("%s cannot be resumed from (%s): set aside as %s.", checkpoint, told, aside.name)
+            logger.warning("%s cannot be resumed from (%s): set aside as %s.", checkpoint, reason, aside.name)
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(checkpoint, aside)
-        found = [checkpoint]
-    return broadcast_object_list(found)[0]
+        newest = [checkpoint]
+    return broadcast_object_list(newest)[0]

@@ -23,7 +23,7 @@ from rlhf_trl_ext.stages.stage import Stage, exclusive
 
 MODULE = "rlhf_trl_ext.stages"
 PARALLEL = ("TOKENIZERS_PARALLELISM", "false")
-Key = tuple[str, str]  # names of a plan and of one of its stages
+Key = tuple[str, str]  # names of a pipeline and of one of its stages
 
 
 class StageFailed(ConfigError):
@@ -31,9 +31,9 @@ class StageFailed(ConfigError):
 
 
 class Execution:
-    """Runs, resumes or reuses every stage of some plans (`pipeline.Plan`); what needs a failed stage is not begun.
+    """Runs, resumes or reuses every stage of some pipelines; what needs a failed stage is not begun.
 
-    plans: name -> plan; what a stage recorded is put into its plan's `records`.
+    pipelines: name -> pipeline; what a stage recorded is put into its pipeline's `records`.
     places: where stages run side by side, one at a time in each: CUDA_VISIBLE_DEVICES of its process, or None.
     keep_going: whether stages that need no failed one go on; else those under way are finished and nothing is begun.
     command: module -> how a training stage is started, where that is not one process of this Python.
@@ -41,19 +41,23 @@ class Execution:
 
     def __init__(
         self,
-        plans: dict,
+        pipelines: dict,
         places: Sequence[str | None] = (None,),
         keep_going: bool = False,
         command: Callable[[str], list[str]] | None = None,
     ):
-        self.plans, self.keep_going = plans, keep_going
+        self.pipelines, self.keep_going = pipelines, keep_going
         self.command = command or (lambda module: [sys.executable, "-m", module])
         self.processes = Processes(places)
         self.failures: dict[Key, str] = {}
 
     def run(self) -> dict[Key, str]:
-        """All stages in the order of their needs; returns the reasons of those that failed, by plan and stage."""
-        waiting = {(plan, name): config for plan in self.plans for name, config in self.plans[plan].configs.items()}
+        """All stages in the order of their needs; returns the reasons of those that failed, by pipeline and stage."""
+        waiting = {
+            (pipeline, name): config
+            for pipeline in self.pipelines
+            for name, config in self.pipelines[pipeline].configs.items()
+        }
         running: dict[Future, tuple[Key, TaskID]] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with (
@@ -65,7 +69,7 @@ class Execution:
             while waiting or running:
                 self._give_up(waiting)
                 for key in [key for key in waiting if self._ready(*key)][: self.processes.count - len(running)]:
-                    stage = self.plans[key[0]].stage(key[1])
+                    stage = self.pipelines[key[0]].stage(key[1])
                     del waiting[key]
                     bar = progress.add_task(" ".join(filter(None, key)), total=1.0)
                     running[pool.submit(self._run, key, stage, bar)] = (key, bar)
@@ -78,37 +82,39 @@ class Execution:
             raise ConfigError(f"stages {names} need each other: change their `needs`.")
         return self.failures
 
-    def _ready(self, plan: str, name: str) -> bool:
-        done = self.plans[plan].records
+    def _ready(self, pipeline: str, name: str) -> bool:
+        done = self.pipelines[pipeline].records
         begins = self.keep_going or not self.failures
-        return begins and all(need in done for need in self.plans[plan].configs[name].needs if need)
+        return begins and all(need in done for need in self.pipelines[pipeline].configs[name].needs if need)
 
     def _give_up(self, waiting: dict[Key, object]) -> None:
         """Of stages that keep going, take out those that need a failed one, and those that need these."""
         lost = True
         while lost and self.keep_going:
             lost = False
-            for plan, name in list(waiting):
-                if failed := [need for need in self.plans[plan].configs[name].needs if (plan, need) in self.failures]:
-                    self.failures[plan, name] = f"needs {failed[0]}, which failed"
-                    del waiting[plan, name]
+            for pipeline, name in list(waiting):
+                if failed := [
+                    need for need in self.pipelines[pipeline].configs[name].needs if (pipeline, need) in self.failures
+                ]:
+                    self.failures[pipeline, name] = f"needs {failed[0]}, which failed"
+                    del waiting[pipeline, name]
                     lost = True
 
     def _done(self, future: Future, key: Key, bar: TaskID) -> None:
-        plan, name = key
+        pipeline, name = key
         self.progress.remove_task(bar)
         try:
-            self.plans[plan].records[name], how = future.result()
+            self.pipelines[pipeline].records[name], how = future.result()
         except ConfigError as error:
             self.failures[key] = str(error)
             how = "FAILED"
         label = " ".join(filter(None, key))
-        folder = self.plans[plan].folders[name]
+        folder = self.pipelines[pipeline].folders[name]
         self.progress.console.print(f"{label:<15} {how:<11} {folder}", highlight=False, soft_wrap=True)
 
     def _run(self, key: Key, stage: Stage, bar: TaskID) -> tuple[dict, str]:
-        plan = self.plans[key[0]]
-        plan.folders[key[1]] = stage.folder
+        pipeline = self.pipelines[key[0]]
+        pipeline.folders[key[1]] = stage.folder
         if stage.result:
             return stage.result, "reused"
         begin = time.time()
@@ -118,7 +124,7 @@ class Execution:
             label = " ".join(filter(None, key))
             self.progress.console.print(f"{label:<15} goes on from step {step}", highlight=False, soft_wrap=True)
         log = stage.folder / "log.txt"
-        command = self._command(plan.launcher(key[1]), stage)
+        command = self._command(pipeline.launcher(key[1]), stage)
         outcome = self.processes.run(
             command,
             log,

@@ -32,16 +32,16 @@ def digest(file: Path) -> str:
         if len(text := cached.read_text()) == 64:
             return text
     with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     if time.time_ns() - stat.st_ctime_ns > SETTLED:
         with contextlib.suppress(OSError, ConfigError):
-            write(cached, found)
-    return found
+            write(cached, sha256)
+    return sha256
 
 
 def tree(folder: Path) -> dict[str, str]:
     """Relative name -> digest of every file below a folder, symbolic links followed; "absent" for a broken link."""
-    found, seen = {}, set()
+    digests, seen = {}, set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:  # a link to a folder above it
@@ -50,8 +50,8 @@ def tree(folder: Path) -> dict[str, str]:
         seen.add(real)
         for name in names:
             file = Path(place, name)
-            found[str(file.relative_to(folder))] = digest(file) if file.is_file() else "absent"
-    return dict(sorted(found.items()))
+            digests[str(file.relative_to(folder))] = digest(file) if file.is_file() else "absent"
+    return dict(sorted(digests.items()))
 
 
 def identity(file: Path) -> dict:
@@ -70,8 +70,8 @@ def damage(folder: Path, recorded: dict[str, dict]) -> str:
     for name, known in recorded.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        found = identity(folder / name)
-        if found != known:
+        current = identity(folder / name)
+        if current != known:
             size = known.get("bytes") if isinstance(known, dict) else "?"
-            return f"{name} is damaged: {found['bytes']} bytes of {size}, or other contents"
+            return f"{name} is damaged: {current['bytes']} bytes of {size}, or other contents"
     return ""

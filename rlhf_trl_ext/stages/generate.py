@@ -59,9 +59,9 @@ def _generate(stage: Stage, model, dataset) -> dict:
     path = stage.folder / "samples.jsonl"
     with written(path) as file:
         for row in tqdm(rows, total=len(prompts), desc=stage.name, unit="sample"):
-            told = known.get(as_text(row["prompt"]))
+            demonstration = known.get(as_text(row["prompt"]))
             row.setdefault("reward", _mean([row[name] for name in scores if name.startswith(OBJECTIVE)]))
-            file.write(json.dumps(row | ({"demonstration": told} if told else {})) + "\n")
+            file.write(json.dumps(row | ({"demonstration": demonstration} if demonstration else {})) + "\n")
     perplexities = perplexity(policy, tokenizer, demonstrations, config.samples.batch_size) if demonstrations else {}
     return stage.finish({"prompts": len(prompts), "file": str(path), **perplexities})
 

@@ -44,9 +44,9 @@ def guard(descriptor: int, inner: bool, command: list[str]) -> int:
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # an empty handler is not inherited, as SIG_IGN would be
     child = subprocess.Popen(command, preexec_fn=end_with_parent)
-    watched = [descriptor, wake]
+    descriptors = [descriptor, wake]
     while child.poll() is None:
-        ready, _, _ = select.select(watched, [], [], 1.0)
+        ready, _, _ = select.select(descriptors, [], [], 1.0)
         if wake in ready:
             os.read(wake, 1024)
         if descriptor in ready:

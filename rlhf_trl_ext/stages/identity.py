@@ -61,19 +61,19 @@ class Identity:
         """
         ours, theirs = _flat(self.settings), _flat(settings)
         located = self.content.keys() | record["content"].keys()
-        found = [
+        changes = [
             f"{key}={ours.get(key)} (recorded: {theirs.get(key)})"
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key) and key not in located
         ]
         for name, words in (("content", "content of {}"), ("code", "source of {}"), ("packages", "version of {}")):
             mine, other = json.loads(as_json(getattr(self, name))), record[name]
-            found += [
+            changes += [
                 words.format(key) for key in sorted(mine.keys() | other.keys()) if mine.get(key) != other.get(key)
             ]
         if self.processes != record["processes"]:
-            found.append(f"processes={self.processes} (recorded: {record['processes']})")
-        return found
+            changes.append(f"processes={self.processes} (recorded: {record['processes']})")
+        return changes
 
 
 def identify(config: DictConfig, processes: int | None = None) -> Identity:
@@ -85,11 +85,11 @@ def identify(config: DictConfig, processes: int | None = None) -> Identity:
     kind = kinds.kind_of(config)
     settings = declared(kind, OmegaConf.to_container(config, resolve=True))
     with as_config_error():
-        found = _Reading().of(settings)
-    code = source(kind.code, *found.modules, aside=kinds.ASIDE)
+        reading = _Reading().of(settings)
+    code = source(kind.code, *reading.modules, aside=kinds.ASIDE)
     packages = {name: number for name, number in versions().items() if name != "git_commit"}
-    packages |= _versions_of(found.installed)
-    return Identity(settings, found.content, code, packages, str(processes or os.environ.get("WORLD_SIZE", 1)))
+    packages |= _versions_of(reading.installed)
+    return Identity(settings, reading.content, code, packages, str(processes or os.environ.get("WORLD_SIZE", 1)))
 
 
 def fingerprint(config: DictConfig, processes: int | None = None) -> str:
@@ -100,8 +100,8 @@ def fingerprint(config: DictConfig, processes: int | None = None) -> str:
 def digest(node) -> str:
     """SHA-256 (16 hex digits) of plain data, of the files that it names and of the code that its `_target_`s name."""
     node = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    found = _Reading().of(node)
-    decides = [_located(node, found.content), found.content, source(*found.modules, aside=kinds.ASIDE)]
+    reading = _Reading().of(node)
+    decides = [_located(node, reading.content), reading.content, source(*reading.modules, aside=kinds.ASIDE)]
     return hashlib.sha256(as_json(decides).encode()).hexdigest()[:16]
 
 
@@ -140,27 +140,27 @@ def deciding(node, key: str = "", asks: bool = False):
 @functools.cache
 def versions() -> dict[str, str]:
     """Installed versions of the packages that training runs on, and this project's git commit ("" outside git)."""
-    found = {}
+    numbers = {}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
+            numbers[package] = metadata.version(package)
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with contextlib.suppress(FileNotFoundError):
         git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-        found["git_commit"] = git.stdout.strip()
-    return found
+        numbers["git_commit"] = git.stdout.strip()
+    return numbers
 
 
 def _versions_of(modules: set[str]) -> dict[str, str]:
     """Versions of the distributions that hold these top-level modules; "" where none is known."""
-    found = {}
+    numbers = {}
     for module in sorted(modules - set(PACKAGES)):
         try:
-            found[module] = metadata.version(module)
+            numbers[module] = metadata.version(module)
         except metadata.PackageNotFoundError:
             holders = metadata.packages_distributions().get(module, [])
-            found[module] = " ".join(sorted(f"{holder} {metadata.version(holder)}" for holder in set(holders)))
-    return found
+            numbers[module] = " ".join(sorted(f"{holder} {metadata.version(holder)}" for holder in set(holders)))
+    return numbers
 
 
 @dataclass
@@ -188,8 +188,8 @@ class _Reading:
 
     def _text(self, text: str, key: str) -> None:
         last = key.rpartition(".")[2]
-        if last not in kinds.WORDS or _named(text, key):
-            path = _named(text, key) or _path(text)
+        if last not in kinds.WORDS or _named_file(text, key):
+            path = _named_file(text, key) or _path(text)
             if path is not None:
                 self.content[key] = _content(path, f"{key}={text}")
         if DOTTED.fullmatch(text) and (module := module_of(text)):
@@ -199,7 +199,7 @@ class _Reading:
                 self.modules.add(module)
 
 
-def _named(text: str, key: str) -> Path | None:
+def _named_file(text: str, key: str) -> Path | None:
     """The file that a name stands for, where its key takes names."""
     for end, (folder, suffix) in kinds.NAMED_FILES.items():
         if f".{key}".endswith(f".{end}") and (folder / f"{text}{suffix}").is_file():

@@ -59,13 +59,13 @@ def _built(config: DictConfig) -> tuple:
 def _label(folder: Path, pairs: Pairs, judge: Judge, labelling: Labelling) -> dict:
     begin, tally = time.monotonic(), Tally()
     with written(folder / "labels.jsonl") as kept, written(folder / "excluded.jsonl") as left:
-        for found in labelling.labels(pairs, judge, pairs.count):
-            trains = labelling.trains(found)
-            tally.add(found, trains)
+        for label in labelling.labels(pairs, judge, pairs.count):
+            trains = labelling.trains(label)
+            tally.add(label, trains)
             if trains:
-                kept.write(json.dumps(found.row(), allow_nan=False) + "\n")
+                kept.write(json.dumps(label.row(), allow_nan=False) + "\n")
             else:
-                left.write(json.dumps({"status": found.status, "pair": found.pair, "said": found.evidence}) + "\n")
+                left.write(json.dumps({"status": label.status, "pair": label.pair, "said": label.evidence}) + "\n")
     report = {"judge": judge.name, "seconds": round(time.monotonic() - begin, 1), **tally.summary()}
     report |= {"cost": judge.cost, "notices": list(judge.notices)}
     write(folder / "report.json", json.dumps(report, indent=2, allow_nan=False))

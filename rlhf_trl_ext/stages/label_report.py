@@ -42,8 +42,8 @@ class Tally:
         kept = self.examples.setdefault(kind, [])
         if len(kept) < EXAMPLES:
             pair = label.pair
-            shown = {"prompt": as_text(pair.prompt)[-LONGEST:], "first": pair.first[:LONGEST]}
-            kept.append({**shown, "second": pair.second[:LONGEST], "preference": label.preference})
+            example = {"prompt": as_text(pair.prompt)[-LONGEST:], "first": pair.first[:LONGEST]}
+            kept.append({**example, "second": pair.second[:LONGEST], "preference": label.preference})
 
     def summary(self) -> dict:
         """counts, agreement, position, length, mass, p_chosen, examples; None where there is nothing to tell."""
@@ -67,26 +67,31 @@ def _agreement(outcome: np.ndarray, known: np.ndarray) -> dict | None:
     """Share of decided pairs on which judge and known label agree, Wilson interval, Cohen's kappa."""
     if not len(outcome):
         return None
-    same = int((outcome == known).sum())
-    interval = wilson_interval(same, len(outcome))
-    return {"pairs": len(outcome), "share": same / len(outcome), "ci": interval, "kappa": cohen_kappa(outcome, known)}
+    agreeing = int((outcome == known).sum())
+    interval = wilson_interval(agreeing, len(outcome))
+    return {
+        "pairs": len(outcome),
+        "share": agreeing / len(outcome),
+        "ci": interval,
+        "kappa": cohen_kappa(outcome, known),
+    }
 
 
 def _position(first: np.ndarray, second: np.ndarray, lengths: np.ndarray) -> dict | None:
     """Position bias over displays, in probability; order flips; the bias where lengths differ little, more and most."""
     seen = np.concatenate([first, second])
     shown_first = np.arange(len(seen)) < len(first)
-    told, both = ~np.isnan(seen), ~np.isnan(first) & ~np.isnan(second)
-    if not told.any():
+    read, both = ~np.isnan(seen), ~np.isnan(first) & ~np.isnan(second)
+    if not read.any():
         return None
     outcomes = (seen > 0.5) + 0.5 * (seen == 0.5)
-    pairs = np.tile(np.arange(len(first)), 2)[told]
-    found = position_bias(outcomes[told], shown_first[told], pairs)
-    found["position_bias"] = position_bias(seen[told], shown_first[told])["position_bias"]
+    pairs = np.tile(np.arange(len(first)), 2)[read]
+    bias = position_bias(outcomes[read], shown_first[read], pairs)
+    bias["position_bias"] = position_bias(seen[read], shown_first[read])["position_bias"]
     flips = order_flip_rate(outcomes[: len(first)][both], outcomes[len(first) :][both])
     parts = np.array_split(np.flatnonzero(both)[np.argsort(lengths[both], kind="stable")], 3)
     by_length = [float((first[part] - second[part]).mean()) if len(part) else None for part in parts]
-    return {**found, "order_flip_rate": flips, "position_bias_by_length_difference": by_length}
+    return {**bias, "order_flip_rate": flips, "position_bias_by_length_difference": by_length}
 
 
 def _histogram(values: np.ndarray, limits: tuple[float, float]) -> dict | None:
@@ -106,7 +111,7 @@ def markdown(report: dict) -> str:
     parts += rows(list(counts), [list(counts.values())])
     parts += ["", f"Answers on record: {cost['requests']:,}, {tokens}, {usd}. {report['seconds']} s.", ""]
     parts += [f"- {sentence}" for sentence in report["notices"]]
-    parts += _agreement_told(report["agreement"])
+    parts += _agreement_text(report["agreement"])
     parts += ["", "## What else it reacts to", "", *_biases(report["position"], report["length"])]
     for name, title in (("mass", "Label mass"), ("p_chosen", "p_chosen")):
         if report[name]:
@@ -124,25 +129,25 @@ def _number(value) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _agreement_told(found: dict | None) -> list[str]:
-    if found is None:
+def _agreement_text(agreement: dict | None) -> list[str]:
+    if agreement is None:
         return ["", "No human or gold labels to compare with."]
-    low, high = found["ci"]
-    kappa = "undefined" if found["kappa"] is None else f"{found['kappa']:.3f}"
-    share = f"{found['share']:.1%} (95 % interval {low:.1%} to {high:.1%})"
-    return ["", f"Agrees with human or gold labels on {share} of {found['pairs']:,} decided pairs, kappa {kappa}."]
+    low, high = agreement["ci"]
+    kappa = "undefined" if agreement["kappa"] is None else f"{agreement['kappa']:.3f}"
+    share = f"{agreement['share']:.1%} (95 % interval {low:.1%} to {high:.1%})"
+    return ["", f"Agrees with human or gold labels on {share} of {agreement['pairs']:,} decided pairs, kappa {kappa}."]
 
 
 def _biases(position: dict | None, length: dict | None) -> list[str]:
-    told = []
+    lines = []
     if position and position["position_bias"] is not None:
         by_length = ", ".join(map(_number, position["position_bias_by_length_difference"]))
-        told += [
+        lines += [
             f"Position bias {position['position_bias']:+.3f} (0 none, 1 always the first shown), the first shown is "
             f"chosen in {position['first_choice_rate']:.1%}, order flips {_number(position['order_flip_rate'])}; "
             f"bias by difference of length, small to large: {by_length}."
         ]
     if length and length["longer_wins"] is not None:
         low, high = length["longer_wins_ci"]
-        told += [f"The longer reply wins {length['longer_wins']:.1%} ({low:.1%} to {high:.1%})."]
-    return told or ["Nothing: it sees no order, and all replies are of one length."]
+        lines += [f"The longer reply wins {length['longer_wins']:.1%} ({low:.1%} to {high:.1%})."]
+    return lines or ["Nothing: it sees no order, and all replies are of one length."]

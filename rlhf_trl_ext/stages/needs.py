@@ -16,21 +16,23 @@ def claims(where: str, needs) -> dict[str, str]:
     """
     needs = OmegaConf.to_container(needs, resolve=True) if OmegaConf.is_config(needs) else needs
     if not isinstance(needs, dict | None):
-        shown = f"[{', '.join(map(str, needs))}]" if isinstance(needs, list) else needs
-        raise ConfigError(f"{where}={shown}: {FORM}.")
-    found: dict[str, str] = {}
+        text = f"[{', '.join(map(str, needs))}]" if isinstance(needs, list) else needs
+        raise ConfigError(f"{where}={text}: {FORM}.")
+    claimed: dict[str, str] = {}
     for stage, keys in (needs or {}).items():
         for key in [keys] if isinstance(keys, str | None) else keys:
             if not isinstance(key, str) or not key:
                 raise ConfigError(f"{where}.{stage}={key}: {FORM}.")
-            if found.setdefault(key, stage) != stage:
-                raise ConfigError(f"{where}: {found[key]} and {stage} both go to {key}; name one of them.")
-    return found
+            if claimed.setdefault(key, stage) != stage:
+                raise ConfigError(f"{where}: {claimed[key]} and {stage} both go to {key}; name one of them.")
+    return claimed
 
 
-def by_stage(found: dict[str, str]) -> dict[str, list[str]]:
+def by_stage(claimed: dict[str, str]) -> dict[str, list[str]]:
     """Stage -> keys that its folder goes to, from key -> stage."""
-    return {stage: [key for key, other in found.items() if other == stage] for stage in dict.fromkeys(found.values())}
+    return {
+        stage: [key for key, other in claimed.items() if other == stage] for stage in dict.fromkeys(claimed.values())
+    }
 
 
 def placed(config: DictConfig, folders: dict[str, object]) -> DictConfig:

@@ -57,23 +57,23 @@ def write_pairs(config: DictConfig, model, dataset, path: Path) -> Pairs:
     with written(path) as file:
         for pair in itertools.islice(pairs, config.pairs.max_pairs):
             file.write(json.dumps(_by_gold(pair, gold).ordered()._asdict()) + "\n")
-    found = Pairs(path)
-    if not found.count:
+    written_pairs = Pairs(path)
+    if not written_pairs.count:
         raise ValueError("there is no pair to label: give pairs.policies, pairs.files, or a dataset with preferences.")
-    return found
+    return written_pairs
 
 
 def replies(config: DictConfig, model, dataset) -> list[tuple]:
     """(prompt, reply) of pairs.policies or pairs.files. Raises ValueError for empty replies, and for none."""
     if config.pairs.policies:
-        found = [(prompt, text) for prompt, texts in _sampled(config, model, dataset) for text in texts]
+        sampled = [(prompt, text) for prompt, texts in _sampled(config, model, dataset) for text in texts]
     else:
-        found = [(row["prompt"], content_of(row.get("completion") or "")) for _, row in _records(config.pairs.files)]
-    if not found or not all(reply.strip() for _, reply in found):
+        sampled = [(row["prompt"], content_of(row.get("completion") or "")) for _, row in _records(config.pairs.files)]
+    if not sampled or not all(reply.strip() for _, reply in sampled):
         raise ValueError(
             "replies to revise are missing or empty: give pairs.policies, or pairs.files with completions."
         )
-    return found[: config.pairs.max_pairs]
+    return sampled[: config.pairs.max_pairs]
 
 
 def _by_gold(pair: Pair, gold) -> Pair:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.configuration.checks import ConfigError, build, check
-from rlhf_trl_ext.configuration.overrides import last_word, named_stages
+from rlhf_trl_ext.configuration.overrides import last_word, overridden_stages
 from rlhf_trl_ext.stages import kinds
 from rlhf_trl_ext.stages.execution import Execution, StageFailed
 from rlhf_trl_ext.stages.needs import by_stage, claims, placed, read_keys
@@ -27,7 +27,7 @@ CLOSED = ("pairs", "samples", "reward", "held_out")
 SAMPLES = "samples-"  # before a policy's name: the stage that samples it
 
 
-class Plan:
+class Pipeline:
     """The stages that the policies of a pipeline need, and their execution.
 
     algorithm: name -> composed configuration of `conf/algorithm/<name>.yaml`. `stages.<name>` holds a stage's settings:
@@ -48,7 +48,7 @@ class Plan:
             raise ConfigError(f"stages.{clash[0]}: the samples of {clash[0].removeprefix(SAMPLES)} have this name.")
         self.configs |= samples
         self._check_order()
-        for name, argument in named_stages(config).items():
+        for name, argument in overridden_stages(config).items():
             if not any(name in self.settings[stage] for stage in self.configs if stage not in samples):
                 raise ConfigError(f"{argument}: this pipeline has no such stage; it has {', '.join(self.configs)}.")
         self.jobs = config.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
@@ -57,14 +57,14 @@ class Plan:
 
     def _needed(self, names: list[str]) -> dict[str, DictConfig]:
         """Configurations of these stages and of all that they need."""
-        found: dict[str, DictConfig] = {}
+        configs: dict[str, DictConfig] = {}
         waiting = [(name, "") for name in names]
         while waiting:
             name, user = waiting.pop(0)
-            if name not in found:
-                found[name] = self._configured(name, user)
-                waiting += [(need, f"stages.{name}.needs.{need}") for need in found[name].needs]
-        return found
+            if name not in configs:
+                configs[name] = self._configured(name, user)
+                waiting += [(need, f"stages.{name}.needs.{need}") for need in configs[name].needs]
+        return configs
 
     def _configured(self, name: str, user: str = "") -> DictConfig:
         """A stage's configuration: what the stages share, the algorithm, the experiment's settings, the command line.
@@ -99,33 +99,33 @@ class Plan:
 
     def _algorithm(self, name: str, user: str) -> dict:
         try:
-            found = OmegaConf.to_container(self.algorithm(name))
+            settings = OmegaConf.to_container(self.algorithm(name))
         except MissingConfigException as error:
             if not user:
                 raise
             raise ConfigError(f"{user}: there is neither a stage nor an algorithm called {name}.") from error
-        if "trainer" not in found or "name" not in found:
+        if "trainer" not in settings or "name" not in settings:
             raise ConfigError(
                 f"algorithm={name}: its file has no trainer or no name at the root; "
                 "begin it with `# @package _global_`."
             )
-        return found
+        return settings
 
     def _needs(self, name: str, config: DictConfig, layers: list) -> dict[str, list[str]]:
         """Stage -> keys; of two folders for one key, that of the later layer. The reward's where the stage reads it."""
         of_view = self.config.get("needs_of_view") or {}
-        found = claims("needs_of_view", of_view.get(config.view) if "view" in config else None)
+        claimed = claims("needs_of_view", of_view.get(config.view) if "view" in config else None)
         for needs in layers:
-            found |= claims(f"stages.{name}.needs", needs)
+            claimed |= claims(f"stages.{name}.needs", needs)
         if config.kind == "label":
-            found |= {f"pairs.policies.{number}": policy for number, policy in enumerate(config.pairs.policies)}
+            claimed |= {f"pairs.policies.{number}": policy for number, policy in enumerate(config.pairs.policies)}
         rewards = self._reward_needs()
-        read = read_keys(config, [*found, *rewards])
-        for key, stage in found.items():
+        read = read_keys(config, [*claimed, *rewards])
+        for key, stage in claimed.items():
             if key not in read:
                 reads = ", ".join(part for part in kinds.kind_of(config).settings if part in config)
                 raise ConfigError(f"stages.{name}.needs.{stage}={key}: nothing reads {key} there; it reads {reads}.")
-        return by_stage({**{key: stage for key, stage in rewards.items() if key in read}, **found})
+        return by_stage({**{key: stage for key, stage in rewards.items() if key in read}, **claimed})
 
     def _reward_needs(self) -> dict[str, str]:
         """Key -> stage that trains the reward: `reward.stage`, whose folder goes to reward.path, or `reward.needs`."""
@@ -142,8 +142,8 @@ class Plan:
         stage = OmegaConf.create({key: self.config[key] for key in (*SHARED, *kind.settings) if key in self.config})
         own = {"kind": kind.name, "name": SAMPLES + policy, "output_dir": None, "policy": None, "reference": None}
         stage.merge_with(own)
-        found = {"policy": policy, "reference": self.config.baseline, **self._reward_needs()}
-        stage.needs = by_stage(found)
+        claimed = {"policy": policy, "reference": self.config.baseline, **self._reward_needs()}
+        stage.needs = by_stage(claimed)
         return stage
 
     def _check_keys(self, name: str, config: DictConfig, own: dict) -> None:

@@ -234,5 +234,5 @@ def last_error(log: Path, code: int, begin: int = 0) -> str:
     errors = [line for line in lines if ERROR.match(line)]
     # What accelerate says of a process that failed is not why it did.
     own = [line for line in errors if "ChildFailedError" not in line and "CalledProcessError" not in line]
-    found = (own or errors or [line for line in lines if line] or [""])[-1]
-    return found[:300] or f"exit code {code}"
+    message = (own or errors or [line for line in lines if line] or [""])[-1]
+    return message[:300] or f"exit code {code}"

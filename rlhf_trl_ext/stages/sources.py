@@ -18,11 +18,11 @@ def source(*modules: str, aside: tuple[str, ...] = ()) -> dict[str, str]:
     This project's own modules count wherever it is installed, but for its `__init__.py` files, which hold no code that
     decides. aside: own modules, or packages with all below, that are not followed.
     """
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module in found or any(module == name or module.startswith(f"{name}.") for name in aside):
+        if module in hashes or any(module == name or module.startswith(f"{name}.") for name in aside):
             continue
         file = locate(module)
         if file is None or is_installed(module, file):
@@ -30,11 +30,11 @@ def source(*modules: str, aside: tuple[str, ...] = ()) -> dict[str, str]:
         package = file.name == "__init__.py"
         if package and module.partition(".")[0] == OWN:
             continue
-        found[module] = hashlib.sha256(file.read_bytes()).hexdigest()
+        hashes[module] = hashlib.sha256(file.read_bytes()).hexdigest()
         if file.suffix == ".py":
             waiting += imported(file, module if package else module.rpartition(".")[0])
         waiting += [module.rpartition(".")[0]] if "." in module else []
-    return dict(sorted(found.items()))
+    return dict(sorted(hashes.items()))
 
 
 def module_of(name: str) -> str | None:
@@ -126,13 +126,13 @@ def string_defaults(target: str) -> dict[str, str]:
     node = next((n for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name), None)
     fields = {}
     if isinstance(node, ast.ClassDef):
-        stated = (n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
-        fields = {n.target.id: n.value for n in stated}
+        annotated = (n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))
+        fields = {n.target.id: n.value for n in annotated}
         node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if node is not None:
         positional = [*node.args.posonlyargs, *node.args.args]
-        given = node.args.defaults
-        pairs = [*zip(positional[len(positional) - len(given) :], given, strict=True)]
+        defaults = node.args.defaults
+        pairs = [*zip(positional[len(positional) - len(defaults) :], defaults, strict=True)]
         fields = {argument.arg: value for argument, value in pairs}
         fields |= {a.arg: v for a, v in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)}
     return {k: v.value for k, v in fields.items() if isinstance(v, ast.Constant) and isinstance(v.value, str)}

@@ -114,10 +114,10 @@ class Stage:
         """In what the run that the folder holds differs from this one."""
         with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
             config = yaml.safe_load((self.folder / "config.yaml").read_text())
-            found = self.identity.differences(recorded["identity"], declared(self.kind, config))
-            if found:
-                more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-                return "it differs in " + ", ".join(found[:SHOWN]) + more
+            differences = self.identity.differences(recorded["identity"], declared(self.kind, config))
+            if differences:
+                more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+                return "it differs in " + ", ".join(differences[:SHOWN]) + more
         return f"{recorded.get('fingerprint')}, not {self.fingerprint}"
 
 

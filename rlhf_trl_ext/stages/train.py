@@ -8,7 +8,7 @@ from accelerate import PartialState
 from omegaconf import DictConfig
 
 from rlhf_trl_ext.callbacks import held_out
-from rlhf_trl_ext.callbacks.budget import Budget
+from rlhf_trl_ext.callbacks.budget import BudgetCallback
 from rlhf_trl_ext.callbacks.preemption import Preemption
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
@@ -105,8 +105,8 @@ def _train(stage: Stage, trainer) -> str | None:
 
 def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> list:
     """What the configuration asks for. One that has `attach(trainer)` gets the trainer before training begins."""
-    asked = [] if config.get("step_timeout") is None else [Watchdog(config.step_timeout)]
-    asked += [Budget(recorder, **config.budget)] if config.get("budget") else []
-    asked += [held_out.HeldOutRewards()] if config.held_out else []
-    asked += [build(config[name], name) for name in ("monitor", "profile") if config.get(name)]
-    return asked + [build(node, f"callbacks.{name}") for name, node in (config.get("callbacks") or {}).items()]
+    callbacks = [] if config.get("step_timeout") is None else [Watchdog(config.step_timeout)]
+    callbacks += [BudgetCallback(recorder, **config.budget)] if config.get("budget") else []
+    callbacks += [held_out.HeldOutRewards()] if config.held_out else []
+    callbacks += [build(config[name], name) for name in ("monitor", "profile") if config.get(name)]
+    return callbacks + [build(node, f"callbacks.{name}") for name, node in (config.get("callbacks") or {}).items()]

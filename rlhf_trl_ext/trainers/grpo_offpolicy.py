@@ -87,8 +87,8 @@ class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
         if args.replay_ratio > 0:
             self._check_setup()
             kept = (args.buffer_size, args.max_staleness, args.max_uses)
-            drawn = (args.replay_strategy, args.replay_alpha, args.replay_rho)
-            self.buffer = ReplayBuffer(*kept, *drawn, seed=args.seed + self.accelerator.process_index)
+            strategy = (args.replay_strategy, args.replay_alpha, args.replay_rho)
+            self.buffer = ReplayBuffer(*kept, *strategy, seed=args.seed + self.accelerator.process_index)
 
     def _check_setup(self) -> None:
         args = self.args
@@ -96,15 +96,15 @@ class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
         groups, left = divmod(rows, self.num_generations)
         # As many groups as keep the batch divisible into steps_per_generation parts.
         self._unit = args.steps_per_generation // math.gcd(args.steps_per_generation, self.num_generations)
-        self._wanted = int(args.replay_ratio * groups + 1e-9)
+        self._replayed_groups = int(args.replay_ratio * groups + 1e-9)
         if left:
             raise ValueError(
                 f"num_generations={self.num_generations}: a process samples {rows} completions at a time, and replay "
                 "needs whole groups in a process; change per_device_train_batch_size or steps_per_generation."
             )
         if args.replay_mode == "add":
-            self._wanted = self._wanted // self._unit * self._unit
-        if self._wanted == 0:
+            self._replayed_groups = self._replayed_groups // self._unit * self._unit
+        if self._replayed_groups == 0:
             raise ValueError(
                 f"replay_ratio={args.replay_ratio} of {groups} groups in a process is none, or cannot be divided among "
                 f"steps_per_generation={args.steps_per_generation}: give more, or 0 for none."
@@ -112,10 +112,10 @@ class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
         if self._is_vlm or self.loss_type == "vespo" or args.sync_ref_model:
             raise ValueError("replay_ratio above 0 does not go with images, loss_type=vespo or sync_ref_model: give 0.")
         truncation = {"top_p": 1.0, "top_k": 0, "min_p": None}
-        given = [f"{name}={getattr(args, name)}" for name, none in truncation.items() if getattr(args, name) != none]
-        if given and not args.use_vllm:  # which reports log-probs of what it sampled from
+        cuts = [f"{name}={getattr(args, name)}" for name, none in truncation.items() if getattr(args, name) != none]
+        if cuts and not args.use_vllm:  # which reports log-probs of what it sampled from
             raise ValueError(
-                f"{', '.join(given)}: transformers samples from a truncated distribution, whose log-probs replay needs "
+                f"{', '.join(cuts)}: transformers samples from a truncated distribution, whose log-probs replay needs "
                 "and does not have; leave it out, use vLLM, or give replay_ratio=0."
             )
         if len(self._past) > args.buffer_size * self.accelerator.num_processes:
@@ -144,20 +144,20 @@ class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
             self.buffer.add(past_groups(self, self._past))
         self.buffer.advance()
         equal = equal_rewards(fresh["rewards"], groups)  # (P,)
-        drawn, most = self._draw(len(equal) if args.replay_mode == "add" else int(equal.sum()))
+        replayed, most = self._draw(len(equal) if args.replay_mode == "add" else int(equal.sum()))
         batch = fresh
         if most:  # on all processes or on none
             kept = torch.ones_like(equal)
             if args.replay_mode == "fill":
-                kept[equal.nonzero()[: len(drawn), 0]] = False
-            both = merged(fresh, drawn, kept.repeat_interleave(groups), self._tokenizer.pad_token_id)
+                kept[equal.nonzero()[: len(replayed), 0]] = False
+            both = merged(fresh, replayed, kept.repeat_interleave(groups), self._tokenizer.pad_token_id)
             self._refresh_logprobs(both, most * groups)
             if self._weigh(both) >= args.ess_min:
                 batch = both
             else:
-                self.buffer.put_back(drawn)
+                self.buffer.put_back(replayed)
         batch["num_items_in_batch"] = self.accelerator.gather(token_mask(batch).sum()).sum()
-        self.record_batch(fresh, batch, drawn)
+        self.record_batch(fresh, batch, replayed)
         first = (self.buffer.now * self.accelerator.num_processes + self.accelerator.process_index) * len(equal)
         self.buffer.add(groups_of(fresh, groups, first, self.buffer.now))
         return batch
@@ -165,7 +165,7 @@ class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
     def _draw(self, room: int) -> tuple[list[Group], int]:
         """At most `room` groups, with replay_mode=add equally many on all processes; and the most on any process."""
         ready = len(self.buffer) if len(self.buffer) >= self.args.min_buffer else 0
-        count = min(self._wanted, room, ready)
+        count = min(self._replayed_groups, room, ready)
         counts = self.accelerator.gather(torch.tensor([count], device=self.accelerator.device))
         if self.args.replay_mode == "add":
             count = int(counts.min()) // self._unit * self._unit

@@ -191,16 +191,22 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         scale = self.reliability.scale(root_mean_square(advantages, mask, self.total))
         advantages = advantages / (scale + 1e-4)
         of_grpo, weights = (batch[name].view(len(mask), -1) for name in ("advantages", "importance_weights"))
-        shown = value_statistics(values, rewards, advantages, of_grpo, starts, means, equal, self.total)
+        metrics = value_statistics(values, rewards, advantages, of_grpo, starts, means, equal, self.total)
         share = args.vi_coef * (trust if args.vi_adapt in ("mixture", "both") else 1.0)
-        distrusted = args.vi_min_ev is not None and shown["explained_variance"] < args.vi_min_ev
+        distrusted = args.vi_min_ev is not None and metrics["explained_variance"] < args.vi_min_ev
         share = 0.0 if distrusted or self.vi_batches < max(args.vi_warmup, args.vi_pretrain) else share
         if share:
             batch["advantages"] = ((1 - share) * of_grpo + share * weights * advantages) * mask
         if self.vi_batches < args.vi_pretrain:
             batch["advantages"] = torch.zeros_like(advantages)
-        shown |= {**fit, "adv_rms": scale, "temperature": temperature, "trust": trust, "noise": self.reliability.noise}
-        for name, value in {**shown, "mixture": share, "lambda": torch.as_tensor(lam).mean()}.items():
+        metrics |= {
+            **fit,
+            "adv_rms": scale,
+            "temperature": temperature,
+            "trust": trust,
+            "noise": self.reliability.noise,
+        }
+        for name, value in {**metrics, "mixture": share, "lambda": torch.as_tensor(lam).mean()}.items():
             self._metrics["train"][f"vi/{name}"].append(float(value))
 
     def resume_state(self):

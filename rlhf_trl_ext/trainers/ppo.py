@@ -186,7 +186,7 @@ class PPOTrainer(ScoredCritic, OptimizerBatchLoss, Online, CompletionLogprobs, G
         training = self.model.training
         warms_up = training and self.state.global_step < self.args.value_warmup_steps
         # The policy's backward pass runs in here, so that its gradient can be clipped before the critic's is added.
-        learnt = self.learn_before_critic(0 * policy_loss if warms_up else policy_loss)
+        loss = self.learn_before_critic(0 * policy_loss if warms_up else policy_loss)
         parts = (inputs["values"], inputs["returns"], inputs["value_mask"])
         values = self.values(inputs)
         value_loss, value_clipped = clipped_value_loss(values, *parts, self.args.cliprange_value)
@@ -197,26 +197,26 @@ class PPOTrainer(ScoredCritic, OptimizerBatchLoss, Online, CompletionLogprobs, G
         self._record_update(
             inputs, logprobs, values.detach(), policy_loss.detach() * accumulated, value_loss, value_clipped
         )
-        return learnt + self.args.vf_coef * value_loss / accumulated
+        return loss + self.args.vf_coef * value_loss / accumulated
 
     @torch.no_grad()
     def _record_update(self, inputs, logprobs, values, policy_loss: Tensor, value_loss: Tensor, value_clipped: Tensor):
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         ratio = (logprobs, inputs["old_per_token_logps"], inputs["advantages"])
-        shown = policy_statistics(*ratio, mask, self.epsilon_low, self.epsilon_high)
+        statistics = policy_statistics(*ratio, mask, self.epsilon_low, self.epsilon_high)
         metrics = {
-            "policy/approxkl_avg": shown["approxkl"],
-            "policy/clipfrac_avg": shown["clipfrac"],
+            "policy/approxkl_avg": statistics["approxkl"],
+            "policy/clipfrac_avg": statistics["clipfrac"],
             "loss/policy_avg": policy_loss,
             "loss/value_avg": value_loss,
             "val/clipfrac_avg": value_clipped,
-            "val/ratio": shown["ratio"],
-            "val/ratio_var": shown["ratio_var"],
+            "val/ratio": statistics["ratio"],
+            "val/ratio_var": statistics["ratio_var"],
             "val/mean": masked_mean(values, inputs["value_mask"]),
             "val/explained_variance": explained_variance(inputs["values"], inputs["returns"], inputs["value_mask"]),
         }
-        shown_entropy = self._metrics["train" if self.model.training else "eval"]["entropy"]
-        self.record({**metrics, "policy/entropy_avg": value_loss.new_tensor(shown_entropy[-1])})
+        entropies = self._metrics["train" if self.model.training else "eval"]["entropy"]
+        self.record({**metrics, "policy/entropy_avg": value_loss.new_tensor(entropies[-1])})
 
     def log(self, logs, start_time=None):
         if "learning_rate" in logs:

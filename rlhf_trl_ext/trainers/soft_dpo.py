@@ -16,13 +16,13 @@ class SoftDPOTrainer(SoftLabels, DPOTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        found = {
+        settings = {
             "loss_type": (self.loss_types, ["sigmoid"]),
             "f_divergence_type": (self.f_divergence_type, "reverse_kl"),
             "ld_alpha": (self.ld_alpha, None),
             "use_weighting": (self.use_weighting, False),
         }
-        for key, (value, allowed) in found.items():
+        for key, (value, allowed) in settings.items():
             if value != allowed:
                 raise ValueError(f"args.{key}={value}: soft labels are defined for {key}={allowed} only.")
 
@@ -33,14 +33,14 @@ class SoftDPOTrainer(SoftLabels, DPOTrainer):
         p_chosen = inputs.pop(COLUMN)
         policy = self.accelerator.unwrap_model(model)
         with _logps(policy, inputs) as own, _logps(self.ref_model, inputs) as other:
-            found = super()._compute_loss(model, inputs, return_outputs)
+            result = super()._compute_loss(model, inputs, return_outputs)
         if self.precompute_ref_logps:
             reference = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
         else:  # without a reference model, the policy with its adapter switched off is called second
             reference = (other[0] if self.ref_model is not None else own[1]).chunk(2)
         chosen, rejected = own[0].chunk(2)
         difference = (chosen - reference[0]) - (rejected - reference[1])
-        loss, *outputs = found if return_outputs else (found,)
+        loss, *outputs = result if return_outputs else (result,)
         loss = loss + soft_term(p_chosen, self.beta * difference) * self.loss_weights[0]
         return (loss, *outputs) if return_outputs else loss
 
@@ -48,15 +48,15 @@ class SoftDPOTrainer(SoftLabels, DPOTrainer):
 @contextlib.contextmanager
 def _logps(model, inputs: dict):
     """Collects, for every call of the model, the log-probabilities of the completions, `(2B,)`, chosen first."""
-    found, width = [], inputs["completion_mask"].shape[1] - 1
+    logps, width = [], inputs["completion_mask"].shape[1] - 1
 
     def keep(module, args, outputs):
         if getattr(outputs, "log_probs", None) is not None:
-            found.append(outputs.log_probs[:, -width:].sum(dim=1))
+            logps.append(outputs.log_probs[:, -width:].sum(dim=1))
 
     handle = model.register_forward_hook(keep) if model is not None else None
     try:
-        yield found
+        yield logps
     finally:
         if handle is not None:
             handle.remove()

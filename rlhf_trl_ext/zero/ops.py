@@ -52,13 +52,13 @@ def _extensions() -> Path:
 
 def _open_files() -> set[Path]:
     """Files that processes hold open, as far as this user may see."""
-    found = set()
+    paths = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            found.add(Path(os.readlink(link)))
+            paths.add(Path(os.readlink(link)))
         except OSError:  # ended meanwhile, or another user's
             continue
-    return found
+    return paths
 
 
 if __name__ == "__main__":

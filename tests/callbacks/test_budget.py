@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from evaluation.comparison.budget import Budget as Shared
-from rlhf_trl_ext.callbacks.budget import Budget
+from evaluation.comparison.budget import Budget as Budget
+from rlhf_trl_ext.callbacks.budget import BudgetCallback
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages.train import train
@@ -24,7 +24,7 @@ def test_a_run_stops_at_the_step_that_uses_its_tokens(composed, few, tmp_path):
 
 def test_seconds_stop_as_well(tmp_path):
     recorder = MetricsRecorder(tmp_path)
-    budget, control = Budget(recorder, seconds=5), SimpleNamespace(should_training_stop=False, should_log=False)
+    budget, control = BudgetCallback(recorder, seconds=5), SimpleNamespace(should_training_stop=False, should_log=False)
     budget.on_step_end(None, None, control)
     recorder.seconds = 4.9
     budget.on_log(None, None, control)
@@ -36,17 +36,17 @@ def test_seconds_stop_as_well(tmp_path):
 
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="give one or both, above 0"):
-        Budget(MetricsRecorder(tmp_path))
+        BudgetCallback(MetricsRecorder(tmp_path))
     with pytest.raises(ConfigError, match=r"budget.sampled_tokens=5, budget.seconds=3: give one of"):
-        Shared(sampled_tokens=5, seconds=3)
+        Budget(sampled_tokens=5, seconds=3)
 
 
 def test_what_a_budget_means_for_every_kind_of_algorithm(composed):
     grpo, dpo = (composed("train", f"algorithm={name}", "++args.max_steps=7") for name in ("grpo", "dpo"))
-    tokens = Shared(sampled_tokens=100)
+    tokens = Budget(sampled_tokens=100)
     assert tokens.applied(grpo).budget == {"sampled_tokens": 100} and tokens.applied(grpo).args.max_steps > 1e5
     assert tokens.applied(grpo).args.lr_scheduler_type == "constant"
     assert tokens.applied(dpo) == dpo and "dpo samples none" in tokens.in_words({"grpo": True, "dpo": False})
-    assert Shared(gradient_steps=3).applied(dpo).args.max_steps == 3
-    assert Shared(seconds=9).applied(dpo).budget == {"seconds": 9}
-    assert Shared().applied(grpo) == grpo
+    assert Budget(gradient_steps=3).applied(dpo).args.max_steps == 3
+    assert Budget(seconds=9).applied(dpo).budget == {"seconds": 9}
+    assert Budget().applied(grpo) == grpo

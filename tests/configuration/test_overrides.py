@@ -7,7 +7,7 @@ import pytest
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.configuration.composing import compose_config
 from rlhf_trl_ext.configuration.overrides import opened, training_config
-from rlhf_trl_ext.stages.pipeline import Plan
+from rlhf_trl_ext.stages.pipeline import Pipeline
 
 # demo says 60 steps of DPO and 200 of SFT.
 FORMS = ["args.max_steps=2", "args={max_steps: 2}", "+args.max_steps=2", "++args.max_steps=2", "+args={max_steps: 2}"]
@@ -28,21 +28,21 @@ def test_a_training_run_takes_what_the_command_line_says(override):
 
 @pytest.mark.parametrize("override", [*FORMS[:2], OF_STAGE[0], OF_STAGE[2]])
 def test_a_pipeline_takes_what_the_command_line_says(override):
-    plan = Plan(compose_config("pipeline", ["experiment=demo", "policies=[dpo]", override]), algorithm)
-    steps = {name: plan.configs[name].args.max_steps for name in ("dpo", "sft")}
+    pipeline = Pipeline(compose_config("pipeline", ["experiment=demo", "policies=[dpo]", override]), algorithm)
+    steps = {name: pipeline.configs[name].args.max_steps for name in ("dpo", "sft")}
     assert steps == {"dpo": 2, "sft": 2 if override in FORMS else 200}
 
 
 def test_what_is_said_of_one_stage_wins_over_what_is_said_of_all():
     said = ["stages.dpo.args.max_steps=2", "args={max_steps: 3, learning_rate: 0.5}"]
-    plan = Plan(compose_config("pipeline", ["experiment=demo", "policies=[dpo]", *said]), algorithm)
-    assert (plan.configs["dpo"].args.max_steps, plan.configs["dpo"].args.learning_rate) == (2, 0.5)
-    assert plan.configs["sft"].args.max_steps == 3
+    pipeline = Pipeline(compose_config("pipeline", ["experiment=demo", "policies=[dpo]", *said]), algorithm)
+    assert (pipeline.configs["dpo"].args.max_steps, pipeline.configs["dpo"].args.learning_rate) == (2, 0.5)
+    assert pipeline.configs["sft"].args.max_steps == 3
     # and over what the algorithm's own file says: grpo has beta 0.04, the experiment 0.3
-    plan = Plan(
+    pipeline = Pipeline(
         compose_config("pipeline", ["experiment=demo", "policies=[grpo]", "stages.grpo.args.beta=0.7"]), algorithm
     )
-    assert plan.configs["grpo"].args.beta == 0.7
+    assert pipeline.configs["grpo"].args.beta == 0.7
 
 
 def test_what_is_taken_away_is_gone_from_the_experiment_too():

@@ -46,7 +46,7 @@ BAD = [
 ]
 
 
-def told(config) -> str:
+def refusal_of(config) -> str:
     with pytest.raises(ConfigError) as caught:
         preflight(config)
     sentence = str(caught.value)
@@ -58,7 +58,7 @@ def told(config) -> str:
 def test_a_bad_combination_is_told_with_its_remedy(overrides, expected, composed, monkeypatch):
     monkeypatch.setattr(module, "_installed", lambda package: None)
     monkeypatch.setattr("transformers.integrations.integration_utils.get_available_reporting_integrations", list)
-    assert re.search(expected, told(composed("train", *overrides)))
+    assert re.search(expected, refusal_of(composed("train", *overrides)))
 
 
 ALGORITHMS = ("sft", "reward", "dpo", "kto", "grpo", "rloo", "ppo", "grpo_offpolicy", "grpo_vi")
@@ -80,22 +80,22 @@ def test_a_controller_with_a_reference_passes(composed):
 def test_vllm_outside_the_range_of_trl(composed, monkeypatch):
     config = composed("train", "algorithm=grpo", "++args.use_vllm=true")
     monkeypatch.setattr(module, "_installed", lambda package: "0.10.2")
-    assert "vLLM 0.10.2 is installed and TRL needs " in told(config)
-    assert ".ci/constraints-gpu.txt" in told(config)
+    assert "vLLM 0.10.2 is installed and TRL needs " in refusal_of(config)
+    assert ".ci/constraints-gpu.txt" in refusal_of(config)
     versions = {"vllm": "0.25.0+cu129", "transformers": "5.23.0", "torch": "2.13.0+cpu"}
     monkeypatch.setattr(module, "_installed", versions.get)
     preflight(config)
     monkeypatch.setattr(
         module, "_needs", lambda package: [Requirement("torch==2.13.0"), Requirement("transformers<5.18")]
     )
-    assert "vLLM 0.25.0+cu129 needs transformers<5.18 and 5.23.0 is installed" in told(config)
+    assert "vLLM 0.25.0+cu129 needs transformers<5.18 and 5.23.0 is installed" in refusal_of(config)
 
 
 @pytest.mark.parametrize(("name", "value"), [("top_p", 0.9), ("top_k", 20), ("min_p", 0.05)])
 def test_vllm_with_a_cut_distribution(name, value, composed, monkeypatch):
     monkeypatch.setattr(module, "_installed", {"vllm": "0.25.0"}.get)
     cut = composed("train", "algorithm=grpo", "++args.use_vllm=true", f"++args.{name}={value}")
-    assert told(cut).startswith(f"args.{name}={value} with args.use_vllm=true: the importance ratio is biased")
+    assert refusal_of(cut).startswith(f"args.{name}={value} with args.use_vllm=true: the importance ratio is biased")
     cut.args.vllm_importance_sampling_correction = False
     preflight(cut)
     whole = composed("train", "algorithm=grpo", "++args.use_vllm=true", "++args.top_p=1.0", "++args.top_k=0")
@@ -104,27 +104,27 @@ def test_vllm_with_a_cut_distribution(name, value, composed, monkeypatch):
 
 def test_fewer_processes_than_asked_for(composed, monkeypatch):
     config = composed("train", "algorithm=sft", "++num_processes=4")
-    assert told(config).startswith("num_processes=4: 1 of them run; start with `accelerate launch --multi_gpu")
+    assert refusal_of(config).startswith("num_processes=4: 1 of them run; start with `accelerate launch --multi_gpu")
     monkeypatch.setenv("WORLD_SIZE", "4")
     preflight(config)
 
 
 def test_more_processes_count_in_the_generation_batch(composed, monkeypatch):
     config = composed("train", "algorithm=grpo", "++args.per_device_train_batch_size=3", "++args.num_generations=6")
-    assert "batch of 3 (" in told(config)
+    assert "batch of 3 (" in refusal_of(config)
     monkeypatch.setenv("WORLD_SIZE", "2")
     preflight(config)
 
 
 def test_without_a_gpu_the_remedy_is_the_cpu(composed, monkeypatch):
     monkeypatch.setattr(module.torch.accelerator, "is_available", lambda: False)
-    sentence = told(composed("train", "algorithm=sft", "model=0.5b"))
+    sentence = refusal_of(composed("train", "algorithm=sft", "model=0.5b"))
     assert sentence == "no GPU is found and args.use_cpu=false: give args.use_cpu=true args.bf16=false."
 
 
 def test_offload_without_a_compiler(composed, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "offload compiles operators and there is no g++" in told(composed("train", "deepspeed=zero3_offload"))
+    assert "offload compiles operators and there is no g++" in refusal_of(composed("train", "deepspeed=zero3_offload"))
     preflight(composed("train", "deepspeed=none"))
 
 

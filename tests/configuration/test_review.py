@@ -13,8 +13,8 @@ from rlhf_trl_ext.configuration.review import review
 
 
 @pytest.fixture
-def told(composed):
-    """`told("train", "seed=-1")`: what a launcher answers to these overrides."""
+def refusal_of(composed):
+    """`refusal_of("train", "seed=-1")`: what a launcher answers to these overrides."""
 
     def answer(launcher, *overrides):
         try:
@@ -51,9 +51,9 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("algorithm", "override", "expected"), NUMBERS)
-def test_a_number_outside_its_meaning_is_told_with_its_range(algorithm, override, expected, told):
+def test_a_number_outside_its_meaning_is_told_with_its_range(algorithm, override, expected, refusal_of):
     key = override.partition("=")[0]
-    answer = told("train", algorithm, "reward=gold", f"++{override}")
+    answer = refusal_of("train", algorithm, "reward=gold", f"++{override}")
     assert answer.startswith(f"{key}=") and expected in answer and "\n" not in answer
 
 
@@ -110,34 +110,34 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("launcher", "overrides", "expected"), OTHERS)
-def test_every_launcher_answers_its_own_settings(launcher, overrides, expected, told):
+def test_every_launcher_answers_its_own_settings(launcher, overrides, expected, refusal_of):
     words = overrides.split(" ") if "{" not in overrides else ["baseline=/a", "policies={b: /b}", "include_path=tasks"]
-    assert expected in told(launcher, *words)
+    assert expected in refusal_of(launcher, *words)
 
 
 @pytest.mark.parametrize("launcher", ["evaluate", "capability"])
-def test_no_policy_takes_the_name_of_the_baseline(launcher, told):
-    answer = told(launcher, "baseline=a", "policies={baseline: b, c: d}")
+def test_no_policy_takes_the_name_of_the_baseline(launcher, refusal_of):
+    answer = refusal_of(launcher, "baseline=a", "policies={baseline: b, c: d}")
     assert "policies={baseline: b, c: d}: this name is the baseline's own" in answer
 
 
-def test_shares_are_checked_where_no_data_set_reads_them(told):
-    assert "shares={sft: -1}: at least 0 is needed" in told("train", "dataset=embedded", "shares={sft: -1}")
+def test_shares_are_checked_where_no_data_set_reads_them(refusal_of):
+    assert "shares={sft: -1}: at least 0 is needed" in refusal_of("train", "dataset=embedded", "shares={sft: -1}")
 
 
-def test_all_mistakes_are_told_at_once_and_each_once(told):
-    answer = told("train", "algorithm=dpo", "seed=-1", "overwrite=no", "++args.beta=-1", "++args.lerning_rate=1")
+def test_all_mistakes_are_told_at_once_and_each_once(refusal_of):
+    answer = refusal_of("train", "algorithm=dpo", "seed=-1", "overwrite=no", "++args.beta=-1", "++args.lerning_rate=1")
     lines = answer.splitlines()
     assert lines[0] == "4 mistakes:" and len(lines) == 5, answer
     for line, start in zip(lines[1:], ("seed=-1", "overwrite=no", "args.beta=-1", "args.lerning_rate=1"), strict=True):
         assert start in line
 
 
-def test_what_the_project_composes_passes(told, tmp_path):
-    assert told("train", "algorithm=ppo", "reward=gold", f"output_root={tmp_path}") is None
-    assert told("pipeline", "experiment=rlaif", f"output_root={tmp_path}") is None
+def test_what_the_project_composes_passes(refusal_of, tmp_path):
+    assert refusal_of("train", "algorithm=ppo", "reward=gold", f"output_root={tmp_path}") is None
+    assert refusal_of("pipeline", "experiment=rlaif", f"output_root={tmp_path}") is None
     for launcher in ("benchmark", "landscapes", "plan", "dashboard", "label", "revise"):
-        assert told(launcher, f"output_root={tmp_path}") is None, launcher
+        assert refusal_of(launcher, f"output_root={tmp_path}") is None, launcher
 
 
 HARMFUL = [
@@ -162,33 +162,33 @@ HARMFUL = [
 
 
 @pytest.mark.parametrize("target", HARMFUL)
-def test_a_target_that_is_not_trusted_is_not_built(target, told):
+def test_a_target_that_is_not_trusted_is_not_built(target, refusal_of):
     for overrides in ([f"++callbacks.a._target_={target}"], [f"reward.functions=[{{_target_: {target}}}]"]):
-        answer = told("train", "algorithm=grpo", *overrides)
+        answer = refusal_of("train", "algorithm=grpo", *overrides)
         assert f"_target_={target}: " in answer and "give trust=[" in answer
     by_name = "{_target_: hydra.utils.get_method, path: " + target + "}"
-    assert "give trust=[" in told("train", "algorithm=grpo", f"reward.functions=[{by_name}]")
+    assert "give trust=[" in refusal_of("train", "algorithm=grpo", f"reward.functions=[{by_name}]")
 
 
-def test_trust_is_given_by_the_command_line_alone(composed, told):
+def test_trust_is_given_by_the_command_line_alone(composed, refusal_of):
     mine = ["algorithm=grpo", "reward.functions=[{_target_: conftest.DistinctCharacters}]", "reward.path=null"]
-    assert "give trust=[conftest]" in told("train", *mine)
-    assert told("train", *mine, "trust=[conftest]") is None
+    assert "give trust=[conftest]" in refusal_of("train", *mine)
+    assert refusal_of("train", *mine, "trust=[conftest]") is None
     config = composed("train", *mine)
     config.trust = ["conftest"]
     with pytest.raises(ConfigError, match="trust=\\[conftest\\] stands in a file"):
         review(config, "train", mine)
 
 
-def test_configs_and_callbacks_of_the_libraries_need_no_word(told):
+def test_configs_and_callbacks_of_the_libraries_need_no_word(refusal_of):
     plain = [
         "algorithm=dpo",
         "trainer._target_=trl.DPOTrainer",
         "++callbacks.a._target_=transformers.EarlyStoppingCallback",
     ]
-    assert told("train", *plain) is None
+    assert refusal_of("train", *plain) is None
     assert (
-        told(
+        refusal_of(
             "train", "algorithm=grpo", "reward.functions=[{_target_: trl.rewards.think_format_reward, _partial_: true}]"
         )
         is None
@@ -198,9 +198,9 @@ def test_configs_and_callbacks_of_the_libraries_need_no_word(told):
 @pytest.mark.parametrize(
     "override", ["args.model_init_kwargs={trust_remote_code: true}", "model.attn_implementation=org/kernel"]
 )
-def test_code_of_the_hub_needs_a_word(override, told):
-    assert "give trust=[remote_code]" in told("train", f"++{override}")
-    assert told("train", f"++{override}", "trust=[remote_code]") is None
+def test_code_of_the_hub_needs_a_word(override, refusal_of):
+    assert "give trust=[remote_code]" in refusal_of("train", f"++{override}")
+    assert refusal_of("train", f"++{override}", "trust=[remote_code]") is None
 
 
 KEY = "hf_" + "q7" * 12
@@ -215,10 +215,10 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("override", SECRETS)
-def test_a_key_is_refused_and_not_repeated(override, told, monkeypatch):
+def test_a_key_is_refused_and_not_repeated(override, refusal_of, monkeypatch):
     monkeypatch.setenv("MY_SECRET_TOKEN", "abcd-efgh-ijkl-mnop")
     monkeypatch.setenv("PLAIN_NAME", "abcd-efgh-ijkl-mnop")
-    answer = told("train", override)
+    answer = refusal_of("train", override)
     assert ("files" in answer and "environment" in answer) or "export it" in answer
     assert not any(secret in answer for secret in (KEY, "abcd-efgh", "pass1234"))
 
@@ -237,7 +237,7 @@ def model_folder(folder, **files):
     return folder
 
 
-def test_a_folder_that_is_no_model_says_what_it_lacks(told, tmp_path):
+def test_a_folder_that_is_no_model_says_what_it_lacks(refusal_of, tmp_path):
     causal = {"architectures": ["LlamaForCausalLM"]}
     whole = {"model__safetensors": {}, "tokenizer__json": {}}
     cases = {
@@ -248,10 +248,10 @@ def test_a_folder_that_is_no_model_says_what_it_lacks(told, tmp_path):
     }
     for name, (files, expected) in cases.items():
         folder = model_folder(tmp_path / name, **files)
-        assert expected in told("train", f"model.model_name_or_path={folder}")
-        assert expected in told("generate", f"policy={folder}", "reward=gold")
+        assert expected in refusal_of("train", f"model.model_name_or_path={folder}")
+        assert expected in refusal_of("generate", f"policy={folder}", "reward=gold")
     policy = model_folder(tmp_path / "policy", config__json=causal, **whole)
-    assert told("train", f"model.model_name_or_path={policy}") is None
+    assert refusal_of("train", f"model.model_name_or_path={policy}") is None
     for launcher in (["train", "algorithm=grpo"], ["generate", f"policy={policy}"]):
-        assert f"reward.path={policy}: it is a LlamaForCausalLM" in told(*launcher, f"reward.path={policy}")
-        assert "reward.path=/no/such: no such folder" in told(*launcher, "reward.path=/no/such")
+        assert f"reward.path={policy}: it is a LlamaForCausalLM" in refusal_of(*launcher, f"reward.path={policy}")
+        assert "reward.path=/no/such: no such folder" in refusal_of(*launcher, "reward.path=/no/such")

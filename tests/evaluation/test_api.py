@@ -68,17 +68,17 @@ def test_a_stage_runs_after_those_that_it_needs_and_once(tmp_path, monkeypatch):
     class Fake:
         """Records every stage as finished, in an order that its needs allow."""
 
-        def __init__(self, plans, places):
-            self.plan = plans[""]
+        def __init__(self, pipelines, places):
+            self.pipeline = pipelines[""]
 
         def run(self):
-            waiting = dict(self.plan.configs)
+            waiting = dict(self.pipeline.configs)
             while waiting:
                 name = next(
-                    n for n, config in waiting.items() if all(x in self.plan.records for x in config.needs if x)
+                    n for n, config in waiting.items() if all(x in self.pipeline.records for x in config.needs if x)
                 )
                 begun.append(name)
-                self.plan.records[name], self.plan.folders[name] = {"name": name}, tmp_path / name
+                self.pipeline.records[name], self.pipeline.folders[name] = {"name": name}, tmp_path / name
                 del waiting[name]
             return {}
 

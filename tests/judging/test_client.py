@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from rlhf_trl_ext.judging.client import Client
-from rlhf_trl_ext.judging.limits import Budget, BudgetReached, Pace, Prices
+from rlhf_trl_ext.judging.limits import BudgetReached, Pace, Prices, SpendingLimit
 from rlhf_trl_ext.judging.question import Answer, Question, Unusable, read
 from rlhf_trl_ext.judging.record import Record
 from rlhf_trl_ext.judging.session import EndpointFailed
@@ -150,7 +150,7 @@ def test_money_is_counted_by_hand(endpoint, tmp_path):
     assert Prices(0.15, 0.60).cost(1000, 500) == pytest.approx(0.00045)
     assert Prices().cost(1, 1) is None
     with pytest.raises(ValueError, match=r"budget_usd=1\.0 cannot be kept without prices"):
-        Budget(Prices(), usd=1.0)
+        SpendingLimit(Prices(), usd=1.0)
     url, seen = endpoint()
     asker = client(tmp_path, url, prices=Prices(1e6, 1e6), budget_usd=1e4)
     asker.ask(questions(3))
@@ -177,7 +177,7 @@ def test_lost_requests_count_as_spent(endpoint, tmp_path, monkeypatch):
 
 def test_waiting_for_room_in_the_budget_does_not_hang():
     async def scenario():
-        budget = Budget(Prices(), tokens=10)
+        budget = SpendingLimit(Prices(), tokens=10)
         await budget.reserve(5, 3)
         waiting = asyncio.create_task(budget.reserve(5, 3))
         await asyncio.sleep(0)

@@ -24,10 +24,12 @@ def groups(composed):
 def test_cells_share_what_comes_before_them_and_differ_in_what_they_compare(composed, tmp_path):
     config = composed("benchmark", f"output_root={tmp_path}", "seeds=[0,1]", "algorithms=[dpo,grpo]")
     benchmark = Benchmark(config, groups(composed))
-    assert list(benchmark.plans) == ["embedded-seed0", "embedded-seed1"]
-    plan = benchmark.plans["embedded-seed1"]
-    assert plan.sampled == ["sft", "dpo", "grpo", "grpo_again"] and {"sft", "reward"} < set(plan.configs)
-    grpo, again, dpo = (OmegaConf.to_container(plan.configs[n], resolve=True) for n in ("grpo", "grpo_again", "dpo"))
+    assert list(benchmark.pipelines) == ["embedded-seed0", "embedded-seed1"]
+    pipeline = benchmark.pipelines["embedded-seed1"]
+    assert pipeline.sampled == ["sft", "dpo", "grpo", "grpo_again"] and {"sft", "reward"} < set(pipeline.configs)
+    grpo, again, dpo = (
+        OmegaConf.to_container(pipeline.configs[n], resolve=True) for n in ("grpo", "grpo_again", "dpo")
+    )
     assert grpo["budget"] == again["budget"] == {"sampled_tokens": 24000} and not dpo.get("budget")
     assert (grpo["args"]["seed"], again["args"]["seed"]) == (1, 1001) and grpo["dataset"] == again["dataset"]
     assert grpo["dataset"]["seed"] == 1 and dpo["args"]["max_steps"] == 60

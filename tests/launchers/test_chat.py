@@ -11,7 +11,7 @@ from rlhf_trl_ext.models.loading import ModelArguments
 from rlhf_trl_ext.models.sampling import complete
 
 
-def told(monkeypatch, capsys, text, *arguments):
+def chat(monkeypatch, capsys, text, *arguments):
     monkeypatch.setattr(sys, "argv", ["chat", *arguments, "samples.max_new_tokens=6"])
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     main()
@@ -30,7 +30,7 @@ def test_a_reply_is_what_sampling_gives_and_the_conversation_goes_on(tiny):
 
 def test_policies_answer_side_by_side_from_the_standard_input(tiny, monkeypatch, capsys):
     both = f"policies={{a: {tiny}, b: {tiny}}}"
-    lines = told(monkeypatch, capsys, "Hello\n\nHello\n", both, "samples.temperature=0")
+    lines = chat(monkeypatch, capsys, "Hello\n\nHello\n", both, "samples.temperature=0")
     assert [line[:3] for line in lines] == ["a: ", "b: "] * 2
     assert lines[0][3:] == lines[1][3:] == lines[2][3:]  # greedy, the same model, a new conversation
 
@@ -38,5 +38,5 @@ def test_policies_answer_side_by_side_from_the_standard_input(tiny, monkeypatch,
 @pytest.mark.parametrize("more", [[], ["policy=a", "policies={b: c}"]])
 def test_one_of_policy_and_policies_is_given(more, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
-        told(monkeypatch, capsys, "", *more)
+        chat(monkeypatch, capsys, "", *more)
     assert "policies" in str(ended.value.code) + capsys.readouterr().err

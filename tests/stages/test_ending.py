@@ -6,16 +6,16 @@ from pathlib import Path
 from rlhf_trl_ext.stages.ending import ending, pipeline_ending
 
 
-def told(tmp_path, architecture, **metrics):
+def lines_of(tmp_path, architecture, **metrics):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture]}))
     return ending({"name": "x", "steps": 4, "train_seconds": 2.0, "metrics": metrics, "folder": str(tmp_path)})
 
 
 def test_a_stage_says_where_its_model_is_how_it_did_and_what_comes_next(tmp_path):
-    lines = told(tmp_path, "LlamaForCausalLM", eval_loss=0.51234, eval_runtime=3)
+    lines = lines_of(tmp_path, "LlamaForCausalLM", eval_loss=0.51234, eval_runtime=3)
     assert lines[0] == "x: 4 steps in 2.0 s, loss 0.5123 on held-out rows" and lines[1] == f"model: {tmp_path}"
     assert lines[2].startswith(f"next: python -m launchers.chat policy={tmp_path}")
-    lines = told(tmp_path, "LlamaForSequenceClassification", eval_accuracy=0.75)
+    lines = lines_of(tmp_path, "LlamaForSequenceClassification", eval_accuracy=0.75)
     assert "accuracy 0.75" in lines[0] and f"reward.path={tmp_path}" in lines[2]
 
 

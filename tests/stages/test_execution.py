@@ -1,4 +1,4 @@
-"""Stages of several plans: order, failures, reuse and places; a script stands for training."""
+"""Stages of several pipelines: order, failures, reuse and places; a script stands for training."""
 
 import json
 import sys
@@ -41,24 +41,24 @@ class StandIn:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """`run(plans, **options)`: failures of an execution of plans, each a dictionary of stages and their needs."""
+    """`run(pipelines, **options)`: failures of an execution, each pipeline a dictionary of stages and their needs."""
     monkeypatch.setattr(execution, "Stage", lambda config, processes: SimpleNamespace(fingerprint="same"))
     script = tmp_path / "stage.py"
     script.write_text(SCRIPT)
 
-    def plan(name, needs):
+    def pipeline(name, needs):
         made = SimpleNamespace(records={}, folders={})
         made.configs = {stage: SimpleNamespace(needs=of) for stage, of in needs.items()}
         made.stage, made.launcher = lambda stage: StandIn(tmp_path / f"{name}-{stage}"), lambda stage: "train"
         return made
 
-    def executed(plans, **options):
-        plans = {name: plan(name, needs) for name, needs in plans.items()}
-        failures = Execution(plans, command=lambda module: [sys.executable, str(script)], **options).run()
+    def executed(pipelines, **options):
+        pipelines = {name: pipeline(name, needs) for name, needs in pipelines.items()}
+        failures = Execution(pipelines, command=lambda module: [sys.executable, str(script)], **options).run()
         ran = tmp_path / "runs.txt"
         told = ran.read_text().split() if ran.exists() else []
         ran.unlink(missing_ok=True)
-        return failures, told, plans
+        return failures, told, pipelines
 
     return executed
 
@@ -69,11 +69,11 @@ CHAIN = {"policy": ["sft", "reward"], "reward": ["sft"], "sft": []}
 def test_a_failed_stage_stops_what_needs_it_and_nothing_else(run, tmp_path):
     (tmp_path / "a-reward").mkdir()
     (tmp_path / "a-reward" / "broken").write_text("")
-    failures, told, plans = run({"a": CHAIN, "b": CHAIN}, places=["0", "1"], keep_going=True)
+    failures, told, pipelines = run({"a": CHAIN, "b": CHAIN}, places=["0", "1"], keep_going=True)
     assert set(failures) == {("a", "reward"), ("a", "policy")}
     assert failures["a", "reward"].splitlines()[-1] == "stage a-reward failed (exit 1): the stage broke"
     assert failures["a", "policy"] == "needs reward, which failed"
-    assert set(plans["b"].records) == {"sft", "reward", "policy"} and set(plans["a"].records) == {"sft"}
+    assert set(pipelines["b"].records) == {"sft", "reward", "policy"} and set(pipelines["a"].records) == {"sft"}
     stages = [one.split("@")[0] for one in told]
     assert sorted(stages) == ["a-reward", "a-sft", "b-policy", "b-reward", "b-sft"]
     assert stages.index("b-sft") < stages.index("b-reward") < stages.index("b-policy")

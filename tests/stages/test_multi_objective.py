@@ -4,23 +4,25 @@ from evaluation.report.pareto import frontier
 from rlhf_trl_ext.data.embedded import Embedded
 from rlhf_trl_ext.rewards import gold
 from rlhf_trl_ext.stages.needs import placed
-from rlhf_trl_ext.stages.pipeline import Plan
+from rlhf_trl_ext.stages.pipeline import Pipeline
 
 
 def test_every_weighting_is_a_policy_on_both_reward_models(composed, tmp_path):
     config = composed("pipeline", "experiment=multi_objective", f"output_root={tmp_path}")
-    plan = Plan(config, lambda name: composed(f"algorithm/{name}"))
+    pipeline = Pipeline(config, lambda name: composed(f"algorithm/{name}"))
     models = ["reward_helpfulness", "reward_harmlessness"]
-    assert set(plan.configs) >= {"sft", *models, "balanced", "samples-adaptive"} and "reward" not in plan.configs
-    assert set(plan.configs["balanced"].needs) == {"sft", *models}
-    assert set(plan.configs["samples-balanced"].needs) == {"balanced", "sft", *models}
-    plan.folders = {name: tmp_path / name for name in plan.configs}
-    stage = placed(plan.configs["normalized"], plan.folders)
+    assert (
+        set(pipeline.configs) >= {"sft", *models, "balanced", "samples-adaptive"} and "reward" not in pipeline.configs
+    )
+    assert set(pipeline.configs["balanced"].needs) == {"sft", *models}
+    assert set(pipeline.configs["samples-balanced"].needs) == {"balanced", "sft", *models}
+    pipeline.folders = {name: tmp_path / name for name in pipeline.configs}
+    stage = placed(pipeline.configs["normalized"], pipeline.folders)
     assert list(stage.reward.functions) == [str(tmp_path / name) for name in models] == list(stage.trainer.reward_funcs)
     assert stage.args.multi_objective_aggregation == "normalize_then_sum" and stage.args.max_steps == 40
-    assert plan.configs["adaptive"].callbacks and not plan.configs["balanced"].callbacks
-    assert list(plan.configs["reward_harmlessness"].dataset.preferred_by) == ["courtesy"]
-    plan.check()
+    assert pipeline.configs["adaptive"].callbacks and not pipeline.configs["balanced"].callbacks
+    assert list(pipeline.configs["reward_harmlessness"].dataset.preferred_by) == ["courtesy"]
+    pipeline.check()
 
 
 def test_pairs_follow_the_objective_and_not_gold():

@@ -7,7 +7,7 @@ import pytest
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.configuration.composing import compose_config
 from rlhf_trl_ext.stages.needs import placed
-from rlhf_trl_ext.stages.pipeline import Plan
+from rlhf_trl_ext.stages.pipeline import Pipeline
 
 
 @functools.cache
@@ -15,12 +15,12 @@ def algorithm(name):
     return compose_config(f"algorithm/{name}")
 
 
-def plan(*overrides):
-    return Plan(compose_config("pipeline", ["experiment=demo", "policies=[grpo]", *overrides]), algorithm)
+def pipeline(*overrides):
+    return Pipeline(compose_config("pipeline", ["experiment=demo", "policies=[grpo]", *overrides]), algorithm)
 
 
 def test_a_need_starts_a_stage_from_the_folder_that_it_names(tmp_path):
-    made = plan("+stages.grpo.needs={dpo: model.model_name_or_path}")
+    made = pipeline("+stages.grpo.needs={dpo: model.model_name_or_path}")
     assert made.configs["grpo"].needs == {"dpo": ["model.model_name_or_path"], "reward": ["reward.path"]}
     folders = {name: tmp_path / name for name in made.configs}
     grpo = placed(made.configs["grpo"], folders)
@@ -32,13 +32,13 @@ def test_a_need_starts_a_stage_from_the_folder_that_it_names(tmp_path):
 
 
 def test_one_need_may_go_to_several_keys():
-    made = plan("stages.grpo.needs={dpo: [model.model_name_or_path, reward.path]}")
+    made = pipeline("stages.grpo.needs={dpo: [model.model_name_or_path, reward.path]}")
     assert set(made.configs["grpo"].needs) == {"dpo"}
     assert set(made.configs["grpo"].needs.dpo) == {"model.model_name_or_path", "reward.path"}
 
 
 def test_a_reward_that_no_stage_trains_is_needed_by_none():
-    made = plan("reward=gold")
+    made = pipeline("reward=gold")
     assert made.configs["grpo"].needs == {"sft": ["model.model_name_or_path"]} and "reward" not in made.configs
 
 
@@ -68,15 +68,15 @@ def test_a_reward_that_no_stage_trains_is_needed_by_none():
 def test_what_nobody_meets_or_reads_is_refused_before_anything_runs(override, told):
     if told is None:
         with pytest.raises(ConfigError, match="this pipeline has no such stage"):  # no policy needs DPO here
-            plan(override)
+            pipeline(override)
     else:
         with pytest.raises(ConfigError, match=told):
-            plan(override)
+            pipeline(override)
 
 
 def test_labels_are_a_stage_of_their_kind_whatever_it_is_called():
     config = compose_config("pipeline", ["experiment=rlaif_dpo"])
-    made = Plan(config, algorithm)
+    made = Pipeline(config, algorithm)
     assert made.launcher("labels") == "label" and made.configs["labels"].needs == {"sft": ["pairs.policies.0"]}
     assert made.configs["soft_dpo"].needs["labels"] == ["dataset.path"] and "labels" not in made.configs["sft"].needs
     renamed = compose_config(
@@ -91,7 +91,7 @@ def test_labels_are_a_stage_of_their_kind_whatever_it_is_called():
             "stages.labels={algorithm: dpo}",
         ],
     )
-    made = Plan(renamed, algorithm)
+    made = Pipeline(renamed, algorithm)
     assert made.launcher("opinions") == "label" and made.launcher("labels") == "train"
     assert made.configs["labels"].needs == {"opinions": ["dataset.path"], "sft": ["model.model_name_or_path"]}
 
@@ -99,11 +99,11 @@ def test_labels_are_a_stage_of_their_kind_whatever_it_is_called():
 @pytest.mark.parametrize("override", ["args.output_dir=x", "stages.dpo.args.resume_from_checkpoint=x"])
 def test_what_a_stage_decides_is_refused_as_an_argument(override):
     with pytest.raises(ConfigError, match=r"^stages.\w+.args.(output_dir|resume_from_checkpoint)=x: "):
-        plan("policies=[dpo]", override).check()
+        pipeline("policies=[dpo]", override).check()
 
 
 def test_a_training_stage_may_have_any_name():
-    made = plan("policies=[samples-x]", "stages.samples-x={algorithm: dpo}")
+    made = pipeline("policies=[samples-x]", "stages.samples-x={algorithm: dpo}")
     assert made.launcher("samples-x") == "train" and made.launcher("samples-samples-x") == "generate"
     with pytest.raises(ConfigError, match="the samples of dpo have this name"):
-        plan("policies=[dpo,samples-dpo]", "stages.samples-dpo={algorithm: dpo}")
+        pipeline("policies=[dpo,samples-dpo]", "stages.samples-dpo={algorithm: dpo}")

@@ -46,7 +46,7 @@ def train(trainer, config, policy, folder, data, **settings):
     return made
 
 
-def told(trainer):
+def logged(trainer):
     timed = ("runtime", "per_second", "flos")
     return [{k: v for k, v in row.items() if not any(t in k for t in timed)} for row in trainer.state.log_history]
 
@@ -79,19 +79,19 @@ def test_certain_labels_train_exactly_as_trl_does(plain, soft, config, policy, r
     policy = policy if config is trl.DPOConfig else reward
     ours = train(soft, config, policy, tmp_path / "soft", rows(1.0))
     theirs = train(plain, config, policy, tmp_path / "plain", rows(1.0))
-    assert told(ours) == told(theirs)
+    assert logged(ours) == logged(theirs)
     for (name, a), (_, b) in zip(ours.model.named_parameters(), theirs.model.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     # the control: uncertain labels change both
     other = train(soft, config, policy, tmp_path / "other", rows(0.7))
-    assert told(other)[1]["loss"] != told(theirs)[1]["loss"]
+    assert logged(other)[1]["loss"] != logged(theirs)[1]["loss"]
 
 
 def test_half_certain_labels_teach_nothing_at_first(policy, tmp_path):
     # DPO starts at d = 0, where the gradient is sigmoid(0) - 1/2 = 0, and log 2 is the least loss there is.
     before = AutoModelForCausalLM.from_pretrained(policy)
     trained = train(SoftDPOTrainer, trl.DPOConfig, policy, tmp_path, rows(0.5), optim="sgd", learning_rate=0.1)
-    assert told(trained)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert logged(trained)[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     for (name, a), b in zip(before.named_parameters(), trained.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), name
 
@@ -103,7 +103,7 @@ def test_the_optimum_of_soft_labels_is_their_logit(policy, tmp_path):
     settings = {"max_steps": 60, "learning_rate": 3e-3, "per_device_train_batch_size": 1, "lr_scheduler_type": "linear"}
     for trainer, config, key in ((SoftDPOTrainer, trl.DPOConfig, "rewards/margins"), (*REWARD[1:], "margin")):
         trained = train(trainer, config, policy, tmp_path / key, data, **settings)
-        last = [row[key] for row in told(trained) if key in row][-1]
+        last = [row[key] for row in logged(trained) if key in row][-1]
         assert last == pytest.approx(math.log(p / (1 - p)), abs=0.02)
 
 
@@ -121,7 +121,7 @@ def test_soft_dpo_with_lora_and_with_precomputed_reference(policy, tmp_path):
         args = trl.DPOConfig(output_dir=str(tmp_path / name), **{**BASE, "learning_rate": 1e-2, **settings})
         made = SoftDPOTrainer(model=policy, args=args, train_dataset=rows(0.7), processing_class=tokenizer, **extra)
         made.train()
-        losses.append([row["loss"] for row in told(made) if "loss" in row])
+        losses.append([row["loss"] for row in logged(made) if "loss" in row])
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert losses[2][0] == pytest.approx(math.log(2), abs=1e-4) and losses[2][-1] < losses[2][0]
 

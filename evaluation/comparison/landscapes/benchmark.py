@@ -87,15 +87,15 @@ class Benchmark:
         waiting = {row: list(self.config.learning_rates) for row in rows}
         while waiting:
             seeds = self.config.selection_seeds
-            found = self._results(
+            results = self._results(
                 (*row, rate, seed) for row, rates in waiting.items() for rate in rates for seed in seeds
             )
             for row, rates in waiting.items():
-                tried[row] |= {rate: mean_reward([found[*row, rate, seed] for seed in seeds]) for rate in rates}
+                tried[row] |= {rate: mean_reward([results[*row, rate, seed] for seed in seeds]) for rate in rates}
             waiting = {row: [rate] for row in waiting if (rate := self._beyond(tried[row]))}
         chosen = {row: max(scores, key=scores.get) for row, scores in tried.items()}
-        found = self._results((*row, chosen[row], seed) for row in rows for seed in self.config.seeds)
-        runs = {row: [found[*row, chosen[row], seed] for seed in self.config.seeds] for row in rows}
+        results = self._results((*row, chosen[row], seed) for row in rows for seed in self.config.seeds)
+        runs = {row: [results[*row, chosen[row], seed] for seed in self.config.seeds] for row in rows}
         return summarise(runs, chosen, tried)
 
     def _beyond(self, tried: dict[float, float]) -> float | None:
@@ -108,9 +108,9 @@ class Benchmark:
         step = round(2 * math.log10(best)) + (1 if up else -1)
         return None if len(outside) >= EXTENSIONS else float(f"{10 ** (step / 2):.0e}")
 
-    def _results(self, wanted: Iterable[tuple]) -> dict[tuple, dict]:
+    def _results(self, keys: Iterable[tuple]) -> dict[tuple, dict]:
         """Results of cells by their names; those that are not in the folder yet are trained, one process a core."""
-        cells = [self.cell(*names) for names in wanted]
+        cells = [self.cell(*names) for names in keys]
         folder = self.folder / "cells"
         folder.mkdir(parents=True, exist_ok=True)
         missing = [cell for cell in cells if not read_mark(folder / cell.file)]

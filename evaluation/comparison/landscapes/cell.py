@@ -85,12 +85,12 @@ def train(settings: dict) -> dict:
         args = build(OmegaConf.create({**settings["args"], **QUIET}), "args", output_dir=scratch)
         steps = args.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
         args.max_steps = settings["iterations"] * steps
-        asked = max(task["questions"], args.generation_batch_size // args.num_generations)
+        rows = max(task["questions"], args.generation_batch_size // args.num_generations)
         dataset = Dataset.from_list(
-            [{"prompt": " ".join([str(row % task["questions"])] * PROMPT_LENGTH)} for row in range(asked)]
+            [{"prompt": " ".join([str(row % task["questions"])] * PROMPT_LENGTH)} for row in range(rows)]
         )
-        given = {"model": policy, "reward_funcs": reward, "args": args, "train_dataset": dataset}
-        trainer = instantiate(settings["trainer"], _convert_="all")(processing_class=tokenizer, **given)
+        arguments = {"model": policy, "reward_funcs": reward, "args": args, "train_dataset": dataset}
+        trainer = instantiate(settings["trainer"], _convert_="all")(processing_class=tokenizer, **arguments)
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
     last = {key: value for key, value in trainer.state.log_history[-1].items() if isinstance(value, int | float)}

@@ -18,13 +18,13 @@ COLUMNS = (
 
 def table(landscape: str, rows: dict[str, dict]) -> Table:
     """One landscape; a row per algorithm, with 95 % intervals over seeds."""
-    drawn = Table(title=landscape, title_justify="left")
+    grid = Table(title=landscape, title_justify="left")
     for column in COLUMNS:
-        drawn.add_column(column, justify="left" if column == "algorithm" else "right", no_wrap=True)
+        grid.add_column(column, justify="left" if column == "algorithm" else "right", no_wrap=True)
     for name, row in rows.items():
         rates = [float(rate) for rate in row["tried"]]
         edge = "*" if len(rates) > 1 and row["learning_rate"] in (min(rates), max(rates)) else ""
-        drawn.add_row(
+        grid.add_row(
             name,
             f"{row['learning_rate']:g}{edge}",
             _spread(row["final_reward"], 3),
@@ -34,7 +34,7 @@ def table(landscape: str, rows: dict[str, dict]) -> Table:
             f"{row['reached']}/{row['seeds']}" if "reached" in row else "",
             f"{row['seconds']:.0f}",
         )
-    return drawn
+    return grid
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -43,10 +43,10 @@ def ratio(values: np.ndarray, reference: np.ndarray) -> list[float]:
     samples = (values, reference)
     variances = np.array([sample.var(ddof=1) / len(sample) / sample.mean() ** 2 for sample in samples])
     degrees = np.array([len(sample) - 1 for sample in samples])
-    found, half = values.mean() / reference.mean(), 0.0
+    value, half = values.mean() / reference.mean(), 0.0
     if variances.sum() > 0:
         half = t.ppf(0.975, variances.sum() ** 2 / (variances**2 / degrees).sum()) * np.sqrt(variances.sum())
-    return [float(found), float(found * np.exp(-half)), float(found * np.exp(half))]
+    return [float(value), float(value * np.exp(-half)), float(value * np.exp(half))]
 
 
 def summarise(runs: dict[tuple[str, str], list[dict]], chosen: dict, tried: dict) -> dict:
@@ -56,8 +56,8 @@ def summarise(runs: dict[tuple[str, str], list[dict]], chosen: dict, tried: dict
     tried: -> {learning rate: mean reward over training on the selection seeds}.
     """
     results: dict[str, dict] = {}
-    for (landscape, algorithm), found in runs.items():
-        curves, tokens = np.array([run["rewards"] for run in found]), found[0]["tokens_per_iteration"]
+    for (landscape, algorithm), seeds in runs.items():
+        curves, tokens = np.array([run["rewards"] for run in seeds]), seeds[0]["tokens_per_iteration"]
         final = final_rewards(curves)
         row = {
             "learning_rate": chosen[landscape, algorithm],
@@ -65,8 +65,8 @@ def summarise(runs: dict[tuple[str, str], list[dict]], chosen: dict, tried: dict
             "final_reward": interval(final),
             "mean_reward": interval(curves.mean(axis=1)),
             "solved": int((final >= SOLVED).sum()),
-            "seeds": len(found),
-            "seconds": float(np.mean([run["seconds"] for run in found])),
+            "seeds": len(seeds),
+            "seconds": float(np.mean([run["seconds"] for run in seeds])),
             "final_rewards": final.tolist(),
             "curve": curve(curves, tokens),
         }

@@ -46,8 +46,8 @@ def configuration(algorithm: str, folder: Path):
     from rlhf_trl_ext.configuration.composing import compose_config
 
     settings = SETTINGS + (ONLINE if algorithm in ALGORITHMS[4:] else [])
-    named = [f"algorithm={algorithm}", f"output_dir={folder}", f"output_root={folder.parent}"]
-    return compose_config("train", [*named, *(f"++{setting}" for setting in settings)])
+    overrides = [f"algorithm={algorithm}", f"output_dir={folder}", f"output_root={folder.parent}"]
+    return compose_config("train", [*overrides, *(f"++{setting}" for setting in settings)])
 
 
 def preload(algorithms) -> None:
@@ -114,7 +114,7 @@ def saved_weights(folder: Path) -> dict[str, bytes]:
     return {name: p.read_bytes() for name, p in files.items() if not name.startswith(("checkpoint-", "broken-"))}
 
 
-def found(folder: Path) -> tuple[int, str, bool]:
+def state_after_kill(folder: Path) -> tuple[int, str, bool]:
     """After a kill: the step of the newest whole checkpoint, when the kill came, and whether a checkpoint is lost."""
     from rlhf_trl_ext.callbacks.records import read_metrics
     from rlhf_trl_ext.stages.checkpoints import damage
@@ -136,7 +136,7 @@ def trial(algorithm: str, folder: Path, twin: tuple, seconds: float) -> dict | N
     config, log = configuration(algorithm, folder), folder / "log.txt"
     if not run(config, log, seconds)[1]:
         return None
-    step, moment, lost = found(folder)
+    step, moment, lost = state_after_kill(folder)
     run(config, log)
     rows, weights = result(folder / "metrics.jsonl")
     equal = {"equal_metrics": rows == twin[0], "equal_weights": weights == twin[1]}
@@ -146,7 +146,7 @@ def trial(algorithm: str, folder: Path, twin: tuple, seconds: float) -> dict | N
 def main(kills: int = 50, seed: int = 0, algorithms=ALGORITHMS, output: str = "outputs/faults") -> dict:
     """Returns `kills`, `equal`, `lost`, `moments` and the trials; raises RuntimeError where a resumed run fails."""
     preload(algorithms)
-    drawn, folder, twins, trials = random.Random(seed), Path(output).resolve(), {}, []
+    rng, folder, twins, trials = random.Random(seed), Path(output).resolve(), {}, []
     while len(trials) < kills:
         algorithm = algorithms[len(trials) % len(algorithms)]
         if algorithm not in twins:
@@ -155,10 +155,10 @@ def main(kills: int = 50, seed: int = 0, algorithms=ALGORITHMS, output: str = "o
             twin.mkdir(parents=True)
             seconds, _ = run(configuration(algorithm, twin), twin / "log.txt")
             twins[algorithm] = (*result(twin / "metrics.jsonl"), seconds)
-        told = trial(algorithm, folder / algorithm, twins[algorithm], drawn.uniform(0, twins[algorithm][2]))
-        if told is not None:
-            trials.append(told)
-            print(json.dumps(told), flush=True)
+        outcome = trial(algorithm, folder / algorithm, twins[algorithm], rng.uniform(0, twins[algorithm][2]))
+        if outcome is not None:
+            trials.append(outcome)
+            print(json.dumps(outcome), flush=True)
     summary = {"kills": kills, "seed": seed, "equal": sum(t["equal_metrics"] and t["equal_weights"] for t in trials)}
     summary |= {"lost": sum(t["lost"] for t in trials), "moments": dict(Counter(t["kill"] for t in trials))}
     (folder / "sigkill.json").write_text(json.dumps({**summary, "trials": trials}, indent=1))

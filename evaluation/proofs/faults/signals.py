@@ -62,8 +62,8 @@ def finished(root: Path) -> dict[str, tuple]:
 
 def left(root: Path, family: list[psutil.Process]) -> list[str]:
     """Commands of processes that are still there: those seen before the signal, and any that names the folder."""
-    named = [p for p in psutil.process_iter(["cmdline"]) if str(root) in " ".join(p.info["cmdline"] or [])]
-    return sorted(filter(None, map(_command, {*named, *family})))
+    matching = [p for p in psutil.process_iter(["cmdline"]) if str(root) in " ".join(p.info["cmdline"] or [])]
+    return sorted(filter(None, map(_command, {*matching, *family})))
 
 
 def _command(process: psutil.Process) -> str:
@@ -102,7 +102,7 @@ def trial(kind: str, name: str, root: Path, after: float, twin: dict) -> dict | 
         process.kill()
         process.wait()
     checkpoints = len(list(root.glob("stages/*/checkpoint-*/complete.json")))
-    again, _ = undisturbed(kind, root)
+    resumed, _ = undisturbed(kind, root)
     return {
         "command": kind,
         "signal": name,
@@ -114,13 +114,13 @@ def trial(kind: str, name: str, root: Path, after: float, twin: dict) -> dict | 
         "recorded": len(recorded),
         "checkpoints": checkpoints,
         "unreached": [stage for stage, result in recorded.items() if result != twin.get(stage)],
-        "equal": again == twin,
+        "equal": resumed == twin,
     }
 
 
 def main(signals: int = 20, seed: int = 0, output: str = "outputs/signals", kinds=tuple(COMMANDS)) -> dict:
     """Returns `signals`, `left`, `unreached`, `equal` and the trials; writes them to `<output>/signals.json`."""
-    drawn, folder, trials = random.Random(seed), Path(output).resolve(), []
+    rng, folder, trials = random.Random(seed), Path(output).resolve(), []
     shutil.rmtree(folder, ignore_errors=True)
     for name in (*SIGNALS[:2], SIGNALS[4]):  # a shell lets what it starts in the background ignore some of them
         signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -129,7 +129,7 @@ def main(signals: int = 20, seed: int = 0, output: str = "outputs/signals", kind
     while len(trials) < signals:
         kind, name = kinds[len(trials) % len(kinds)], SIGNALS[len(trials) // len(kinds) % len(SIGNALS)]
         twin, seconds = twins[kind]
-        result = trial(kind, name, folder / kind, drawn.uniform(0, seconds), twin)
+        result = trial(kind, name, folder / kind, rng.uniform(0, seconds), twin)
         if result is not None:
             trials.append(result)
             print(json.dumps(result), flush=True)

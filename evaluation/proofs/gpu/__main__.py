@@ -62,7 +62,7 @@ class Table:
         """One run of a trainer, and how much faster it is, or ours is, than the other."""
         options = self.options
         size = {"rows": 8, "tokens": 8} if options.tiny else size
-        given = {**size, "updates": updates, "cuda": not options.cpu, "compiled": "on"}
+        arguments = {**size, "updates": updates, "cuda": not options.cpu, "compiled": "on"}
         python, further = sys.executable, {}
         if name == "grpo_qlora" and (options.cpu or importlib.util.find_spec("bitsandbytes") is None):
             return print(f"{name:<11} left out: it needs CUDA and bitsandbytes (pip install -e '.[quantization]')")
@@ -73,7 +73,7 @@ class Table:
                 further = {"PYTHONPATH": os.pathsep.join([str(options.trl112), os.environ.get("PYTHONPATH", "")])}
             else:
                 python, further = str(options.trl112), {"PYTHONPATH": os.getcwd()}
-        command = [python, "-m", "evaluation.proofs.gpu.runs", name, str(self.folder), json.dumps(given)]
+        command = [python, "-m", "evaluation.proofs.gpu.runs", name, str(self.folder), json.dumps(arguments)]
         for figures in self.results_of(command, **further):
             self.results[name] = figures
             shares = ", ".join(f"{kind} {share:.0%}" for kind, share in figures["shares"].items())

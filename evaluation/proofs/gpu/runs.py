@@ -122,9 +122,9 @@ def measure(name: str, folder: Path, size: Size, updates: int) -> dict:
 
 
 def main() -> None:
-    name, folder, given = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    updates = given.pop("updates")
-    print("RESULT " + json.dumps(measure(name, folder, Size(**given), updates)), flush=True)
+    name, folder, arguments = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    updates = arguments.pop("updates")
+    print("RESULT " + json.dumps(measure(name, folder, Size(**arguments), updates)), flush=True)
 
 
 if __name__ == "__main__":

@@ -152,10 +152,10 @@ def check(chosen: list[int] | None = None) -> list[dict]:
             if not (folder / run[0]).exists():
                 build_shape(folder / run[0], **MODELS[run[0]])
                 build_shape(folder / f"{run[0]}-reward", labels=1, **MODELS[run[0]])
-            found, _, _ = plan(compose_run(folder, run))
+            prediction, _, _ = plan(compose_run(folder, run))
             measured = in_own_process(measure, folder, run)
             row = {"model": run[0], "algorithm": run[1], "rows": run[2], "tokens": run[4], "further": " ".join(run[5])}
-            row |= {"predicted": found.peak / 2**20, "measured": measured, "phase": found.peak_phase}
+            row |= {"predicted": prediction.peak / 2**20, "measured": measured, "phase": prediction.peak_phase}
             yield row
 
 

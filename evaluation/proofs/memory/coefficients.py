@@ -28,17 +28,17 @@ def saved(case: Case, checkpointing: bool = False) -> int:
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    found = {}
+    values = {}
 
     def pack(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage
+            values[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = case.run(model)
-    return sum(storage.nbytes() for storage in found.values()) * bool(output.numel())
+    return sum(storage.nbytes() for storage in values.values()) * bool(output.numel())
 
 
 def peak(work: Callable[[], object], model) -> int:
@@ -52,8 +52,8 @@ def fit(rows: list[list[float]], bytes_: list[float], of: list[float] | None = N
     """Non-negative coefficients, and the largest error as a share of `of` (the measured bytes themselves)."""
     a, b = np.array(rows, dtype=float), np.array(bytes_, dtype=float)
     scale = 1 / np.array(of or bytes_, dtype=float)
-    found, _ = nnls(a * scale[:, None], b * scale)
-    return [round(float(x), 3) for x in found], round(float(np.abs((a @ found - b) * scale).max()), 4)
+    solution, _ = nnls(a * scale[:, None], b * scale)
+    return [round(float(x), 3) for x in solution], round(float(np.abs((a @ solution - b) * scale).max()), 4)
 
 
 def layer(cases: list[Case]) -> dict:
@@ -76,15 +76,15 @@ def layer(cases: list[Case]) -> dict:
         backward.append(peak(step, model) - all_saved[-1])
         forward.append(peak(score, model))
     rows = [[*(case.tokens * width for width in case.widths()), case.layer_weights()] for case in cases]
-    found = {}
+    fitted = {}
     for name, measured in (("saved", slope), ("backward", backward), ("forward", forward)):
         values, error = fit(rows, measured, all_saved if name == "backward" else None)
         names = [*WIDTHS, *ADAPTED][: len(rows[0]) - 1]
-        found[name] = {**dict(zip(names, values, strict=False)), "weights": values[-1], "error": error}
+        fitted[name] = {**dict(zip(names, values, strict=False)), "weights": values[-1], "error": error}
     around = [[case.tokens * case.shape.hidden, case.tokens * case.length] for case in cases]
     values, error = fit(around, once, all_saved)
-    found["around"] = {"hidden": values[0], "length": values[1], "error": error}
-    return found
+    fitted["around"] = {"hidden": values[0], "length": values[1], "error": error}
+    return fitted
 
 
 def checkpointed(mode: str) -> dict:
@@ -174,20 +174,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"replace {PATH.name}")
     options = parser.parse_args()
-    found = {}
+    fitted = {}
     for mode in MODES:
-        found[mode] = {
+        fitted[mode] = {
             "full": layer(full_cases(mode)),
             "lora": layer(lora_cases(mode)),
             "checkpointed": checkpointed(mode),
             "head": head(mode),
             "generation": generation(mode),
         }
-        print(mode, found[mode], flush=True)
-    found["materialised"] = materialised()
-    print(found["materialised"])
+        print(mode, fitted[mode], flush=True)
+    fitted["materialised"] = materialised()
+    print(fitted["materialised"])
     if options.write:
-        save(found)
+        save(fitted)
 
 
 if __name__ == "__main__":

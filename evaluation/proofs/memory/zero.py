@@ -36,8 +36,8 @@ def work(folder: Path, stage: int, processes: int) -> None:
         raise AssertionError(f"{trainer.args.world_size} processes run, not {processes}")
     reset_peak()
     trainer.train()
-    found = {"peak": status("VmHWM") - before, "after": status("VmRSS") - before}
-    (folder / f"rank-{trainer.args.process_index}.json").write_text(json.dumps(found))
+    measured = {"peak": status("VmHWM") - before, "after": status("VmRSS") - before}
+    (folder / f"rank-{trainer.args.process_index}.json").write_text(json.dumps(measured))
 
 
 def measure(folder: Path, stage: int, processes: int) -> dict:
@@ -76,13 +76,13 @@ def main() -> None:
         for stage in options.stages:
             first = None
             for processes in options.processes:
-                found, _, _ = plan(compose_run(Path(name), the_run(stage, processes)))
+                prediction, _, _ = plan(compose_run(Path(name), the_run(stage, processes)))
                 measured = measure(Path(name), stage, processes)
-                kinds = found.held["policy"]  # ZeRO-3 keeps its share of the gradients
+                kinds = prediction.held["policy"]  # ZeRO-3 keeps its share of the gradients
                 states = (kinds["weights"] + kinds["optimizer"] + kinds["gradients"] * (stage == 3)) / 2**20
                 first = first or (states, measured["after"])
                 print(
-                    f"ZeRO-{stage} {processes} processes: peak predicted {found.peak / 2**20:5.0f} MiB measured "
+                    f"ZeRO-{stage} {processes} processes: peak predicted {prediction.peak / 2**20:5.0f} MiB measured "
                     f"{measured['peak']:5.0f} MiB; fall of weights and states predicted {first[0] - states:4.0f} MiB, "
                     f"of the memory after training measured {first[1] - measured['after']:4.0f} MiB",
                     flush=True,

@@ -145,11 +145,13 @@ def main() -> None:
     reference = parser.parse_args().reference
     worst = 0.0
     for estimator in ("k1", "k3"):
-        found = compare(reference, estimator)
-        print(estimator, ", ".join(f"{name} {value:.1e}" for name, value in found.items()))
-        worst = max(worst, found["advantages"], found["returns"], found["weights"])
-    found = compare(reference, "k1", "last")
-    print("k1, score at the last token (the default):", ", ".join(f"{n} {value:.1e}" for n, value in found.items()))
+        differences = compare(reference, estimator)
+        print(estimator, ", ".join(f"{name} {value:.1e}" for name, value in differences.items()))
+        worst = max(worst, differences["advantages"], differences["returns"], differences["weights"])
+    differences = compare(reference, "k1", "last")
+    print(
+        "k1, score at the last token (the default):", ", ".join(f"{n} {value:.1e}" for n, value in differences.items())
+    )
     if worst > TOLERANCE:
         raise SystemExit(f"differs from TRL 1.12 by {worst:.1e}, more than {TOLERANCE:.0e}.")
 

@@ -49,9 +49,9 @@ def trainer_of(algorithm: str, policy: Path, folder: Path, dataset, **settings):
     adapter = settings.pop("peft_config", None)
     classes = {"grpo": (GRPOTrainer, GRPOConfig), "ppo": (PPOTrainer, PPOConfig), "vi": (GRPOVITrainer, GRPOVIConfig)}
     trainer_class, args_class = classes[algorithm]
-    given = {"train_dataset": dataset, "processing_class": AutoTokenizer.from_pretrained(policy)}
+    arguments = {"train_dataset": dataset, "processing_class": AutoTokenizer.from_pretrained(policy)}
     return trainer_class(
-        str(policy), letters, args_class(output_dir=str(folder), **settings), **given, peft_config=adapter
+        str(policy), letters, args_class(output_dir=str(folder), **settings), **arguments, peft_config=adapter
     )
 
 

@@ -76,11 +76,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(arguments.labels, arguments.latency, arguments.concurrency, Path(folder))
+        result = measure(arguments.labels, arguments.latency, arguments.concurrency, Path(folder))
     bound = arguments.latency * 2 * arguments.labels / arguments.concurrency
-    memory = " -> ".join(f"{value:.0f}" for value in found["memory"])
-    print(f"{arguments.labels:,} labels, two orders: {found['wall']:.1f} s, {bound:.1f} s of them waiting at the least")
-    print(f"processor time {found['processor']:.1f} s, {found['processor'] / found['wall']:.2%} of the wall time")
+    memory = " -> ".join(f"{value:.0f}" for value in result["memory"])
+    print(
+        f"{arguments.labels:,} labels, two orders: {result['wall']:.1f} s, {bound:.1f} s of them waiting at the least"
+    )
+    print(f"processor time {result['processor']:.1f} s, {result['processor'] / result['wall']:.2%} of the wall time")
     print(f"resident memory, MB: {memory}")
 
 

@@ -124,12 +124,12 @@ def main() -> None:
         build_tiny(Path(folder) / "model")
         for algorithm in options.algorithms:
             results[algorithm] = result = compare(algorithm, options.steps, options.pairs, Path(folder))
-            told = [
+            lines = [
                 f"{clock} {result[clock]['ratio']:.3f} ({min(ratios):.3f} - {max(ratios):.3f})"
                 for clock in ("processor", "wall")
                 if (ratios := result[clock]["ratios"])
             ]
-            print(f"{algorithm:<7} ours / bare: {', '.join(told)}, losses identical", flush=True)
+            print(f"{algorithm:<7} ours / bare: {', '.join(lines)}, losses identical", flush=True)
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     Path(options.output).write_text(json.dumps(results, indent=2))
 

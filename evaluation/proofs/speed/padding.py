@@ -82,10 +82,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        for name, found in compare(trainer_in(Path(folder)), options.seeds).items():
+        for name, gain in compare(trainer_in(Path(folder)), options.seeds).items():
             print(
-                f"{name:<10} sorted is {found['ratio']:.2f} times faster ({found['low']:.2f} - {found['high']:.2f}), "
-                f"largest difference {found['difference']:.1e}"
+                f"{name:<10} sorted is {gain['ratio']:.2f} times faster ({gain['low']:.2f} - {gain['high']:.2f}), "
+                f"largest difference {gain['difference']:.1e}"
             )
 
 

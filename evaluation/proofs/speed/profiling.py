@@ -27,12 +27,12 @@ ALGORITHMS = ("grpo", "ppo", "dpo", "sft")
 
 def configured(algorithm: str, steps: int, folder: Path, profile: bool) -> DictConfig:
     """A short stage on the embedded data."""
-    said = [f"algorithm={algorithm}", "reward=gold", f"++model.model_name_or_path={folder / 'model'}"]
+    overrides = [f"algorithm={algorithm}", "reward=gold", f"++model.model_name_or_path={folder / 'model'}"]
     settings = {"max_steps": steps, "learning_rate": 1e-4, "logging_steps": 1, "save_strategy": "no"}
     settings |= {"max_completion_length": 32} if algorithm in ("grpo", "ppo") else {}
-    said += [f"++args.{key}={value}" for key, value in settings.items()] + (["profile=on"] if profile else [])
-    said += ["++args.critic_path=null"] if algorithm == "ppo" else []
-    return compose_config("train", said)
+    overrides += [f"++args.{key}={value}" for key, value in settings.items()] + (["profile=on"] if profile else [])
+    overrides += ["++args.critic_path=null"] if algorithm == "ppo" else []
+    return compose_config("train", overrides)
 
 
 def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:
@@ -50,9 +50,9 @@ def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:
         if losses[True] != losses[False]:
             raise AssertionError(f"{algorithm}: the losses of pair {pair} differ: {losses}")
     ratios = [on / off for on, off in zip(times[True], times[False], strict=True)]
-    named = sum(taken for name, taken in profile["phases"].items() if name != OTHER) / profile["step_seconds"]
+    attributed = sum(taken for name, taken in profile["phases"].items() if name != OTHER) / profile["step_seconds"]
     whole = sum(profile["phases"].values()) / profile["step_seconds"]
-    return {"ratio": statistics.median(ratios), "ratios": ratios, "sum": whole, "named": named, "profile": profile}
+    return {"ratio": statistics.median(ratios), "ratios": ratios, "sum": whole, "named": attributed, "profile": profile}
 
 
 def main() -> None:

@@ -106,11 +106,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(options)
-    print(json.dumps(found, indent=2))
-    print(
-        f"replay without its forward passes takes {found['rest_share']:.1%} of a step with {options.groups} groups kept"
-    )
+    result = measure(options)
+    print(json.dumps(result, indent=2))
+    print(f"replay without its forward passes takes {result['rest_share']:.1%} of a step, {options.groups} groups kept")
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ def main() -> None:
     if None in baselines + policies:
         raise SystemExit("a metrics.jsonl has no rewards: only online algorithms have a curve.")
     value, interval = summary(baselines, policies)
-    shown = f"{value:.2f} ({interval[0]:.2f} - {interval[1]:.2f})" if interval else f"{value:.2f} (no interval)"
+    text = f"{value:.2f} ({interval[0]:.2f} - {interval[1]:.2f})" if interval else f"{value:.2f} (no interval)"
     print(
-        f"{options.policy} needs {shown} of the sampled tokens that {options.baseline} "
+        f"{options.policy} needs {text} of the sampled tokens that {options.baseline} "
         f"needs to reach the final reward of {options.baseline}; {len(options.folders)} seeds"
     )
 

@@ -30,35 +30,35 @@ def alerts_of(folder: Path, rules: dict, gold: str | None = GOLD) -> list[dict]:
 
 def measure(root: Path, rules: dict, seeds: list[int], failure_seeds: list[int]) -> dict:
     """Alerts by run: `healthy` and `failures`, the latter with only those after the onset, and the onset itself."""
-    found = {"healthy": {}, "failures": {}}
+    rates = {"healthy": {}, "failures": {}}
     for algorithm in ALGORITHMS:
         for seed in seeds:
             if (root / f"{algorithm}-{seed}" / "stage.json").exists():
-                found["healthy"][f"{algorithm}-{seed}"] = alerts_of(root / f"{algorithm}-{seed}", rules)
+                rates["healthy"][f"{algorithm}-{seed}"] = alerts_of(root / f"{algorithm}-{seed}", rules)
     for name in FAILURES:
         for seed in failure_seeds:
             folder = root / f"{name}-{seed}"
             if (folder / "stage.json").exists():
                 onset, end = onset_of(read_metrics(folder / "metrics.jsonl")[0]["max_steps"])
                 late = [alert for alert in alerts_of(folder, rules) if onset < alert["step"] <= end]
-                found["failures"][folder.name] = {"onset": onset, "end": end, "alerts": late}
-    return found
+                rates["failures"][folder.name] = {"onset": onset, "end": end, "alerts": late}
+    return rates
 
 
-def told(found: dict) -> str:
+def as_text(rates: dict) -> str:
     """The result as text."""
     lines = []
-    for name, failure in found["failures"].items():
+    for name, failure in rates["failures"].items():
         steps = [alert["step"] - failure["onset"] for alert in failure["alerts"]]
         rules = sorted({alert["rule"] for alert in failure["alerts"]})
         seen = f"seen {min(steps)} of {failure['end'] - failure['onset']} steps after" if steps else "NOT SEEN"
         lines.append(f"{name:<34} {seen:<26} {', '.join(rules)}")
-    for name, alerts in found["healthy"].items():
+    for name, alerts in rates["healthy"].items():
         for alert in alerts:
             lines.append(f"false alarm: {name} step {alert['step']} {alert['rule']}: {alert['message']}")
-    seen = sum(bool(failure["alerts"]) for failure in found["failures"].values())
-    wrong = sum(bool(alerts) for alerts in found["healthy"].values())
-    for what, hits, of in (("failures seen", seen, found["failures"]), ("false alarms", wrong, found["healthy"])):
+    seen = sum(bool(failure["alerts"]) for failure in rates["failures"].values())
+    wrong = sum(bool(alerts) for alerts in rates["healthy"].values())
+    for what, hits, of in (("failures seen", seen, rates["failures"]), ("false alarms", wrong, rates["healthy"])):
         if of:
             low, high = wilson_interval(hits, len(of))
             lines.append(f"{what}: {hits} of {len(of)} runs (95 % interval {low:.0%} - {high:.0%})")
@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument("--failure-seeds", type=int, nargs="+", default=FAILURE_SEEDS)
     options = parser.parse_args()
     rules = OmegaConf.to_container(compose_config("train", [f"monitor={options.rules}"]).monitor.rules)
-    found = measure(options.runs, rules, options.seeds, options.failure_seeds)
-    (options.runs / "rates.json").write_text(json.dumps(found, indent=1))
-    print(told(found))
+    rates = measure(options.runs, rules, options.seeds, options.failure_seeds)
+    (options.runs / "rates.json").write_text(json.dumps(rates, indent=1))
+    print(as_text(rates))
 
 
 if __name__ == "__main__":

@@ -47,11 +47,11 @@ def onset_of(steps: int) -> tuple[int, int]:
 
 def configuration(algorithm: str, seed: int, folder: Path, sft: str, reward: str, more: list[str]) -> DictConfig:
     """A policy stage of the demo on models at hand, logging every step, with gold as a reward that only watches."""
-    said = [f"algorithm={algorithm}", "experiment=demo", "held_out=gold", f"seed={seed}", "dataset.seed=0"]
-    said += [f"++model.model_name_or_path={sft}", f"reward.path={reward}", f"output_dir={folder}"]
-    said += ["reward.functions=[{_target_: rlhf_trl_ext.rewards.model.RewardModel, path: ${reward.path}}]"]
-    said += ["++held_out.args.eval_strategy=no", "++held_out.args.load_best_model_at_end=false"]
-    config = compose_config("train", [*said, *more])
+    overrides = [f"algorithm={algorithm}", "experiment=demo", "held_out=gold", f"seed={seed}", "dataset.seed=0"]
+    overrides += [f"++model.model_name_or_path={sft}", f"reward.path={reward}", f"output_dir={folder}"]
+    overrides += ["reward.functions=[{_target_: rlhf_trl_ext.rewards.model.RewardModel, path: ${reward.path}}]"]
+    overrides += ["++held_out.args.eval_strategy=no", "++held_out.args.load_best_model_at_end=false"]
+    config = compose_config("train", [*overrides, *more])
     config = OmegaConf.merge(config, config.stages[algorithm])
     steps = {"logging_steps": 1, "save_steps": onset_of(config.args.max_steps)[0], "save_total_limit": 5}
     return OmegaConf.merge(config, {"args": {**steps, "save_only_model": False, "disable_tqdm": True}})

@@ -25,7 +25,7 @@ def answer(config: DictConfig) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = AutoModelForCausalLM.from_pretrained(config.policy, dtype=model.dtype, device_map=device).eval()
     transcripts = converse(policy, tokenizer, questions, **config.samples)
-    rows = [row for question, said in zip(questions, transcripts, strict=True) for row in samples(question, said)]
+    rows = [row for question, replies in zip(questions, transcripts, strict=True) for row in samples(question, replies)]
     path = Path(config.output)
     write(path, "".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -40,7 +40,7 @@ def converse(
     batch_size: int,
 ) -> list[list[str]]:
     """The policy's answers, one list a question, one answer a turn; it sees its own earlier answers."""
-    said: list[list[str]] = [[] for _ in questions]
+    replies: list[list[str]] = [[] for _ in questions]
     for turn in range(max(len(question.turns) for question in questions)):
         groups: dict[float, list[int]] = {}
         for i, question in enumerate(questions):
@@ -49,23 +49,23 @@ def converse(
         for heat, members in groups.items():
             for start in tqdm(range(0, len(members), batch_size), desc=f"turn {turn + 1}, temperature {heat}"):
                 chosen = members[start : start + batch_size]
-                chats = [_chat(questions[i], said[i], turn) for i in chosen]
+                chats = [_chat(questions[i], replies[i], turn) for i in chosen]
                 done = complete(policy, tokenizer, chats, max_new_tokens, heat)
                 for i, text in zip(chosen, done.texts, strict=True):
-                    said[i].append(text)
-    return said
+                    replies[i].append(text)
+    return replies
 
 
-def samples(question: Question, said: list[str]) -> list[dict]:
+def samples(question: Question, replies: list[str]) -> list[dict]:
     """A sample a turn: the first user turn as prompt, all that followed it as completion, category, turn, reference.
 
     So the samples of two policies have the same prompts, and a judge sees every conversation whole.
     """
     rows = []
-    for turn, _ in enumerate(said):
-        parts = [said[0]]
+    for turn, _ in enumerate(replies):
+        parts = [replies[0]]
         for i in range(1, turn + 1):
-            parts += [f"[User]\n{question.turns[i]}", f"[Assistant]\n{said[i]}"]
+            parts += [f"[User]\n{question.turns[i]}", f"[Assistant]\n{replies[i]}"]
         row = {"prompt": [{"role": "user", "content": question.turns[0]}], "completion": "\n\n".join(parts)}
         row |= {"category": question.category, "turn": turn + 1}
         if turn < len(question.references):
@@ -74,8 +74,8 @@ def samples(question: Question, said: list[str]) -> list[dict]:
     return rows
 
 
-def _chat(question: Question, said: list[str], turn: int) -> list[dict]:
+def _chat(question: Question, replies: list[str], turn: int) -> list[dict]:
     chat = []
     for i in range(turn):
-        chat += [{"role": "user", "content": question.turns[i]}, {"role": "assistant", "content": said[i]}]
+        chat += [{"role": "user", "content": question.turns[i]}, {"role": "assistant", "content": replies[i]}]
     return [*chat, {"role": "user", "content": question.turns[turn]}]

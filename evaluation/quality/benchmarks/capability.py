@@ -29,22 +29,24 @@ def capability(
     if baseline not in models:
         raise ValueError(f"baseline={baseline}: no such model; allowed are {', '.join(models)}.")
     scores = {name: _scores(path, tasks, include_path, limit, batch_size) for name, path in models.items()}
-    return {task: against({name: found[task] for name, found in scores.items()}, baseline) for task in scores[baseline]}
+    return {
+        task: against({name: by_task[task] for name, by_task in scores.items()}, baseline) for task in scores[baseline]
+    }
 
 
 def against(scores: dict[str, np.ndarray], baseline: str) -> dict[str, dict]:
     """Means of scores on the same items with intervals, and paired differences to the baseline. scores: `(N,)` each."""
-    told = {}
+    comparisons = {}
     for name, values in scores.items():
         share = set(values.tolist()) <= {0.0, 1.0}  # an accuracy
         interval = mean_interval(values, (0, 1) if share else None)
-        told[name] = {"value": float(values.mean()), "ci": interval, "items": len(values)}
+        comparisons[name] = {"value": float(values.mean()), "ci": interval, "items": len(values)}
         if name != baseline:
             lost = values - scores[baseline]
             low, high = mean_interval(lost, (-1, 1) if set(lost.tolist()) <= {-1.0, 0.0, 1.0} else None)
-            told[name] |= {"difference": float(lost.mean()), "difference_ci": [low, high]}
-            told[name]["flagged"] = bool(lost.mean() < -DROP and high < 0)
-    return told
+            comparisons[name] |= {"difference": float(lost.mean()), "difference_ci": [low, high]}
+            comparisons[name]["flagged"] = bool(lost.mean() < -DROP and high < 0)
+    return comparisons
 
 
 def _scores(path: str, tasks: list[str], include_path: str | None, limit: int | None, batch_size: int) -> dict:
@@ -70,11 +72,11 @@ def _scores(path: str, tasks: list[str], include_path: str | None, limit: int | 
         log_samples=True,
         bootstrap_iters=0,
     )
-    found = {}
+    scores = {}
     for task, samples in results["samples"].items():
         rows = sorted(samples, key=lambda row: row["doc_id"])
-        found[task] = np.array([float(row[row["metrics"][0]]) for row in rows])
-    return found
+        scores[task] = np.array([float(row[row["metrics"][0]]) for row in rows])
+    return scores
 
 
 def write_capability(config) -> dict[str, dict]:

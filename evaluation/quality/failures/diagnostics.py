@@ -33,7 +33,7 @@ class Diagnostic:
     deviations: bool = False
 
     @property
-    def told(self) -> str:
+    def condition(self) -> str:
         """The threshold in words."""
         if self.relative:
             return f"> {1 + self.threshold:g} x baseline"
@@ -61,13 +61,13 @@ def diagnose(policy: list[dict], baseline: list[dict], resamples: int = 2000) ->
     policy, baseline: samples on the same prompts in the same order, with `completion`; `reward` and `gold_reward` where
     there are any. worst: completions to read, those with the largest values.
     """
-    found = [compared(diagnostic, policy, baseline, resamples) for diagnostic in DIAGNOSTICS]
-    found.append(_entropy(policy, baseline, resamples=min(resamples, 500)))
+    results = [compared(diagnostic, policy, baseline, resamples) for diagnostic in DIAGNOSTICS]
+    results.append(_entropy(policy, baseline, resamples=min(resamples, 500)))
     if all(finite_number(row.get("reward")) is not None for row in (*policy, *baseline)):
-        found.append(_length_share(policy, baseline, min(resamples, 500)))
+        results.append(_length_share(policy, baseline, min(resamples, 500)))
         if all(finite_number(row.get("gold_reward")) is not None for row in (*policy, *baseline)):
-            found.append(_hacking(policy, baseline))
-    return [row for row in found if row is not None]
+            results.append(_hacking(policy, baseline))
+    return [row for row in results if row is not None]
 
 
 def _row(name: str, value, baseline, difference, interval, threshold: str, flagged: bool, worst: list[str]) -> dict:
@@ -99,7 +99,7 @@ def compared(diagnostic: Diagnostic, policy: list[dict], baseline: list[dict], r
     ]
     worst = [text for value, text in sorted(measured, key=lambda pair: -pair[0])[:WORST]]
     means = values.mean(axis=1)
-    return _row(diagnostic.name, *means, difference.mean(), [low, high], diagnostic.told, flagged, worst)
+    return _row(diagnostic.name, *means, difference.mean(), [low, high], diagnostic.condition, flagged, worst)
 
 
 def _entropy(policy: list[dict], baseline: list[dict], resamples: int, seed: int = 0) -> dict:

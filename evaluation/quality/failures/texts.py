@@ -41,8 +41,8 @@ def ngrams(tokens: list[str], n: int) -> list[tuple[str, ...]]:
 
 def repetition(row: dict, n: int = 4) -> float:
     """rep-n, `1 - unique / all` n-grams (Welleck et al., arXiv:1908.04319); nan for fewer than n words."""
-    found = ngrams(words(row["completion"]), n)
-    return 1 - len(set(found)) / len(found) if found else math.nan
+    grams = ngrams(words(row["completion"]), n)
+    return 1 - len(set(grams)) / len(grams) if grams else math.nan
 
 
 def loop(row: dict) -> float:
@@ -56,9 +56,9 @@ def loop(row: dict) -> float:
 
 def copying(row: dict, n: int = 4) -> float:
     """Share of the completion's n-grams that stand in the prompt (cf. Grusky et al., arXiv:1804.11283)."""
-    found = ngrams(words(row["completion"]), n)
-    shown = set(ngrams(words(as_text(row["prompt"])), n))
-    return sum(gram in shown for gram in found) / len(found) if found else math.nan
+    grams = ngrams(words(row["completion"]), n)
+    prompt_grams = set(ngrams(words(as_text(row["prompt"])), n))
+    return sum(gram in prompt_grams for gram in grams) / len(grams) if grams else math.nan
 
 
 def title_copy(row: dict) -> float:

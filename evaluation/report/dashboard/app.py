@@ -32,7 +32,7 @@ def application(runs: LoggedRuns, host: str = "127.0.0.1") -> Starlette:
     have its name point here, and read along.
     """
 
-    def named(request: Request) -> str:
+    def run_name(request: Request) -> str:
         name = request.query_params.get("run", "")
         if name not in runs.folders():
             raise HTTPException(404, f"run={name}: no such run.")
@@ -45,10 +45,10 @@ def application(runs: LoggedRuns, host: str = "127.0.0.1") -> Starlette:
         after = request.query_params.get("after", "0")
         if not after.isdecimal():
             raise HTTPException(400, f"after={after}: a number of bytes is needed.")
-        return JSONResponse(runs.logged(named(request), int(after)))
+        return JSONResponse(runs.logged(run_name(request), int(after)))
 
     def samples(request: Request):
-        return JSONResponse(runs.samples(named(request)))
+        return JSONResponse(runs.samples(run_name(request)))
 
     routes = [Route("/", lambda request: FileResponse(FOLDER / "page.html")), Route("/runs", listed)]
     routes += [Route("/page.js", lambda request: FileResponse(FOLDER / "page.js"))]
@@ -89,6 +89,6 @@ def server(runs: LoggedRuns, host: str) -> uvicorn.Server:
 def serve(runs: LoggedRuns, host: str, port: int) -> None:
     """Tell the address and serve until interrupted."""
     listening = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    print(f"runs below {runs.root}: http://{shown}:{listening.getsockname()[1]}", flush=True)
+    address = f"[{host}]" if ":" in host else host
+    print(f"runs below {runs.root}: http://{address}:{listening.getsockname()[1]}", flush=True)
     server(runs, host).run(sockets=[listening])

@@ -93,12 +93,12 @@ class LoggedRuns:
         """Samples of a run, newest first: TRL's logged completions, those of alerts, or of a sampling stage."""
         folder = self.folders()[name]
         try:
-            kept, drawn = self._file(folder, "alert_samples.jsonl"), self._file(folder, "samples.jsonl")
+            kept, recorded = self._file(folder, "alert_samples.jsonl"), self._file(folder, "samples.jsonl")
             rows = self._completions(folder, most)
             rows += [{**row, "of": f"alert {row.get('rule')}"} for row in (last_rows(kept, most) if kept else [])]
             rows.sort(key=lambda row: -(finite_number(row.get("step")) or 0))
-            rows = rows or (last_rows(drawn, most) if drawn else [])
-            return [_shown(row) for row in rows[:most]]
+            rows = rows or (last_rows(recorded, most) if recorded else [])
+            return [_plain(row) for row in rows[:most]]
         except UNREADABLE as error:
             return [{"step": None, "of": "unreadable", "prompt": str(error), "completion": "", "rewards": {}}]
 
@@ -119,7 +119,7 @@ class LoggedRuns:
         return [{**row, "rewards": {k: v for k, v in row.items() if k not in fixed}, "of": "training"} for row in rows]
 
 
-def _shown(row: dict) -> dict:
+def _plain(row: dict) -> dict:
     rewards = row.get("rewards") or {k: v for k, v in row.items() if k in ("reward", "gold_reward", "kl")}
     texts = {key: _text(row.get(key, ""))[:LONGEST] for key in ("prompt", "completion")}
     of = _text(row.get("of", "held-out prompts"))

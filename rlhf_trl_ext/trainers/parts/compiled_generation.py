@@ -52,17 +52,17 @@ class CompiledGeneration:
         return self._decoding is not None
 
     def _decide(self) -> None:
-        wanted = getattr(self.args, "compiled_generation", "auto")  # TRL's own arguments have none
-        if wanted == "auto" and self.accelerator.device.type == "cuda" and not self.state.max_steps:
+        mode = getattr(self.args, "compiled_generation", "auto")  # TRL's own arguments have none
+        if mode == "auto" and self.accelerator.device.type == "cuda" and not self.state.max_steps:
             return  # an evaluation before training
         self._decided = True
         steps = decode_steps(self.args, self.state.max_steps)  # of the whole run, also where it is resumed
-        if self.use_vllm or not wants_compiled(wanted, self.accelerator.device.type, steps):
+        if self.use_vllm or not wants_compiled(mode, self.accelerator.device.type, steps):
             return
         base = self._base()
         reason = self._why_not() or why_not_compiled(base)
         if reason:
-            logger.warning("args.compiled_generation=%s: sampling is not compiled, as %s.", wanted, reason)
+            logger.warning("args.compiled_generation=%s: sampling is not compiled, as %s.", mode, reason)
             return
         for name, value in compile_settings(self.accelerator.device).items():
             setattr(self.generation_config, name, value)

@@ -39,11 +39,11 @@ class LengthSorting:
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
             )
         shape = (len(input_ids), logits_to_keep)
-        found = [torch.zeros(shape, device=input_ids.device) for _ in range(1 + compute_entropy)]
+        outputs = [torch.zeros(shape, device=input_ids.device) for _ in range(1 + compute_entropy)]
         prompt = input_ids.shape[1] - logits_to_keep
         for rows, width in parts:
             ids, mask = (tensor[rows, : prompt + width] for tensor in (input_ids, attention_mask))
             results = super()._get_per_token_logps_and_entropies(model, ids, mask, width, None, compute_entropy)
-            for whole, part in zip(found, results, strict=False):
+            for whole, part in zip(outputs, results, strict=False):
                 whole[rows, :width] = part.float()
-        return found[0], found[1] if compute_entropy else None, None
+        return outputs[0], outputs[1] if compute_entropy else None, None

@@ -66,9 +66,9 @@ class OnlineArguments:
         super().__post_init__()
 
 
-def refuse_renamed(owner: type, given) -> None:
+def refuse_renamed(owner: type, arguments) -> None:
     """Raises TypeError with today's names if some of the names `given` are in `owner.renamed`."""
-    known = [f"{name}: {owner.renamed[name]}" for name in given if name in owner.renamed]
+    known = [f"{name}: {owner.renamed[name]}" for name in arguments if name in owner.renamed]
     if known:
         raise TypeError(f"{owner.__name__} has other names: {'; '.join(known)}.")
 

@@ -58,8 +58,8 @@ def _rows(trainer, chunk: list[dict]) -> dict[str, Tensor]:
     completion_ids = []
     for row in chunk:
         known = "logprobs" in row
-        said = None if known else tokenizer(content_of(row["completion"]), add_special_tokens=False)["input_ids"]
-        completion_ids.append(row["completion_ids"] if known else [*said, end])
+        tokens = None if known else tokenizer(content_of(row["completion"]), add_special_tokens=False)["input_ids"]
+        completion_ids.append(row["completion_ids"] if known else [*tokens, end])
     longest = max(map(len, completion_ids))
     if longest > trainer.max_completion_length:
         raise ValueError(

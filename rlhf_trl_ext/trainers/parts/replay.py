@@ -82,18 +82,18 @@ class ReplayBuffer:
         if count == 0:
             return []
         places = torch.multinomial(self._weights(), count, generator=self.generator).tolist()
-        drawn = [self.groups[place] for place in places]
-        for group in drawn:
+        sampled = [self.groups[place] for place in places]
+        for group in sampled:
             group.uses += 1
         self.groups = [group for group in self.groups if group.uses < self.max_uses]
-        return drawn
+        return sampled
 
-    def put_back(self, drawn: list[Group]) -> None:
+    def put_back(self, groups: list[Group]) -> None:
         """Take back the use of groups that `sample` drew and that were not learnt from."""
         kept = {id(group) for group in self.groups}
-        for group in drawn:
+        for group in groups:
             group.uses -= 1
-        self.add([group for group in drawn if id(group) not in kept])
+        self.add([group for group in groups if id(group) not in kept])
 
     def _weights(self) -> Tensor:
         ages = torch.tensor([float(self.age(g)) for g in self.groups], dtype=torch.float64)
@@ -124,8 +124,8 @@ class ReplayBuffer:
 
         Raises ValueError for a shard that is missing or damaged.
         """
-        found = sorted(Path(folder).glob("replay_*.json"))
-        saved = _record(found[0])["world_size"] if found else world_size
+        files = sorted(Path(folder).glob("replay_*.json"))
+        saved = _record(files[0])["world_size"] if files else world_size
         if saved == world_size:
             groups, record = _shard(folder, rank)
             state = bytearray.fromhex(record["generator"])
@@ -144,8 +144,8 @@ def _file(folder: str | Path, rank: int, suffix: str) -> Path:
 
 
 def _digest(content: bytes, record: dict) -> str:
-    told = {name: value for name, value in record.items() if name != "sha256"}
-    return hashlib.sha256(content + json.dumps(told, sort_keys=True).encode()).hexdigest()
+    fields = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(content + json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _record(path: Path) -> dict:

@@ -29,17 +29,17 @@ def groups_of(batch: dict, num_generations: int, first_key: int, step: int) -> l
     return [Group(trimmed(part), first_key + place, step) for place, part in enumerate(parts)]
 
 
-def merged(fresh: dict, drawn: list[Group], kept: Tensor, pad_token_id: int) -> dict:
+def merged(fresh: dict, groups: list[Group], kept: Tensor, pad_token_id: int) -> dict:
     """The `kept` rows of a batch, and after them those of `drawn`, whose clip centre is the policy that sampled them.
 
     fresh: TRL's batch with `rewards`, `is_replay` and `importance_weights`, `(B,)`. kept: `(B,)` bool.
     """
     rows = {name: value for name, value in fresh.items() if value.dim()}
-    if not drawn:
+    if not groups:
         return rows
     padding = {"prompt_ids": pad_token_id, "completion_ids": pad_token_id, "tool_mask": 1}  # as TRL pads
     device = fresh["rewards"].device
-    old = {name: value.to(device) for name, value in join([group.rows for group in drawn], padding).items()}
+    old = {name: value.to(device) for name, value in join([group.rows for group in groups], padding).items()}
     old["is_replay"] = torch.ones_like(old["rewards"], dtype=torch.bool)
     old["importance_weights"] = torch.ones_like(old["rewards"])
     old["old_per_token_logps"] = old["sampling_per_token_logps"]
@@ -65,12 +65,19 @@ class ReplayRecords:
         super().__init__(*args, **kwargs)
         self.tokens = {"sampled": 0, "trained": 0}
 
-    def record_batch(self, fresh: dict, batch: dict, drawn: list) -> None:
+    def record_batch(self, fresh: dict, batch: dict, replayed: list) -> None:
         """fresh: what was sampled; batch: what is learnt from; drawn: the groups that were drawn for it."""
-        ages = [self.buffer.age(group) for group in drawn]
+        ages = [self.buffer.age(group) for group in replayed]
         equal = equal_rewards(batch["rewards"], self.num_generations).float()
-        skipped = bool(drawn) and batch is fresh
-        counts = [len(self.buffer), len(drawn), sum(ages), sum(group.uses for group in drawn), float(skipped), 1.0]
+        skipped = bool(replayed) and batch is fresh
+        counts = [
+            len(self.buffer),
+            len(replayed),
+            sum(ages),
+            sum(group.uses for group in replayed),
+            float(skipped),
+            1.0,
+        ]
         sums = torch.tensor(counts, device=equal.device)
         tokens = torch.stack([token_mask(fresh).sum(), token_mask(batch).sum()])
         sums = self.total(torch.cat([sums, equal.sum()[None], equal.new_tensor([len(equal)]), tokens]))
@@ -78,11 +85,11 @@ class ReplayRecords:
         oldest = self.accelerator.gather(torch.tensor([max(ages, default=0)], device=equal.device)).max().item()
         self.tokens["sampled"] += round(sampled)
         self.tokens["trained"] += round(trained) * self.num_iterations
-        shown = {"size": size / world, "n_groups": groups / world, "skipped": float(skipped > 0)}
-        shown |= {"frac_reward_zero_std": flat / count}
+        metrics = {"size": size / world, "n_groups": groups / world, "skipped": float(skipped > 0)}
+        metrics |= {"frac_reward_zero_std": flat / count}
         if groups:
-            shown |= {"staleness_mean": age / groups, "staleness_max": oldest, "use_count": uses / groups}
-        self._show(shown)
+            metrics |= {"staleness_mean": age / groups, "staleness_max": oldest, "use_count": uses / groups}
+        self._show(metrics)
 
     def record_weights(self, ratios, weights, rows, share: float, differences, mask) -> None:
         """rows: which ratios are of replayed samples. differences: `log mu - log prox (B, T)`, where mask counts."""
@@ -90,8 +97,8 @@ class ReplayRecords:
         sums = [(weights * rows).sum(), changed.sum(), rows.sum(), (differences * mask).sum(), mask.sum()]
         total, capped, count, divergence, tokens = self.total(torch.stack([x.float() for x in sums])).tolist()
         largest = self.accelerator.gather((weights * rows).max()).max().item()
-        shown = {"is_mean": total / max(count, 1), "is_max": largest, "frac_capped": capped / max(count, 1)}
-        self._show({**shown, "ess": share, "kl_behav_theta": divergence / max(tokens, 1)})
+        metrics = {"is_mean": total / max(count, 1), "is_max": largest, "frac_capped": capped / max(count, 1)}
+        self._show({**metrics, "ess": share, "kl_behav_theta": divergence / max(tokens, 1)})
 
     @torch.no_grad()
     def record_loss(self, inputs: dict, logprobs: Tensor) -> None:

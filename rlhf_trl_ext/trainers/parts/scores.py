@@ -41,10 +41,12 @@ class ScoreMixin:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        given = (self.args.score_center, self.args.score_scale)
-        if REFERENCE in given and not hasattr(self.train_dataset, "__len__"):
-            raise ValueError(f"score_center={given[0]}, score_scale={given[1]}: a streamed dataset needs numbers.")
-        self.score_center, self.score_scale = (None if value == REFERENCE else float(value) for value in given)
+        settings = (self.args.score_center, self.args.score_scale)
+        if REFERENCE in settings and not hasattr(self.train_dataset, "__len__"):
+            raise ValueError(
+                f"score_center={settings[0]}, score_scale={settings[1]}: a streamed dataset needs numbers."
+            )
+        self.score_center, self.score_scale = (None if value == REFERENCE else float(value) for value in settings)
 
     def scores(self, batch: dict) -> Tensor:
         """`(B,)`; NaN where no reward function gave a reward."""

@@ -73,13 +73,13 @@ def check_base(key: str, path: str, policy: PeftModel) -> None:
     """Raises ValueError unless `path` is an adapter on the policy's base."""
     base = get_config_model_id(policy.get_base_model().config)
     try:
-        found = PeftConfig.from_pretrained(path).base_model_name_or_path
+        recorded = PeftConfig.from_pretrained(path).base_model_name_or_path
     except ValueError as error:
         raise ValueError(
             f"{key}={path} is not an adapter: an adapter on {base} is needed to share its base."
         ) from error
-    if found != base:
-        raise ValueError(f"{key}={path} is an adapter on {found}: one on the policy's base {base} is needed.")
+    if recorded != base:
+        raise ValueError(f"{key}={path} is an adapter on {recorded}: one on the policy's base {base} is needed.")
 
 
 class AdapterReward(RewardModel):

@@ -21,8 +21,8 @@ def accepted(trainer, offered: dict) -> dict:
     names = parameters(owner)
     lacking = [name for name in offered if name not in names and offered[name] is not None]
     if lacking:
-        asked = "; ".join(ASKED_BY.get(name, name) for name in lacking)
-        raise ConfigError(f"{asked}: {owner.__name__} has no argument {' or '.join(lacking)}; leave it out.")
+        arguments = "; ".join(ASKED_BY.get(name, name) for name in lacking)
+        raise ConfigError(f"{arguments}: {owner.__name__} has no argument {' or '.join(lacking)}; leave it out.")
     return {name: value for name, value in offered.items() if name in names}
 
 
@@ -32,8 +32,8 @@ def parameters(owner: type) -> set[str]:
     for base in owner.__mro__:
         if "__init__" not in vars(base):
             continue
-        found = inspect.signature(base.__init__).parameters.values()
-        names |= {one.name for one in found if one.kind is not one.VAR_KEYWORD}
-        if all(one.kind is not one.VAR_KEYWORD for one in found):
+        own = inspect.signature(base.__init__).parameters.values()
+        names |= {one.name for one in own if one.kind is not one.VAR_KEYWORD}
+        if all(one.kind is not one.VAR_KEYWORD for one in own):
             break
     return names - {"self"}

@@ -11,14 +11,14 @@ from evaluation.proofs.faults import sigkill
 def test_what_a_kill_left_is_told(tmp_path):
     from rlhf_trl_ext.stages.checkpoints import mark
 
-    assert sigkill.found(tmp_path) == (0, "before a checkpoint", False)
+    assert sigkill.state_after_kill(tmp_path) == (0, "before a checkpoint", False)
     for step in (3, 6):
         (tmp_path / f"checkpoint-{step}").mkdir()
     mark(tmp_path / "checkpoint-3")
     (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n{"step": 6}\n{"ste')
-    assert sigkill.found(tmp_path) == (3, "in a save", False)
+    assert sigkill.state_after_kill(tmp_path) == (3, "in a save", False)
     (tmp_path / "metrics.jsonl").write_text('{"step": 8}\n')  # checkpoint-6 was whole by then
-    assert sigkill.found(tmp_path) == (3, "in a save", True)
+    assert sigkill.state_after_kill(tmp_path) == (3, "in a save", True)
 
 
 @pytest.mark.slow
