@@ -48,7 +48,7 @@ def as_config_error():
             f"the tokenizer's chat template refuses a conversation of the data ({error}): give "
             "model.chat_template=<file.jinja>, or data without it."
         ) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
 
 

@@ -1,4 +1,4 @@
-"""What arguments need of other packages: trackers, kernels, the words of transformers' generation."""
+"""What arguments need of other packages: trackers, kernels, attention, the words of transformers' generation."""
 
 import difflib
 
@@ -29,6 +29,26 @@ def kernels(run: Run) -> str | None:
     if not run.argument("use_liger_kernel") or is_liger_kernel_available():
         return None
     return "args.use_liger_kernel=true: liger-kernel is not installed; pip install liger-kernel, or leave it false."
+
+
+def attention(run: Run) -> str | None:
+    """`model.attn_implementation` is one of transformers' own that is installed; kernels of the hub are `org/name`."""
+    from transformers import utils
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    name = run.model("attn_implementation")
+    if name is None or "/" in name:
+        return None
+    known = ["eager", *(key for key in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in key)]
+    if name not in known:
+        return f"model.attn_implementation={name}: allowed are {', '.join(sorted(known))}, or null."
+    version = name.removeprefix("flash_attention_")
+    if version == name or utils.is_kernels_available() or getattr(utils, f"is_flash_attn_{version}_available")():
+        return None
+    return (
+        f"model.attn_implementation={name}: flash-attn is not installed, or there is no GPU for it; "
+        "pip install flash-attn, or give model.attn_implementation=sdpa."
+    )
 
 
 def generation_words(run: Run) -> str | None:

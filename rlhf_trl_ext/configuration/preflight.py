@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
-from rlhf_trl_ext.configuration.packages import generation_words, kernels, trackers
+from rlhf_trl_ext.configuration.packages import attention, generation_words, kernels, trackers
 from rlhf_trl_ext.configuration.training_run import Run
 from rlhf_trl_ext.data.reading import local_files
 
@@ -283,5 +283,6 @@ CHECKS = (
     packed_attention,
     trackers,
     kernels,
+    attention,
     generation_words,
 )

@@ -41,6 +41,11 @@ BAD = [
     (["algorithm=sft", "++args.deepspeed=/no.json"], "args.deepspeed=/no.json: no DeepSpeed configuration in JSON"),
     (["algorithm=sft", "++args.report_to=[none,wand]"], "args.report_to=wand: allowed are none, all, azure_ml, "),
     (["algorithm=sft", "++args.report_to=comet_ml"], "args.report_to=comet_ml: it is not installed; pip install comet"),
+    (
+        ["algorithm=sft", "++model.attn_implementation=spda"],
+        "model.attn_implementation=spda: allowed are eager, flash_",
+    ),
+    (["algorithm=sft", "++model.attn_implementation=flash_attention_2"], "flash-attn is not installed, or there is no"),
     (["algorithm=grpo", "++args.generation_kwargs={top_kk: 1}"], r"kwargs.top_kk: .* no such word; did you mean top_k"),
     (["algorithm=sft", "++args.lerning_rate=1"], "did you mean learning_rate"),
 ]
@@ -58,6 +63,8 @@ def refusal_of(config) -> str:
 def test_a_bad_combination_is_told_with_its_remedy(overrides, expected, composed, monkeypatch):
     monkeypatch.setattr(module, "_installed", lambda package: None)
     monkeypatch.setattr("transformers.integrations.integration_utils.get_available_reporting_integrations", list)
+    for check in ("is_kernels_available", "is_flash_attn_2_available"):
+        monkeypatch.setattr(f"transformers.utils.{check}", lambda: False)
     assert re.search(expected, refusal_of(composed("train", *overrides)))
 
 
