@@ -77,7 +77,7 @@ class AccelerateLauncher(Launcher):
         return self.num_processes
 
     def _run(self, overrides: list[str]) -> tuple[object, dict]:
-        from rlhf_trl_ext.files import read_mark, write
+        from rlhf_trl_ext.files import write
         from rlhf_trl_ext.stages.identity import digest, versions
         from rlhf_trl_ext.stages.processes import accelerate_launch
         from rlhf_trl_ext.stages.sources import source
@@ -90,8 +90,7 @@ class AccelerateLauncher(Launcher):
         fingerprint = digest([composed, source("rlhf_trl_ext.stages.train"), packages, self.world_size])
         folder = Path(self.config.hydra.sweep.dir) / fingerprint
         folder.mkdir(parents=True, exist_ok=True)
-        known = read_mark(folder / "job.json", ("status", "seconds", "error", "record"))
-        if known and known["status"] == "finished":
+        if known := finished_job(folder):
             return config, {**known, "status": "reused"}
         module = sys.modules["__main__"].__spec__.name
         command = [*accelerate_launch(module, self.num_processes, self.config_file), *self._config_dir(), *overrides]
@@ -162,3 +161,17 @@ class AccelerateLauncher(Launcher):
             result.status = JobStatus.FAILED
             result.return_value = ConfigError(f"{' '.join(job['overrides'])}: {job['error']} (the others went on)")
         return result
+
+
+def finished_job(folder: Path) -> dict | None:
+    """What a sweep recorded of a finished job whose stage is still there; None where it has to run (again)."""
+    from rlhf_trl_ext.files import read_mark
+
+    job = read_mark(folder / "job.json", ("status", "seconds", "error", "record", "overrides", "log"))
+    if job is None or job["status"] != "finished" or not isinstance(job["record"], dict):
+        return None
+    if "folder" in job["record"]:  # of a stage
+        stage = read_mark(Path(str(job["record"]["folder"]), "stage.json"), ("fingerprint",))
+        if stage is None or stage["fingerprint"] != job["record"].get("fingerprint"):
+            return None
+    return job

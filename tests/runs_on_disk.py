@@ -10,6 +10,8 @@ from evaluation.verdicts.results import summarise
 
 ITEMS = ("umbrella", "scarf", "key", "lamp")
 SKILL = {"sft": 0.5, "dpo": 0.55, "grpo": 0.85, "grpo_again": 0.85}
+# What is left of a JSON file by a crash, a full disk or a hand.
+DAMAGED = [b"", b'{"name": "sf', b"\x00\xff\xfe\x80" * 40, b"[]", b"null", b"NaN", b'"text"', b"[" * 100_000]
 PHASES = {"generate": 0.5, "score": 0.1, "forward": 0.2, "backward": 0.2}
 
 

@@ -10,6 +10,7 @@ import yaml
 from evaluation.comparison.learning_curves import Curve, curve
 from evaluation.verdicts import store
 from evaluation.verdicts.pairwise import outcomes
+from evaluation.verdicts.results import read_results
 from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.data.samples import Samples, read_samples
 
@@ -90,17 +91,6 @@ def read_run(folder: Path) -> Run:
         elif verdicts:
             run.further[judge] = verdicts
     return run
-
-
-def read_results(path: Path) -> dict:
-    """A pipeline's results.json. Raises ValueError when the file is absent, damaged or something else."""
-    try:
-        results = json.loads(path.read_text())
-        if {"baseline", "policies", "stages", "judge"} <= results.keys():
-            return results
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise ValueError(f"results={path} is no results.json of a pipeline; write one with `python -m launchers.pipeline`.")
 
 
 def _dataset(folder: Path, results: dict) -> str:

@@ -1,11 +1,11 @@
 """Results on disk, of a benchmark, a pipeline or a folder of pipelines, in one form: that of a benchmark."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.comparison.results import benchmark_results
 from evaluation.comparison.run import Run, read_run
+from rlhf_trl_ext.files import read_mark
 
 SCORES = ("gold_reward", "reward")
 
@@ -89,13 +89,10 @@ def _read(folders: list[Path], problems: list[str]) -> list[Run]:
 
 def _benchmark(path: Path) -> dict:
     """benchmark.json. Raises ValueError when it is damaged."""
-    try:
-        results = json.loads(path.read_text())
-        if {"cells", "by_dataset", "algorithms", "datasets"} <= results.keys():
-            return results
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise ValueError(f"{path} is damaged: run `python -m launchers.benchmark` again; finished cells are reused.")
+    results = read_mark(path, ("cells", "by_dataset", "algorithms", "datasets"))
+    if results is None:
+        raise ValueError(f"{path} is damaged: run `python -m launchers.benchmark` again; finished cells are reused.")
+    return results
 
 
 def _check(key: str, names: list[str], allowed: list[str]) -> None:

@@ -1,6 +1,5 @@
 """One evaluation from its configuration: samples, judges, results as JSON and Markdown."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from evaluation.verdicts.pairwise import (
     stored_entries,
     with_anchor,
 )
-from evaluation.verdicts.results import PERPLEXITY, describe
+from evaluation.verdicts.results import PERPLEXITY, describe, read_results
 from evaluation.verdicts.samples import check_pairs
 from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.configuration.checks import build
@@ -46,7 +45,7 @@ class Evaluation:
 
     def __init__(self, config: DictConfig, compose: Callable[[str], DictConfig]):
         self.config = config
-        self.pipeline = _pipeline(config.results) if config.results else None
+        self.pipeline = read_results(Path(config.results)) if config.results else None
         self.baseline = self.pipeline["baseline"] if self.pipeline else BASELINE
         self.samples = {name: read_samples(path) for name, path in self._paths().items()}
         self.policies = [name for name in self.samples if name != self.baseline]
@@ -211,17 +210,6 @@ class Evaluation:
             self.pipeline.setdefault("evaluations", {})[results["judge"]] = results
             self.pipeline["verdicts"] = results["verdicts"]
             write_json(Path(self.config.results), self.pipeline)
-
-
-def _pipeline(path: str) -> dict:
-    """A pipeline's results. Raises ValueError when the file is absent or something else."""
-    try:
-        results = json.loads(Path(path).read_text())
-        if {"baseline", "policies", "stages"} <= results.keys():
-            return results
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise ValueError(f"results={path} is no results.json of a pipeline; write one with `python -m launchers.pipeline`.")
 
 
 def _examples(verdicts: list) -> list[int]:

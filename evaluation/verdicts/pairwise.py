@@ -1,6 +1,5 @@
 """Policies judged pair by pair, each pair once, and what the verdicts of one judge say of them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from evaluation.verdicts.statistics import in_words
 from evaluation.verdicts.store import Verdicts
 from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.data.samples import Samples
+from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
 from rlhf_trl_ext.judging.verdicts import compare
 from rlhf_trl_ext.stages.identity import deciding, digest
@@ -75,7 +75,7 @@ def _answered_later(judge: Judge, stored: Verdicts, samples: dict[str, Samples])
 
 def stored_entries(path: Path) -> dict[str, dict]:
     """The entries of stored verdicts in an earlier results file; none where there is no such file."""
-    entries = _earlier(path).get("verdicts")
+    entries = (read_mark(path) or {}).get("verdicts")
     entries = entries if isinstance(entries, dict) else {}
     needed = {"file", "identity", "samples"}
     return {name: entry for name, entry in entries.items() if isinstance(entry, dict) and needed <= entry.keys()}
@@ -83,19 +83,13 @@ def stored_entries(path: Path) -> dict[str, dict]:
 
 def stored_evaluations(path: Path, entries: dict[str, dict], samples: dict[str, Samples]) -> dict[str, dict]:
     """Evaluations of an earlier results file by further judges, where all samples are still those that were judged."""
+    earlier = (read_mark(path) or {}).get("evaluations")
+    earlier = earlier if isinstance(earlier, dict) else {}
     return {
         judge: evaluation
-        for judge, evaluation in (_earlier(path).get("evaluations") or {}).items()
+        for judge, evaluation in earlier.items()
         if judge in entries and store.current(entries[judge], samples) == set(samples)
     }
-
-
-def _earlier(path: Path) -> dict:
-    try:
-        results = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return results if isinstance(results, dict) else {}
 
 
 def pipeline_pairs(judge: Judge, baseline: str, policies: list[str]) -> list[tuple[str, str]]:

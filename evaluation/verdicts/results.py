@@ -23,7 +23,7 @@ from rlhf_trl_ext.data.samples import SCORES, Samples, finite_number, read_sampl
 from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.judging.judge import Judge
 from rlhf_trl_ext.stages.identity import digest
-from rlhf_trl_ext.stages.pipeline import link
+from rlhf_trl_ext.stages.pipeline import SAMPLES, link
 
 
 def judge_of(config) -> Judge:
@@ -107,6 +107,29 @@ def pipeline_folder(config, chosen: dict[str, str]) -> Path:
     """Where a pipeline's results go. chosen: group -> the file that was chosen of it."""
     experiment = chosen.get("experiment") or f"{chosen['dataset']}-{chosen['model']}"
     return Path(config.output_dir or Path(config.output_root) / experiment)
+
+
+def read_results(path: Path) -> dict:
+    """A pipeline's results.json. Raises ValueError where the file is absent, damaged or something else."""
+    results = read_mark(path, ("baseline", "policies", "stages", "judge"))
+    if results is None or not _is_whole(results):
+        raise ValueError(
+            f"results={path} is no results.json of a pipeline, or it is damaged; write it with "
+            "`python -m launchers.pipeline`, which reuses what is finished."
+        )
+    return results
+
+
+def _is_whole(results: dict) -> bool:
+    """Whether every policy has a row, and the records of its training and sampling."""
+    rows, records = results["policies"], results["stages"]
+    if not (isinstance(rows, dict) and isinstance(records, dict) and isinstance(results["baseline"], str)):
+        return False
+    names = [results["baseline"], *rows]
+    of_stages = [records.get(name) for name in (*names, *(SAMPLES + name for name in names))]
+    further = [results.get(key) or {} for key in ("verdicts", "evaluations")]
+    optional = [own for group in further if isinstance(group, dict) for own in group.values()]
+    return all(isinstance(one, dict) for one in (*rows.values(), *of_stages, *further, *optional))
 
 
 def describe(rows: Samples) -> dict:

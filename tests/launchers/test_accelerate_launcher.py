@@ -1,5 +1,6 @@
 """Sweeps by `hydra/launcher=accelerate`, with a stand-in for accelerate that only runs the module it is given."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import time
 import psutil
 import pytest
 from conftest import ROOT
+from runs_on_disk import DAMAGED
 
+from hydra_plugins.accelerate_launcher import finished_job
 from rlhf_trl_ext.stages.processes import Outcome, Processes, accelerate_launch, gpu_places, last_error
 
 STAND_IN = """
@@ -69,6 +72,26 @@ def sweep(tmp_path):
 
 def runs(tmp_path) -> list[str]:
     return sorted((tmp_path / "runs.txt").read_text().split())
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, b'{"status": NaN}', b'{"status": "finished", "record": []}'])
+def test_a_job_whose_record_is_damaged_runs_again(content, tmp_path):
+    job = {"status": "finished", "seconds": 1, "error": "", "record": {}, "overrides": [], "log": "log.txt"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    assert finished_job(tmp_path) == job
+    (tmp_path / "job.json").write_bytes(content)
+    assert finished_job(tmp_path) is None
+
+
+def test_a_job_whose_stage_is_gone_or_another_runs_again(tmp_path):
+    record = {"folder": str(tmp_path / "sft"), "fingerprint": "a"}
+    job = {"status": "finished", "seconds": 1, "error": "", "record": record, "overrides": [], "log": "log.txt"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    assert finished_job(tmp_path) is None
+    (tmp_path / "sft").mkdir()
+    for fingerprint in ("b", "a"):
+        (tmp_path / "sft" / "stage.json").write_text(json.dumps({"fingerprint": fingerprint}))
+        assert (finished_job(tmp_path) is None) == (fingerprint == "b")
 
 
 @pytest.mark.slow  # waits for a timeout

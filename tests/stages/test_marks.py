@@ -6,6 +6,7 @@ import logging
 
 import pytest
 from omegaconf import OmegaConf
+from runs_on_disk import DAMAGED
 
 from rlhf_trl_ext import files
 from rlhf_trl_ext.callbacks.records import MetricsRecorder, read_metrics
@@ -13,8 +14,6 @@ from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.files import read_mark, write
 from rlhf_trl_ext.stages.checkpoints import last_whole, mark
 from rlhf_trl_ext.stages.stage import Stage
-
-DAMAGED = [b"", b'{"name": "sf', b"\x00\xff\xfe\x80" * 40, b"[]", b"null", b'"text"', b"[" * 100_000]
 
 
 def stage(folder):

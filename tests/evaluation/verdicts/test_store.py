@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from runs_on_disk import DAMAGED
 
 from evaluation.verdicts import store
-from evaluation.verdicts.pairwise import judge_once, stored_entries
+from evaluation.verdicts.pairwise import judge_once, stored_entries, stored_evaluations
+from evaluation.verdicts.results import read_results
 from rlhf_trl_ext.judging.judge import ScoreJudge
 from rlhf_trl_ext.judging.verdicts import Verdict, by_score
 
@@ -76,8 +78,15 @@ def test_an_entry_reads_nothing_outside_its_folder(tmp_path):
         store.load(folder, entry, {})
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"verdicts": 1}', '{"verdicts": {"a": 1}}', "\x00"])
-def test_damaged_results_list_no_verdicts(content, tmp_path):
+WRONG = [{"verdicts": 1, "evaluations": [1]}, {"verdicts": {"a": 1}}, {"evaluations": {"a": float("nan")}}]
+WRONG += [{"baseline": 1, "policies": {}, "stages": {}, "judge": "gold_reward"}]
+WRONG += [{"baseline": "sft", "policies": {"dpo": {}}, "stages": {"sft": {}, "dpo": []}, "judge": "gold_reward"}]
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, *(json.dumps(results).encode() for results in WRONG)])
+def test_damaged_results_are_told_to_readers_and_made_anew_by_their_writer(content, tmp_path):
     path = tmp_path / "results.json"
-    path.write_text(content)
-    assert stored_entries(path) == {}
+    path.write_bytes(content)
+    assert stored_entries(path) == {} == stored_evaluations(path, {}, {})
+    with pytest.raises(ValueError, match=r"results=.*results.json is no results.json of a pipeline, or it is damaged"):
+        read_results(path)
