@@ -47,7 +47,7 @@ class Run:
         policy, profile = self.results["policies"][row], self.folder / row / "profile.json"
         phases = json.loads(profile.read_text())["phases"] if profile.exists() else None
         kept = {key: policy.get(key) for key in CELL}
-        return {**cell, "status": "finished", "steps": self.records[row]["steps"], **kept, "phases": phases}
+        return {**cell, "status": "finished", "steps": self.records.get(row, {}).get("steps"), **kept, "phases": phases}
 
     def per_prompt(self, row: str, metric: str) -> np.ndarray:
         """One number for every prompt, NaN where there is none; the length-controlled win rate is one number."""

@@ -121,15 +121,14 @@ def read_results(path: Path) -> dict:
 
 
 def _is_whole(results: dict) -> bool:
-    """Whether every policy has a row, and the records of its training and sampling."""
+    """Whether every policy has a row and a record of its samples, and all that is named has the form that is read."""
     rows, records = results["policies"], results["stages"]
     if not (isinstance(rows, dict) and isinstance(records, dict) and isinstance(results["baseline"], str)):
         return False
-    names = [results["baseline"], *rows]
-    of_stages = [records.get(name) for name in (*names, *(SAMPLES + name for name in names))]
+    sampled = [records.get(SAMPLES + name) for name in (results["baseline"], *rows)]
     further = [results.get(key) or {} for key in ("verdicts", "evaluations")]
     optional = [own for group in further if isinstance(group, dict) for own in group.values()]
-    return all(isinstance(one, dict) for one in (*rows.values(), *of_stages, *further, *optional))
+    return all(isinstance(one, dict) for one in (*rows.values(), *records.values(), *sampled, *further, *optional))
 
 
 def describe(rows: Samples) -> dict:
