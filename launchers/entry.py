@@ -11,7 +11,7 @@ import hydra
 from rlhf_trl_ext.configuration.acceptance import accept, refuse_foreign_hydra
 from rlhf_trl_ext.configuration.folders import CONF
 from rlhf_trl_ext.configuration.mistakes import report_user_errors
-from rlhf_trl_ext.configuration.overrides import opened
+from rlhf_trl_ext.configuration.overrides import opened, options_last
 from rlhf_trl_ext.stages.guard import end_with_parent
 
 
@@ -34,6 +34,7 @@ def entry(config_name: str, positional: str | None = None):
                     "error: --multirun inside accelerate launch would sweep once in every process: "
                     "run `python -m launchers.train -m hydra/launcher=accelerate hydra.launcher.num_processes=<n> ...`."
                 )
+            sys.argv[1:] = options_last(sys.argv[1:])
             if positional and sys.argv[1:] and not re.match(r"-|(?![/.]|~/)[\w./@+~]+=", sys.argv[1]):
                 sys.argv[1] = f"{positional}={sys.argv[1]}"
             flags = {"--dry-run": "dry_run=true"}

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.judging.judge import Judge
 from rlhf_trl_ext.stages.identity import deciding, digest
+from rlhf_trl_ext.stages.needs import reward_needs
 
 INSTEAD = "judge by another: judge=endpoint, judge=reward_model judge.path=<one not trained on>, or held_out=model"
 
@@ -15,10 +16,14 @@ INSTEAD = "judge by another: judge=endpoint, judge=reward_model judge.path=<one 
 def optimised(config, records: dict[str, dict]) -> dict:
     """What the policies of a pipeline were trained for, as results.json keeps it.
 
-    policies: those that sampled while they trained, so that a reward scored them. rewards: its functions, as texts.
-    stages: fingerprints of the stages of the pipeline. labeller: identities of the judges whose opinions were learnt.
+    policies: those that sampled while they trained, so that a reward scored them. rewards: its functions as texts, with
+    `<folder of STAGE>` for what a stage of the pipeline trains. stages: fingerprints of the stages of the pipeline.
+    labeller: identities of the judges whose opinions were learnt.
     """
-    reward = OmegaConf.to_container(config.reward)  # unresolved: where a stage gives the path, it has no value here
+    whole = config.copy()
+    for key, stage in reward_needs(config.reward).items():
+        OmegaConf.update(whole, key, f"<folder of {stage}>", force_add=True)
+    reward = OmegaConf.to_container(whole.reward, resolve=True)
     judges = [config.labeller] if config.get("labeller") else []
     judges += [config.reward.judge] if config.reward.get("judge") else []
     return {

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
@@ -27,6 +28,28 @@ OPEN += ("callbacks", "monitor", "profile", "budget", "settings", "stages")
 OPEN += ("needs_of_view", "reward.needs", "reward.functions", "held_out.functions", "held_out.args")
 # What a plan decides for every stage by itself.
 PLACED = ("name", "kind", "needs", "seed", "output_dir", "output_root")
+# Options of Hydra that are followed by a value.
+VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p")
+VALUED += ("--info", "-i", "--experimental-rerun")
+
+
+def options_last(arguments: list[str]) -> list[str]:
+    """Overrides, then Hydra's options with their values: its parser takes no override after an option."""
+    overrides, options, words = [], [], list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        options.append(word)
+        if (
+            word in VALUED
+            and words
+            and not words[0].startswith("-")
+            and ("=" not in words[0] or Path(words[0]).is_dir())
+        ):
+            options.append(words.pop(0))
+    return overrides + options
 
 
 def opened(argument: str) -> str:

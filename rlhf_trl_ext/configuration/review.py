@@ -1,5 +1,7 @@
 """Every mistake of a command that its configuration alone shows, told at once and before anything is loaded."""
 
+import re
+
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rlhf_trl_ext.configuration import credentials, settings, trust
@@ -43,7 +45,29 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
             error for error in _of_parts(config, launcher, bool(errors)) if not error.partition(":")[0].endswith(heads)
         ]
     if errors:
-        raise ConfigError(listed(errors))
+        raise ConfigError(listed(_by_experiment(errors, overrides)))
+
+
+def _by_experiment(errors: list[str], overrides: list[str]) -> list[str]:
+    """The errors, with one sentence for all keys that an experiment sets of a group of which another file was chosen.
+
+    overrides: as typed; a key that stands among them is the user's own mistake.
+    """
+    typed = {override.lstrip("+").partition("=")[0]: override for override in overrides}
+    if "experiment" not in typed:
+        return errors
+    kept, foreign = [], {}
+    for error in errors:
+        match = re.match(r"((\w+)\.[\w.]+)=.*?: (\w+) has no such argument", error)
+        if match and match[2] in typed and match[1] not in typed:
+            foreign.setdefault((typed[match[2]], match[3]), []).append(match[1])
+        else:
+            kept.append(error)
+    return kept + [
+        f"{choice} does not go with {typed['experiment']}, which sets {', '.join(keys)}: {name} has no such arguments; "
+        f"leave {choice} out, or give the settings that you want of {typed['experiment']} instead of it."
+        for (choice, name), keys in foreign.items()
+    ]
 
 
 def _of_parts(config: DictConfig, launcher: str, wrong: bool) -> list[str]:

@@ -28,6 +28,17 @@ def claims(where: str, needs) -> dict[str, str]:
     return claimed
 
 
+def reward_needs(reward: DictConfig) -> dict[str, str]:
+    """Key -> stage that trains the reward: `reward.stage`, whose folder goes to reward.path, or `reward.needs`."""
+    stage, needs = reward.get("stage"), reward.get("needs")
+    if stage is not None and not isinstance(stage, str):
+        raise ConfigError(
+            f"reward.stage={stage}: name one stage; of several rewards, give reward.stage=null and "
+            "reward.needs={<stage>: reward.functions.0, ...}."
+        )
+    return {**({"reward.path": stage} if stage else {}), **claims("reward.needs", needs)}
+
+
 def by_stage(claimed: dict[str, str]) -> dict[str, list[str]]:
     """Stage -> keys that its folder goes to, from key -> stage."""
     return {

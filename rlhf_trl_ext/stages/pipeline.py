@@ -14,7 +14,7 @@ from rlhf_trl_ext.configuration.checks import ConfigError, build, check
 from rlhf_trl_ext.configuration.overrides import last_word, overridden_stages
 from rlhf_trl_ext.stages import kinds
 from rlhf_trl_ext.stages.execution import Execution, StageFailed
-from rlhf_trl_ext.stages.needs import by_stage, claims, placed, read_keys
+from rlhf_trl_ext.stages.needs import by_stage, claims, placed, read_keys, reward_needs
 from rlhf_trl_ext.stages.stage import Stage
 
 # Of the pipeline's keys, those that every stage has beside what its kind declares.
@@ -119,7 +119,7 @@ class Pipeline:
             claimed |= claims(f"stages.{name}.needs", needs)
         if config.kind == "label":
             claimed |= {f"pairs.policies.{number}": policy for number, policy in enumerate(config.pairs.policies)}
-        rewards = self._reward_needs()
+        rewards = reward_needs(self.config.reward)
         read = read_keys(config, [*claimed, *rewards])
         for key, stage in claimed.items():
             if key not in read:
@@ -127,22 +127,12 @@ class Pipeline:
                 raise ConfigError(f"stages.{name}.needs.{stage}={key}: nothing reads {key} there; it reads {reads}.")
         return by_stage({**{key: stage for key, stage in rewards.items() if key in read}, **claimed})
 
-    def _reward_needs(self) -> dict[str, str]:
-        """Key -> stage that trains the reward: `reward.stage`, whose folder goes to reward.path, or `reward.needs`."""
-        stage, needs = self.config.reward.get("stage"), self.config.reward.get("needs")
-        if stage is not None and not isinstance(stage, str):
-            raise ConfigError(
-                f"reward.stage={stage}: name one stage; of several rewards, give reward.stage=null and "
-                "reward.needs={<stage>: reward.functions.0, ...}."
-            )
-        return {**({"reward.path": stage} if stage else {}), **claims("reward.needs", needs)}
-
     def _sampling(self, policy: str) -> DictConfig:
         kind = kinds.KINDS["generate"]
         stage = OmegaConf.create({key: self.config[key] for key in (*SHARED, *kind.settings) if key in self.config})
         own = {"kind": kind.name, "name": SAMPLES + policy, "output_dir": None, "policy": None, "reference": None}
         stage.merge_with(own)
-        claimed = {"policy": policy, "reference": self.config.baseline, **self._reward_needs()}
+        claimed = {"policy": policy, "reference": self.config.baseline, **reward_needs(self.config.reward)}
         stage.needs = by_stage(claimed)
         return stage
 

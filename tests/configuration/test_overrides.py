@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.configuration.composing import compose_config
-from rlhf_trl_ext.configuration.overrides import opened, training_config
+from rlhf_trl_ext.configuration.overrides import opened, options_last, training_config
 from rlhf_trl_ext.stages.pipeline import Pipeline
 
 # demo says 60 steps of DPO and 200 of SFT.
@@ -43,6 +43,16 @@ def test_what_is_said_of_one_stage_wins_over_what_is_said_of_all():
         compose_config("pipeline", ["experiment=demo", "policies=[grpo]", "stages.grpo.args.beta=0.7"]), algorithm
     )
     assert pipeline.configs["grpo"].args.beta == 0.7
+
+
+def test_options_may_stand_anywhere(tmp_path):
+    (tmp_path / "a=b").mkdir()
+    folder = str(tmp_path / "a=b")
+    words = ["--config-dir", folder, "grpo", "-m", "seed=1", "--cfg", "job", "--info", "x=2", "--config-dir=y"]
+    assert options_last(words) == [
+        *("grpo", "seed=1", "x=2"),
+        *("--config-dir", folder, "-m", "--cfg", "job", "--info", "--config-dir=y"),
+    ]
 
 
 def test_what_is_taken_away_is_gone_from_the_experiment_too():

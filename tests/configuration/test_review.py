@@ -125,6 +125,18 @@ def test_shares_are_checked_where_no_data_set_reads_them(refusal_of):
     assert "shares={sft: -1}: at least 0 is needed" in refusal_of("train", "dataset=embedded", "shares={sft: -1}")
 
 
+def test_settings_of_an_experiment_for_another_choice_are_not_called_the_users(refusal_of):
+    # smoke sets four sizes of dataset=embedded; dataset.shuffle is the user's own
+    answer = refusal_of("pipeline", "experiment=smoke", "dataset=file", "dataset.path=rows.csv", "+dataset.shuffle=1")
+    own, experiments = answer.splitlines()[1:]
+    assert own.startswith("  1. dataset.shuffle=1: Corpus has no such argument;")
+    assert (
+        "dataset=file does not go with experiment=smoke, which sets dataset.demonstrations, dataset.preferences, "
+        in (experiments)
+    )
+    assert "dataset.prompts, dataset.evaluation: Corpus has no such arguments; leave dataset=file out" in experiments
+
+
 def test_all_mistakes_are_told_at_once_and_each_once(refusal_of):
     answer = refusal_of("train", "algorithm=dpo", "seed=-1", "overwrite=no", "++args.beta=-1", "++args.lerning_rate=1")
     lines = answer.splitlines()

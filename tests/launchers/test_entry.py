@@ -77,7 +77,7 @@ def choices_of_an_own_folder(folder):
         (folder / group / "mine.yaml").touch()
     own = ["--config-dir", str(folder)]
     yield ["launchers.train", *own, "algorithm=absent"]
-    yield ["launchers.generate", *own, "dataset=absent"]
+    yield ["launchers.generate", "seed=1", *own, "dataset=absent"]
     yield ["launchers.pipeline", *own, "policies=[absent]"]
 
 

@@ -35,6 +35,18 @@ def test_the_reward_that_was_optimised_is_no_fair_judge():
     assert judged(ScoreJudge(), pipeline(["dpo"]), reward=1.0).startswith("in part: no policy trained for this reward")
 
 
+@pytest.mark.parametrize(
+    "more, rewards",
+    [
+        (["reward=model"], ["<folder of reward>", '["<folder of reward>"]']),
+        (["reward=model", "reward.stage=null", "reward.path=hub/rm"], ["hub/rm", '["hub/rm"]']),
+        (["reward=gold"], ['[{"_target_": "rlhf_trl_ext.rewards.gold.GoldReward"}]']),
+    ],
+)
+def test_what_was_optimised_is_recorded_without_interpolations(more, rewards, composed):
+    assert optimised(composed("pipeline", *more), RECORDS)["rewards"] == rewards
+
+
 def test_the_gold_and_the_held_out_reward_come_before_it():
     gold, held_out = ScoreJudge(), ScoreJudge()
     assert judged(gold, pipeline(), reward=1.0, gold_reward=0.5, held_out_reward=2.0).startswith("yes: the gold reward")
