@@ -30,6 +30,8 @@ def main(config):
         console.print(f"{name}: {middle:.0f} {facts['unit']} (5-95 %: {low:.0f}-{high:.0f}, longest {most:.0f})")
     if facts["nearly_equal"] is not None:
         console.print(f"pairs whose replies are nearly equal: {facts['nearly_equal']:.1%}")
+    if facts.get("repeated"):
+        console.print(f"replies that begin with the whole prompt: {facts['repeated']:.1%}")
     if "turns" in facts:
         console.print(f"turns of a prompt: at most {facts['turns']}; with a system turn: {facts['system']:.0%}")
     if config.output:

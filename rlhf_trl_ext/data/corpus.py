@@ -5,11 +5,11 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_trl_ext.data import reading, schema, splits
-from rlhf_trl_ext.data.forms import Forms, advice, llama_factory
+from rlhf_trl_ext.data.folders import chosen_files
+from rlhf_trl_ext.data.forms import Forms, advice
 from rlhf_trl_ext.data.schema import BadRow, NoRow, Row
 from rlhf_trl_ext.data.tally import Tally
 
@@ -29,7 +29,8 @@ class Corpus:
     hub: a hub data set, or {view: hub data set} where a source keeps its views in several repositories.
     hub_split, hub_revision, hub_file: of that data set; a file of its repository is read like a local one.
     path: local file or folder to read instead of the hub, as `reading.local_files` takes it. subset: of a folder that
-    holds several data sets: a split of a DatasetDict (by default train), an entry of LLaMA-Factory's dataset_info.json.
+    holds several data sets: a split (of a DatasetDict, or by the files' names; by default train), an entry of
+    LLaMA-Factory's dataset_info.json.
     max_samples: at most so many rows of any split, counted after all filters; fewer samples are a subset of more.
     max_tokens: of the whole conversation, the longer of chosen and rejected, in the tokenizer's chat template.
     max_prompt_tokens: of the prompt with the opening of the reply.
@@ -71,11 +72,9 @@ class Corpus:
         if path is not None and (hub_split != "train" or hub_revision is not None):
             read = f"hub_split={hub_split}" if hub_split != "train" else f"hub_revision={hub_revision}"
             raise ValueError(f"path={path} with {read}: local files have neither; leave it out.")
-        if path is not None:
-            path, columns = chosen_files(path, subset, columns)
-        self.files = None if path is None else reading.local_files(path)
+        self.files, columns, tags = (None, columns, None) if path is None else chosen_files(path, subset, columns)
         self.path, self.shares, self.seed = path, shares and dict(shares), seed
-        self.convert = Forms(form, columns) if convert is None else convert
+        self.convert = Forms(form, columns, tags) if convert is None else convert
         self.hub, self.hub_split, self.hub_revision, self.hub_file = hub, hub_split, hub_revision, hub_file
         self.max_samples, self.max_tokens, self.max_prompt_tokens = max_samples, max_tokens, max_prompt_tokens
         self.max_bad_fraction = max_bad_fraction
@@ -113,6 +112,9 @@ class Corpus:
                 f"{summary}: nothing to train on; mend or add data, or change the shares and token limits."
             )
         logger.log(logging.WARNING if tally.bad else logging.INFO, summary)
+
+        if split == "train" and len({row.get("label") for row in kept}) == 1 and "label" in kept[0] and len(kept) > 1:
+            raise ValueError(f"{summary}: all labels are {kept[0]['label']}; give replies of both kinds, or use SFT.")
 
         from datasets import Dataset
 
@@ -165,6 +167,8 @@ class Corpus:
                 tally.bad[error.reason].append(location)
             except NoRow as error:
                 tally.absent[error.reason] += 1
+            except ValueError as error:
+                raise ValueError(f"{location}: {error}") from error
             else:
                 mine = [row for row in converted if self._bucket(row, bucket)]
                 tally.other_splits += len(converted) - len(mine)
@@ -231,26 +235,3 @@ def _progress(items: Any, doing: str, unit: str) -> Iterator:
     from tqdm import tqdm
 
     return tqdm(items, desc=doing, unit=f" {unit}", delay=PROGRESS_DELAY, disable=None, leave=False)
-
-
-def chosen_files(path: str, subset: str | None, columns: dict[str, str] | None) -> tuple[str, dict[str, str] | None]:
-    """(path, columns) of what `subset` names in a folder that describes several data sets; else as they are given.
-
-    Raises ValueError for a subset that is not there.
-    """
-    root = Path(path).expanduser()
-    folder = root.parent if root.name == "dataset_info.json" else root
-    if (folder / "dataset_dict.json").is_file():
-        known = json.loads((folder / "dataset_dict.json").read_text())["splits"]
-        subset = subset or ("train" if "train" in known else None)
-        if subset not in known:
-            raise ValueError(f"subset={subset}: allowed are {', '.join(known)}, the splits in {path}.")
-        logger.info("path=%s holds the splits %s: %s is read (dataset.subset)", path, ", ".join(known), subset)
-        return str(folder / subset), columns
-    info = folder / "dataset_info.json"
-    if info.is_file() and not (folder / "state.json").is_file():
-        file, described = llama_factory(json.loads(info.read_text(encoding="utf-8-sig")), subset)
-        return str(folder / file), columns or described
-    if subset is not None:
-        raise ValueError(f"subset={subset}: {path} describes no data sets by name; leave dataset.subset out.")
-    return path, columns

@@ -9,6 +9,9 @@ from rlhf_trl_ext.data.schema import BadRow, Row, Turn, pair, pair_as, text_fiel
 # A turn begins only after an empty line (or at the very start): "Human:" within a line belongs to the text. Models
 # have written such lines into their replies; they are kept, since nothing tells them from a quotation.
 _MARK = re.compile(r"(?:\A|\n\n)(Human|Assistant):(?=\s|\Z)")
+_SYSTEM = re.compile(r"\A\s*System:(?=\s)(.*?)(?=\n\nHuman:)", re.DOTALL)
+BEGINS = re.compile(r"\s*(?:Human|System):(?=\s|\Z)")
+HUMAN = re.compile(r"(?:\A|\n\n)\s*Human:(?=\s|\Z)")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -27,11 +30,19 @@ class HH:
 
 
 def transcript(text: str) -> list[Turn]:
-    """The turns of a transcript. Raises BadRow for text before the first."""
-    before, *parts = _MARK.split(text)
+    """The turns of a transcript, which may begin with "System: ...". Raises BadRow for other text before the first."""
+    system = _SYSTEM.match(text)
+    before, *parts = _MARK.split(text[system.end() :] if system else text)
     if before.strip() or not parts:
         raise BadRow("text before the first turn")
-    return [
+    turns = [
         {"role": _ROLES[name], "content": content.strip()}
         for name, content in zip(parts[::2], parts[1::2], strict=True)
     ]
+    return [{"role": "system", "content": system[1].strip()}, *turns] if system and system[1].strip() else turns
+
+
+def opening(text: str) -> list[Turn]:
+    """The turns of a transcript that may end with "Assistant:", where the reply begins."""
+    turns = transcript(text)
+    return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns

@@ -19,8 +19,9 @@ def summary(rows: Any, tokenizer: Any = None) -> dict:
 
     Returns `rows`, `columns`, `lengths` (part -> characters, or tokens of the tokenizer's chat template, at
     percentiles 5, 50, 95 and 100), `nearly_equal` (share of the first 1,000 pairs whose replies are similar by
-    `difflib.SequenceMatcher.ratio` >= 0.95; None without pairs), `turns` (most of a prompt), `system` (share of prompts
-    with a system turn).
+    `difflib.SequenceMatcher.ratio` >= 0.95; None without pairs), `repeated` (share of the replies that begin with the
+    whole prompt, which a model would then learn to repeat), `turns` (most of a prompt), `system` (share of prompts with
+    a system turn).
     """
     columns = [name for name in rows.column_names if name in ("prompt", "completion", "chosen", "rejected", "text")]
     lengths = {name: [_length(value, name, tokenizer) for value in rows[name]] for name in columns}
@@ -32,6 +33,10 @@ def summary(rows: Any, tokenizer: Any = None) -> dict:
         facts["nearly_equal"] = float(np.mean([_similar(_text(a), _text(b)) for a, b in pairs]))
     if "prompt" in columns:
         prompts = rows["prompt"][:]
+        asked = [prompt[-1]["content"].strip() for prompt in prompts]
+        replies = rows["chosen" if "chosen" in columns else "completion"] if len(columns) > 1 else []
+        begins = [_text(reply).strip().startswith(text) for reply, text in zip(replies, asked, strict=False)]
+        facts["repeated"] = float(np.mean(begins)) if begins else None
         facts["turns"] = max(map(len, prompts))
         facts["system"] = float(np.mean([prompt[0]["role"] == "system" for prompt in prompts]))
     return facts
@@ -49,6 +54,10 @@ def show(train: Any, held_out: Any, view: str, tokenizer: Any, count: int) -> No
         f"{name} {numbers[1]:.0f} (longest {numbers[-1]:.0f}) {facts['unit']}"
         for name, numbers in facts["lengths"].items()
     ]
+    if (facts.get("repeated") or 0) > 0.5:
+        logger.warning(
+            "%.0f %% of the replies begin with the whole prompt: give replies alone", 100 * facts["repeated"]
+        )
     evaluated = "" if held_out is None else f", {len(held_out):,} held out to evaluate"
     logger.info("%s rows of %s to train%s; median %s", f"{len(train):,}", view, evaluated, ", ".join(lengths))
     console = Console()

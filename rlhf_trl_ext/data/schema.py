@@ -4,6 +4,7 @@ A turn is {"role": "user" | "assistant" | "system", "content": str}. A prompt is
 user's; a completion is a list of one assistant turn.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -56,6 +57,18 @@ def typed_field(record: Any, name: str, *allowed: type) -> Any:
     return value
 
 
+def number_field(record: Any, name: str) -> float:
+    """record[name] as a finite number, which may be written as text. Raises BadRow for anything else."""
+    value = typed_field(record, name, int, float, str)
+    try:
+        number = float(value)
+    except ValueError:
+        raise BadRow(f"wrong type: {name} is no number") from None
+    if not math.isfinite(number):
+        raise BadRow(f"wrong type: {name} is not finite")
+    return number
+
+
 def text_field(record: Any, name: str) -> str:
     """A string field that says something. Raises BadRow if missing, not a string, blank or not valid Unicode."""
     value = typed_field(record, name, str)
@@ -64,7 +77,7 @@ def text_field(record: Any, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRow(f"invalid Unicode in {name}") from None
+        raise BadRow(f"invalid Unicode in {name}") from None  # a lone surrogate, or bytes that are no UTF-8
     return value
 
 

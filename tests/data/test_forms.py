@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlhf_trl_ext.data.forms import FORMS, NAMES, Forms, llama_factory
+from rlhf_trl_ext.data.folders import llama_factory
+from rlhf_trl_ext.data.forms import FORMS, NAMES, Forms
 from rlhf_trl_ext.data.schema import BadRow, NoRow
 
 PROMPT = [{"role": "user", "content": "2 + 2?"}]
@@ -95,7 +96,7 @@ def test_every_form_is_recognised_and_read():
     assert set(WRITTEN) == set(NAMES) - {"stepwise"}
     for name, records in WRITTEN.items():
         for record, rows in records:
-            form = next(form for form in FORMS if form.fits(record))
+            form = next(form for form in FORMS if form.fits(record) and form.mark(record))
             assert form.name == name
             read = form.read(record)
             read.pop("tie", None)
@@ -117,8 +118,10 @@ def test_columns_of_other_names():
     named = Forms(columns={"prompt": "question", "chosen": "good", "rejected": "bad"})
     record = {"question": "2 + 2?", "good": "4", "bad": "5", "label": "unread"}
     assert list(named.rows(record, "preferences")) == [PAIR["preferences"]]
+    with pytest.raises(BadRow, match="missing field good"):  # of one row among others
+        list(named.rows({"question": "2 + 2?", "bad": "5"}, "preferences"))
     with pytest.raises(ValueError, match=r"columns: there is no column question; the file has a, b\."):
-        list(named.rows({"a": 1, "b": 2}, "preferences"))
+        list(Forms(columns=named.columns).rows({"a": 1, "b": 2}, "preferences"))
     with pytest.raises(
         ValueError, match=r"form=prompts, as the columns question, good, bad .*columns=\{prompt: question"
     ):
@@ -151,7 +154,7 @@ def test_views_that_a_form_does_not_have():
         ({**TEXT, "prompt": None}, "no prompt, and the texts do not begin alike"),
         ({**TEXT, "chosen": ""}, "empty turn"),
         ({**TEXT, "rejected": "4 "}, "chosen == rejected"),
-        ({**TEXT, "metadata": {**SCORES, "score_chosen": "8.5"}}, "wrong type: score_chosen is str"),
+        ({**TEXT, "metadata": {**SCORES, "score_chosen": "high"}}, "wrong type: score_chosen is no number"),
         ({**TEXT, "metadata": {**SCORES, "score_chosen": True}}, "wrong type: score_chosen is bool"),
         ({**TEXT, "metadata": {**SCORES, "score_chosen": float("nan")}}, "wrong type: score_chosen is not finite"),
         ({**TEXT, "metadata": {**SCORES, "score_chosen": 2}}, "score_chosen < score_rejected"),
@@ -161,7 +164,7 @@ def test_views_that_a_form_does_not_have():
         ({**TRL_LIB, "chosen": PROMPT}, "last turn is not the assistant's"),
         ({**TRL_LIB, "chosen": PROMPT + PROMPT + FOUR}, "two roles in a row"),
         ({**TRL_LIB, "chosen": [{"role": "user"}, *FOUR]}, "missing field content"),
-        ({**TRL_LIB, "chosen": [{"role": "judge", "content": "2 + 2?"}, *FOUR]}, "unknown role"),
+        ({**TRL_LIB, "chosen": [{"role": "judge", "content": "2 + 2?"}, *FOUR]}, "unknown role judge"),
         ({**TRL_LIB, "chosen": ["2 + 2?", "4"]}, "wrong type: str instead of an object"),
         ({**TRL_LIB, "rejected": [{"role": "user", "content": "3?"}, *FIVE]},
          "chosen and rejected have different prompts"),
@@ -182,9 +185,8 @@ def test_llama_factory_describes_its_files():
         "talk": {"file_name": "b.json", "formatting": "sharegpt", "columns": {"messages": "turns", "chosen": "c"}},
         "far": {"hf_hub_url": "x/y"},
     }
-    file, columns = llama_factory(info, "mine")
-    assert (file, columns) == ("a.json", {"instruction": "q", "output": "r"})
-    assert llama_factory(info, "talk") == ("b.json", {"conversations": "turns", "chosen": "c"})
+    assert llama_factory(info, "mine") == ("a.json", {"instruction": "q", "output": "r"}, {})
+    assert llama_factory(info, "talk") == ("b.json", {"conversations": "turns", "chosen": "c"}, {})
     for name, message in (("none", "subset=none: allowed are far, mine, talk"), ("far", "names no file")):
         with pytest.raises(ValueError, match=message):
             llama_factory(info, name)

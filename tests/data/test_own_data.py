@@ -125,6 +125,11 @@ def test_what_is_in_a_data_set():
     facts = inspection.summary(rows)
     assert facts["rows"] == 2 and facts["unit"] == "characters"
     assert facts["lengths"]["chosen"] == [40, 40, 40, 40] and facts["lengths"]["prompt"][-1] == 6  # "s", a break, 4
+    assert facts["repeated"] == 0
+    again = inspection.summary(
+        Dataset.from_list([{"prompt": turn("user", "ab"), "completion": turn("assistant", "ab c")}])
+    )
+    assert again["repeated"] == 1
     assert facts["nearly_equal"] == 0.5 and facts["turns"] == 2 and facts["system"] == 0.5
 
 

@@ -45,6 +45,70 @@ def test_json_documents(tmp_path, document):
     assert [record for _, record in read(tmp_path / "ROWS.JSON")] == ROWS
 
 
+COLUMNS = {
+    "pandas' columns": {"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}},
+    "pandas' index": {"0": {"text": "a", "n": 1}, "1": {"text": "b", "n": 2}},
+    "lists": {"text": ["a", "b"], "n": [1, 2]},
+}
+
+
+@pytest.mark.parametrize("document", COLUMNS.values(), ids=COLUMNS)
+def test_columns_as_pandas_writes_them(tmp_path, document):
+    (tmp_path / "rows.json").write_text(json.dumps(document))
+    assert [record for _, record in read(tmp_path / "rows.json")] == [{"text": "a", "n": 1}, {"text": "b", "n": 2}]
+
+
+def test_one_pretty_printed_record_of_turns_is_one_record(tmp_path):
+    record = {"chosen": {"role": "assistant", "content": "a"}, "rejected": {"role": "assistant", "content": "b"}}
+    (tmp_path / "rows.json").write_text(json.dumps(record, indent=2))
+    assert [found for _, found in read(tmp_path / "rows.json")] == [record]
+
+
+def test_an_array_that_is_called_jsonl(tmp_path):
+    for indent in (None, 2):
+        (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS, indent=indent))
+        assert [record for _, record in read(tmp_path / "rows.jsonl")] == ROWS
+
+
+WRONG = {
+    "rows.jsonl": (gzip.compress(LINES.encode()), r"path=rows\.jsonl is a \.gz file by its first bytes"),
+    "parquet.json": (b"PAR1....", r"is a \.parquet file by its first bytes"),
+    "sheet.csv": (b"PK\x03\x04....", r"is a \.zip \(or \.xlsx\) file by its first bytes"),
+    "wide.csv": ("a,b\n1,2\n".encode("utf-16"), "is UTF-16 by its first bytes: save it as UTF-8"),
+    "lines.csv": (LINES.encode(), r"holds JSON, no table: let its name end in \.jsonl"),
+    "null.json": (b"null", "holds NoneType instead of records"),
+    "two.json": (b'[{"a": 1}]\n[{"a": 2}]', r"path=two\.json:1 goes on after its JSON array"),
+    "twice.csv": (b"a,b,a\n1,2,3\n", "has two columns called a"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_files_that_are_not_what_they_are_called(tmp_path, name):
+    content, message = WRONG[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / name)
+
+
+def test_cells_are_text_but_for_turns(tmp_path):
+    turns = [{"role": "user", "content": "it's here"}]
+    cells = {"json": json.dumps(turns), "python": str(turns), "code": '[{"name": 1}]', "reward_model": '{"style": "x"}'}
+    lines = [",".join(cells), ",".join('"' + cell.replace('"', '""') + '"' for cell in cells.values())]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    ((_, row),) = read(tmp_path / "rows.csv")
+    assert row == {"json": turns, "python": turns, "code": cells["code"], "reward_model": {"style": "x"}}
+    numpy = "[{'role': 'user', 'content': 'a'} {'role': 'assistant', 'content': 'b'}]"  # as numpy prints an array
+    (tmp_path / "rows.csv").write_text(f'turns,n\n"{numpy}",1\n')
+    ((_, bad),) = read(tmp_path / "rows.csv")
+    assert bad.reason.startswith("turns in a cell that are neither JSON nor Python")
+
+
+@pytest.mark.parametrize("text", ["a, b\n1, 2\n", '"a",b\r\n1,2', '"a"\t"b"\n1\t2\n'])
+def test_space_quotes_and_marks_of_tables(tmp_path, text):
+    (tmp_path / "rows.csv").write_text(text)
+    assert [record for _, record in read(tmp_path / "rows.csv")] == [{"a": "1", "b": "2"}]
+
+
 def test_two_lists_in_a_document_are_not_guessed_between(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps({"train": ROWS, "test": ROWS}))
     with pytest.raises(ValueError, match=r"path=rows\.json holds train, test: give a file with one of them"):
@@ -103,6 +167,16 @@ def test_a_link_to_a_folder_is_followed(tmp_path):
     (tmp_path / "view").mkdir()
     (tmp_path / "view/train").symlink_to(tmp_path / "real")
     assert list(local_files(str(tmp_path / "view"))) == ["train/rows.jsonl"]
+
+
+def test_links_to_themselves_and_hidden_files_give_each_row_once(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(LINES)
+    (tmp_path / "twice.jsonl").symlink_to(tmp_path / "rows.jsonl")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints/old.jsonl").write_text(LINES)
+    (tmp_path / "._rows.jsonl").write_bytes(b"\x00\x05")
+    assert list(local_files(str(tmp_path))) == ["rows.jsonl"]
 
 
 def test_parquet(tmp_path):
