@@ -15,7 +15,7 @@ from evaluation.comparison.differences import estimate
 from evaluation.comparison.efficiency import interval
 from evaluation.comparison.landscapes.summary import difference, ratio
 from evaluation.quality.metrics import calibration_error
-from evaluation.verdicts.length_control import joint
+from evaluation.verdicts.length_control import LANGUAGE_MODELS, LengthPrior, joint
 from evaluation.verdicts.ranking import ranking
 from rlhf_trl_ext.judging.bias import position_bias
 from rlhf_trl_ext.statistics import mean_interval, wilson_interval
@@ -84,15 +84,22 @@ def bradley_terry(g: np.random.Generator, n: int) -> Draw:
     return ratings["a"]["interval"], 0.8
 
 
-def length_controlled(apart: float) -> Callable:
-    """One policy; `apart`: how many standard deviations longer its answers are than the baseline's."""
+def length_controlled(apart: float, policies: int = 1, prior: LengthPrior | None = None) -> Callable:
+    """The first of so many policies; `apart`: how many standard deviations longer its answers are than the baseline's.
+
+    prior: of the judge, whose weights are drawn from it; None: a judge that likes shorter answers.
+    """
 
     def draw(g: np.random.Generator, n: int) -> Draw:
-        lengths = -(apart + g.normal(size=n)) * 100
-        margin = 0.3 + 0.8 * np.tanh(lengths / 100)
-        won = (g.random(n) < 1 / (1 + np.exp(-margin))).astype(float)
-        estimate = joint({"policy": (np.arange(n), lengths, won)})["policy"]
-        return estimate["length_controlled_ci"], 1 / (1 + np.exp(-0.3))
+        lengths = -(apart + g.normal(size=(policies, n))) * 100
+        weights = np.full(policies, 0.8)
+        if prior:
+            weights = prior.mean + prior.error * g.standard_t(3) + prior.spread * g.normal(size=policies)
+        hard = (prior.difficulty if prior else float(policies > 1)) * g.normal(size=n)
+        margin = 0.3 + weights[:, None] * np.tanh(lengths / lengths.std(axis=1, ddof=1, keepdims=True)) + hard
+        won = (g.random((policies, n)) < 1 / (1 + np.exp(-margin))).astype(float)
+        estimates = joint({str(m): (np.arange(n), lengths[m], won[m]) for m in range(policies)}, prior)
+        return estimates["0"]["length_controlled_ci"], float((1 / (1 + np.exp(-0.3 - hard))).mean())
 
     return draw
 
@@ -146,6 +153,9 @@ BY_PROMPTS = {
     "length controlled, equal lengths": length_controlled(0.0),
     "length controlled, 1 deviation longer": length_controlled(1.0),
     "length controlled, 3 deviations longer": length_controlled(3.0),
+    "length controlled, 1 deviation longer, five policies": length_controlled(1.0, 5),
+    "length controlled, 1 deviation longer, language model": length_controlled(1.0, 1, LANGUAGE_MODELS),
+    "length controlled, 1 deviation longer, language model, five policies": length_controlled(1.0, 5, LANGUAGE_MODELS),
 }
 BY_SEEDS = {
     "mean, no spread between seeds": over_seeds(0.0, 100, shared_prompts=False),
@@ -185,9 +195,12 @@ def table(rows: dict[str, Callable], sizes: tuple[int, ...], unit: str, experime
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=1000, help="simulated for every cell")
-    experiments = parser.parse_args().experiments
-    print(*table(BY_PROMPTS, PROMPTS, "prompts", experiments), "", sep="\n", flush=True)
-    print(*table(BY_SEEDS, SEEDS, "seeds", experiments), sep="\n")
+    parser.add_argument("--only", default="", help="rows whose name holds this text")
+    given = parser.parse_args()
+    for rows, sizes, unit in ((BY_PROMPTS, PROMPTS, "prompts"), (BY_SEEDS, SEEDS, "seeds")):
+        chosen = {name: draw for name, draw in rows.items() if given.only in name}
+        if chosen:
+            print(*table(chosen, sizes, unit, given.experiments), "", sep="\n", flush=True)
 
 
 if __name__ == "__main__":

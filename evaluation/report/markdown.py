@@ -55,19 +55,27 @@ def _rate(row: dict) -> str:
     return f"{row['win_rate']:.3f} ({_interval(row['win_rate_ci'])})"
 
 
+def _controlled(row: dict) -> str:
+    if "length_controlled_win_rate" not in row:
+        return ""
+    rate = row["length_controlled_win_rate"]
+    return (
+        "cannot be controlled" if rate is None else f"{rate:.3f} ({_interval(row['length_controlled_ci']) or 'none'})"
+    )
+
+
 def _win_rates(results: dict) -> list[str]:
     header = ["policy", "win rate", "95 %", "95 % (Wilson)", "length-controlled", "wins / ties / losses"]
     header += ["unparsable", "p (sign test)", "reward", "gold", "KL (nats)"]
     body = []
     for name, row in results["policies"].items():
-        controlled = row.get("length_controlled_win_rate")
         body.append(
             [
                 name,
                 _number(row["win_rate"]),
                 _interval(row["win_rate_ci"]),
                 _interval(row["wilson_ci"]),
-                "" if controlled is None else f"{controlled:.3f} ({_interval(row['length_controlled_ci']) or 'none'})",
+                _controlled(row),
                 f"{row['wins']} / {row['ties']} / {row['losses']}",
                 row["unparsable"],
                 _number(row["sign_test_p"], ".2g"),

@@ -6,6 +6,7 @@ import numpy as np
 
 from evaluation.comparison.differences import compare, estimate
 from evaluation.comparison.results import COMPARED
+from evaluation.comparison.run import CONTROLLED
 from evaluation.quality.failures.diagnostics import diagnose
 from evaluation.report.runs import Runs
 from evaluation.verdicts.agreement import agreement
@@ -14,7 +15,7 @@ from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.judging.injection import not_measured
 from rlhf_trl_ext.judging.prompt import as_text
 
-METRICS = {**COMPARED, "length_controlled_win_rate": "length-controlled win rate"}
+METRICS = {**COMPARED, CONTROLLED: "length-controlled win rate"}
 LONGEST = 500  # characters of a text that are shown
 
 
@@ -58,6 +59,8 @@ def means(runs: Runs, dataset: str) -> Table:
     for row in (row for row in runs.rows if row in summary["means"]):
         cells = [c for c in runs.results["cells"] if (c["dataset"], c["algorithm"]) == (dataset, row)]
         numbers = [number(summary["means"][row].get(metric)) for metric in metrics]
+        if CONTROLLED in metrics and any(cell[CONTROLLED] is None and cell["win_rate"] is not None for cell in cells):
+            numbers[metrics.index(CONTROLLED)] = Cell("cannot be controlled")  # lengths do not overlap
         spent = [number(float(np.mean([cell[key] for cell in cells])), ",.0f") for key in ("sampled_tokens", "steps")]
         flags = ", ".join(sorted({flag for cell in cells for flag in cell["flags"]}))
         rows.append([Cell(row), *numbers, *spent, Cell(flags)])

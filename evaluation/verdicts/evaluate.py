@@ -19,6 +19,7 @@ from evaluation.verdicts.pairwise import (
     against_baseline,
     chosen_pairs,
     judge_once,
+    length_prior,
     ranked,
     stored_entries,
     with_anchor,
@@ -109,7 +110,7 @@ class Evaluation:
             "baseline_result": {**describe(self.samples[self.baseline]), "metrics": self._metrics(self.baseline)},
             "policies": policies,
             "judges": {
-                judge.name: against_baseline(verdicts[judge.name], self.samples, self.baseline)
+                judge.name: against_baseline(verdicts[judge.name], self.samples, self.baseline, length_prior(judge))
                 for judge in self.judges[1:]
             },
             "ranking": ranked(verdicts[first], list(self.samples)),
@@ -156,7 +157,7 @@ class Evaluation:
 
     def _policies(self, verdicts: Verdicts) -> dict[str, dict]:
         """Everything about every policy by the first judge."""
-        policies = against_baseline(verdicts, self.samples, self.baseline)
+        policies = against_baseline(verdicts, self.samples, self.baseline, length_prior(self.judges[0]))
         for name, row in policies.items():
             own, rows = verdicts[name, self.baseline], self.samples[name]
             row["metrics"] = self._metrics(name)

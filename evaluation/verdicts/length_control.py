@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.optimize import approx_fprime, minimize
+from scipy.special import expit, logsumexp
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
@@ -14,8 +14,40 @@ from sklearn.model_selection import GroupKFold
 from rlhf_trl_ext.statistics import LEVEL
 
 FEWEST, SIDE = 100, 0.05  # prompts, and the share of them that is longer and shorter, from which the interval covers
+OVERLAP = 0.01  # that share, from which there is a rate where a prior says what length is worth
 ANCHOR_WEIGHT = 0.1  # 0.2 for the regularisation, shared by two anchor models
 STRENGTH = 10 ** (4 / 3)  # of upstream's ten the one that is nearest to all published values
+
+
+NODES = 11  # of the quadrature over the prompts' difficulty
+DIFFICULTIES = (0.0, 0.5, 1.0, 2.0)  # standard deviations that are tried where none is known
+SPREAD = 0.37  # standard deviation of the weight of length over the published models
+
+
+@dataclass(frozen=True)
+class LengthPrior:
+    """What is known of a judge's taste for length: `mu = mean + error t_3`, whose tails let other taste win.
+
+    mean: of the weight on `tanh(d / std d)`. error: its standard error. spread: standard deviation over policies.
+    difficulty: standard deviation of the prompts' difficulty, in logits.
+    """
+
+    mean: float
+    error: float
+    spread: float
+    difficulty: float
+
+    def penalty(self, mu: float) -> float:
+        return float(2 * np.log1p(((mu - self.mean) / self.error) ** 2 / 3))
+
+    def precision(self, mu: float) -> float:
+        """The factor of `mu - mean` in the penalty's gradient."""
+        return 4 / 3 / self.error**2 / (1 + ((mu - self.mean) / self.error) ** 2 / 3)
+
+
+# Weights that AlpacaEval-2 publishes for 187 models judged by GPT-4, where anchor models tell the worth of length from
+# that of effort: their mean, its standard error, their deviation, and that of difficulty times its weight.
+LANGUAGE_MODELS = LengthPrior(mean=-1.50, error=0.03, spread=SPREAD, difficulty=1.34)
 
 
 @dataclass(frozen=True)
@@ -79,72 +111,121 @@ def alpaca_eval(
     }
 
 
-def joint(games: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], ridge: float = 1.0) -> dict[str, dict]:
-    """Length-controlled win rates of several policies on any prompts: `mean over prompts sigmoid(c_m + g_x)`.
+def joint(
+    games: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], prior: LengthPrior | None = None
+) -> dict[str, dict]:
+    """Length-controlled win rates of several policies on any prompts: `mean over prompts E[sigmoid(c_m + g_x)]`.
 
-    `logit P(m wins on x) = c_m + a_m tanh(d / std d) + g_x`, fitted for all policies at once with an L2 penalty
-    `ridge / 2 * sum_x g_x^2` on the prompts' difficulty. Nothing else is penalised, so a policy whose answers are never
-    longer or shorter keeps its raw win rate. With one policy, prompts cannot be told from noise and g is 0.
+    `logit P(m wins on x) = c_m + (mu + u_m) tanh(d / std d) + g_x`, fitted for all policies at once, with the prompts'
+    difficulty `g_x ~ N(0, difficulty^2)` integrated out and `u_m ~ N(0, spread^2)`: the worth of length is the judge's,
+    so policies share most of it. A policy whose answers are never longer or shorter keeps its raw win rate.
 
     games: policy -> (prompt numbers `(N,)`, d = baseline minus policy characters `(N,)`, preferences `(N,)` in [0, 1]).
-    Returns policy -> length_controlled_win_rate, `length_controlled_ci` (delta method on (a, c), sandwich covariance
-    over pairs, g held fixed; None below 100 prompts, or where fewer than 5 % of the answers are longer or shorter than
-    the baseline's, as it would not cover, see evaluation/RESULTS.md), length_weight.
+    prior: of mu and of the difficulty; None: mu is free, and the likeliest of DIFFICULTIES is taken, 0 for one policy,
+    whose prompts cannot be told from noise.
+    Returns policy -> length_controlled_win_rate, `length_controlled_ci` (delta method on all weights, sandwich
+    covariance over prompts), length_weight (mu + u_m). The interval is None where fewer than 5 % of a policy's answers
+    are longer, or shorter, than the baseline's, and below 100 prompts: it would not cover (evaluation/RESULTS.md). The
+    rate is None there too, with a prior below 1 %: equal lengths lie outside of what was seen.
     """
-    names = list(games)
-    sizes = [len(games[name][0]) for name in names]
-    policy = np.repeat(np.arange(len(names)), sizes)
-    _, prompt = np.unique(np.concatenate([games[name][0] for name in names]), return_inverse=True)
-    targets = np.concatenate([games[name][2] for name in names]).astype(float)
-    scaled = np.concatenate([_scaled(games[name][1]) for name in names])
-    k, prompts = len(names), int(prompt.max()) + 1
+    fit = _Joint(list(games.values()), prior)
+    rates, halves, weights = fit.results()
+    results = {}
+    for m, (name, (_, lengths, _)) in enumerate(games.items()):
+        side = min((lengths < 0).mean(), (lengths > 0).mean()) if lengths.any() else 1.0
+        overlap, covers = side >= (OVERLAP if prior else SIDE), side >= SIDE
+        ends = [max(0.0, float(rates[m] - halves[m])), min(1.0, float(rates[m] + halves[m]))]
+        results[name] = {
+            "length_controlled_win_rate": float(rates[m]) if overlap else None,
+            "length_controlled_ci": ends if covers and len(lengths) >= FEWEST else None,
+            "length_weight": float(weights[m]),
+        }
+    return results
 
-    def loss(parameters):
-        c, a, g = np.split(parameters, [k, 2 * k])
-        g = g * (k > 1)
-        margin = c[policy] + a[policy] * scaled + g[prompt]
-        residual = expit(margin) - targets
-        slopes = [
-            np.bincount(policy, residual, k),
-            np.bincount(policy, residual * scaled, k),
-            (np.bincount(prompt, residual, prompts) + ridge * g) * (k > 1),
-        ]
-        return (np.logaddexp(0, margin) - targets * margin).sum() + ridge / 2 * g @ g, np.concatenate(slopes)
 
-    options = {"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-5}
-    bounds = [(-20, 20)] * (2 * k + prompts)
-    solution = minimize(loss, np.zeros(2 * k + prompts), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    c, a, g = np.split(solution, [k, 2 * k])
-    return {
-        name: _delta(c[i], a[i], g[prompt[policy == i]], scaled[policy == i], targets[policy == i])
-        for i, name in enumerate(names)
-    }
+class _Joint:
+    """The fit of `joint`. Parameters are `(c_1 .. c_M, u_1 .. u_M, mu)`; arrays are `(M, X)`, policies by prompts."""
+
+    def __init__(self, games: list[tuple[np.ndarray, np.ndarray, np.ndarray]], prior: LengthPrior | None) -> None:
+        numbers, prompt = np.unique(np.concatenate([game[0] for game in games]), return_inverse=True)
+        policy = np.repeat(np.arange(len(games)), [len(game[0]) for game in games])
+        self.count, self.prior = len(games), prior
+        self.given, self.targets, self.lengths = (np.zeros((len(games), len(numbers))) for _ in range(3))
+        self.given[policy, prompt] = 1
+        self.targets[policy, prompt] = np.concatenate([game[2] for game in games])
+        self.lengths[policy, prompt] = np.concatenate([_scaled(game[1]) for game in games])
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        self.log_weights = np.log(weights / weights.sum())
+        # A prior with heavy tails can leave two optima: near it, and where the verdicts alone are.
+        starts = (prior.mean, 0.0) if prior else (0.0,)
+        difficulties = (prior.difficulty,) if prior else DIFFICULTIES[: None if self.count > 1 else 1]
+        _, self.difficulty, self.parameters = min(
+            (self.fit(start, nodes * difficulty) for start in starts for difficulty in difficulties),
+            key=lambda fit: fit[0],
+        )
+
+    def fit(self, mu: float, difficulty: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        self.difficulty = difficulty
+        start = np.append(np.zeros(2 * self.count), mu)
+        best = minimize(self.loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500})
+        return best.fun, difficulty, best.x
+
+    def posterior(self, parameters: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Log-likelihood; the prompts' weights on the nodes of difficulty `(X, Q)`; `P(m wins) (M, X, Q)` there."""
+        c, u, mu = parameters[: self.count], parameters[self.count : -1], parameters[-1]
+        margin = (c[:, None] + (mu + u)[:, None] * self.lengths)[..., None] + self.difficulty
+        losses = (np.logaddexp(0, margin) - self.targets[..., None] * margin) * self.given[..., None]
+        joint_log = self.log_weights - losses.sum(axis=0)
+        evidence = logsumexp(joint_log, axis=1, keepdims=True)
+        return float(evidence.sum()), np.exp(joint_log - evidence), expit(margin)
+
+    def scores(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log-likelihood, and every prompt's gradient of it `(X, 2 M + 1)`."""
+        evidence, weights, wins = self.posterior(parameters)
+        residual = (self.targets - (wins * weights).sum(axis=-1)) * self.given
+        sloped = residual * self.lengths
+        return evidence, np.concatenate([residual, sloped, sloped.sum(axis=0, keepdims=True)]).T
+
+    def loss(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        evidence, scores = self.scores(parameters)
+        u, mu = parameters[self.count : -1], parameters[-1]
+        spread = self.prior.spread if self.prior else SPREAD
+        penalty = 0.5 * (u**2).sum() / spread**2 + (self.prior.penalty(mu) if self.prior else 0.0)
+        return penalty - evidence, self.precision(mu) * self.off_centre(parameters) - scores.sum(axis=0)
+
+    def off_centre(self, parameters: np.ndarray) -> np.ndarray:
+        return parameters - np.append(np.zeros(2 * self.count), self.prior.mean if self.prior else 0.0)
+
+    def precision(self, mu: float) -> np.ndarray:
+        """Of every parameter's prior, `(2 M + 1,)`; that of mu falls with the distance to it."""
+        spread = self.prior.spread if self.prior else SPREAD
+        of_mu = self.prior.precision(mu) if self.prior else 0.0
+        return np.concatenate([np.zeros(self.count), np.full(self.count, spread**-2), [of_mu]])
+
+    def rates(self, parameters: np.ndarray) -> np.ndarray:
+        """`E[sigmoid(c_m + g_x)]`, `(M, X)`."""
+        _, weights, _ = self.posterior(parameters)
+        return (expit(parameters[: self.count, None, None] + self.difficulty) * weights).sum(axis=-1)
+
+    def results(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rates, half-widths of their intervals, and weights of length, `(M,)` each."""
+        at, pairs = self.parameters, self.given.sum(axis=1)
+        rates = self.rates(at)
+        mean = lambda parameters: (self.rates(parameters) * self.given).sum(axis=1) / pairs  # noqa: E731
+        slopes = approx_fprime(at, mean)  # (M, 2 M + 1)
+        bread = np.linalg.pinv(approx_fprime(at, lambda parameters: self.loss(parameters)[1]))
+        steps = slopes @ bread
+        _, scores = self.scores(at)
+        drawn = (rates - mean(at)[:, None]) * self.given / pairs[:, None]  # which prompts were drawn
+        variance = ((steps @ scores.T + drawn) ** 2).sum(axis=1) + (steps**2) @ self.precision(at[-1])
+        half = norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance)
+        return mean(at), half, at[self.count : -1] + at[-1]
 
 
 def _scaled(lengths: np.ndarray) -> np.ndarray:
     """`tanh(d / std d)`, or 0 where all answers differ by the same length and nothing can be learned from it."""
     spread = np.std(lengths, ddof=1) if len(lengths) > 1 else 0.0
     return np.tanh(lengths / spread) if spread > 0 else np.zeros(len(lengths))
-
-
-def _delta(c: float, a: float, g: np.ndarray, scaled: np.ndarray, targets: np.ndarray) -> dict:
-    """Win rate at equal lengths with its interval: uncertainty of (c, a) and of which prompts were drawn."""
-    features = np.stack([np.ones(len(g)), scaled], axis=1)  # (N, 2)
-    p = expit(c + a * scaled + g)
-    even = expit(c + g)
-    bread = np.linalg.pinv(features.T @ (features * (p * (1 - p))[:, None]))
-    slope = np.array([(even * (1 - even)).mean(), 0.0])
-    influence = features * (targets - p)[:, None] @ bread @ slope + (even - even.mean()) / len(g)
-    half = norm.ppf((1 + LEVEL) / 2) * np.sqrt((influence**2).sum())
-    rate = float(even.mean())
-    ends = [max(0.0, float(rate - half)), min(1.0, float(rate + half))]
-    longer = (scaled > 0).mean()  # equal lengths lie outside of what was seen if all answers are longer, or shorter
-    covers = len(g) >= FEWEST and (not scaled.any() or SIDE <= longer <= 1 - SIDE)
-    return {
-        "length_controlled_win_rate": rate,
-        "length_controlled_ci": ends if covers else None,
-        "length_weight": float(a),
-    }
 
 
 def _best_strength(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.verdicts import store
-from evaluation.verdicts.length_control import Anchor, alpaca_eval, joint
+from evaluation.verdicts.length_control import LANGUAGE_MODELS, Anchor, LengthPrior, alpaca_eval, joint
 from evaluation.verdicts.ranking import every_pair, ranking
 from evaluation.verdicts.samples import check_pairs, length_differences, prompt_ids
 from evaluation.verdicts.statistics import in_words
@@ -14,6 +14,7 @@ from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.data.samples import Samples
 from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
+from rlhf_trl_ext.judging.language_model import LanguageModelJudge
 from rlhf_trl_ext.judging.verdicts import compare
 from rlhf_trl_ext.stages.identity import deciding, digest
 
@@ -104,8 +105,18 @@ def chosen_pairs(which: str, baseline: str, policies: list[str]) -> list[tuple[s
     return [(name, baseline) for name in policies] + (every_pair(policies) if which == "all" else [])
 
 
-def against_baseline(verdicts: Verdicts, samples: dict[str, Samples], baseline: str) -> dict[str, dict]:
-    """For every policy its `summary` against the baseline, its length-controlled win rate, and `in_words`."""
+def length_prior(judge: Judge) -> LengthPrior | None:
+    """What is known beforehand of a judge's taste for length: something of language models, nothing of others."""
+    return LANGUAGE_MODELS if isinstance(judge, LanguageModelJudge) else None
+
+
+def against_baseline(
+    verdicts: Verdicts, samples: dict[str, Samples], baseline: str, prior: LengthPrior | None = None
+) -> dict[str, dict]:
+    """For every policy its `summary` against the baseline, its length-controlled win rate, and `in_words`.
+
+    prior: the judge's `length_prior`.
+    """
     names = [a for a, b in verdicts if b == baseline]
     rows = {name: summary(verdicts[name, baseline], samples[name], samples[baseline]) for name in names}
     games = {}
@@ -115,7 +126,7 @@ def against_baseline(verdicts: Verdicts, samples: dict[str, Samples], baseline: 
             preferences = np.array([verdicts[name, baseline][i].preference for i in read])
             lengths = -length_differences(samples[name], samples[baseline])[read]
             games[name] = (prompt_ids(samples[name])[read], lengths, preferences)
-    for name, controlled in (joint(games) if games else {}).items():
+    for name, controlled in (joint(games, prior) if games else {}).items():
         rows[name].update(controlled)
     for name in names:
         rows[name]["in_words"] = in_words(name, baseline, rows[name])

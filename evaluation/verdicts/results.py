@@ -13,6 +13,7 @@ from evaluation.verdicts.pairwise import (
     against_baseline,
     chosen_pairs,
     judge_once,
+    length_prior,
     pipeline_pairs,
     ranked,
     stored_entries,
@@ -51,7 +52,7 @@ def summarise(config, records: dict[str, dict], folder: Path, every_pair: bool =
     settings = OmegaConf.to_container(config.judge, resolve=True)
     verdicts = judge_once(judge, settings, samples, pairs, Path(folder), entries)
     earlier = stored_evaluations(Path(folder) / "results.json", entries, samples)
-    policies = against_baseline(verdicts, samples, baseline)
+    policies = against_baseline(verdicts, samples, baseline, length_prior(judge))
     for name, row in policies.items():
         row.update(describe(samples[name]), **{key: records[name][key] for key in SPENT})
         row.update({key: records[f"samples-{name}"].get(key) for key in PERPLEXITY})

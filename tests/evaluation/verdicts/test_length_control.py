@@ -1,14 +1,13 @@
 import csv
 import gzip
-import time
 from collections import defaultdict
 
 import numpy as np
 import pytest
 from scipy.special import expit
+from scipy.stats import spearmanr
 
-from evaluation.verdicts.length_control import STRENGTH, Anchor, alpaca_eval, joint
-from rlhf_trl_ext.statistics import mean_interval
+from evaluation.verdicts.length_control import LANGUAGE_MODELS, STRENGTH, Anchor, LengthPrior, alpaca_eval, joint
 
 
 def numbers(rows, *keys):
@@ -77,6 +76,76 @@ def test_cross_validation_chooses_as_upstream_where_the_choice_is_clear(alpaca):
         assert found == pytest.approx(float(published[model]["length_controlled_winrate"]), abs=0.005), model
 
 
+def prior_without(weights, left_out):
+    """The prior as all published models but these would give it; `difficulty` has a deviation of 1.48."""
+    known = np.array([row[:2] for name, row in weights.items() if name not in left_out])
+    length, difficulty = known[:, 0], known[:, 1] * 1.48
+    return LengthPrior(length.mean(), length.std() / len(known) ** 0.5, length.std(), difficulty.mean())
+
+
+def test_the_prior_is_that_of_the_published_models(alpaca):
+    *_, weights = alpaca
+    assert vars(prior_without({k: v for k, v in weights.items() if k != "gpt4_1106_preview"}, ())) == pytest.approx(
+        vars(LANGUAGE_MODELS), abs=0.005
+    )
+
+
+def test_five_policies_without_anchors_come_near_the_published_win_rates(alpaca):
+    # 4.7 points with a weight of length for every policy and no prior; raw win rates are 4.7 off and rank with .96.
+    annotations, _, published, weights = alpaca
+    names = sorted((annotations.keys() & published.keys()) - {"gpt4_1106_preview"})  # the baseline itself
+    order = np.random.default_rng(0).permutation(names)
+    found = {}
+    for i in range(0, len(order), 5):
+        group = [*order[i : i + 5], *order[: max(0, i + 5 - len(order))]]
+        games = {}
+        for name in group:
+            baseline, model, preference, row = numbers(
+                annotations[name], "len_baseline", "len_model", "preference", "row"
+            )
+            kept = ~np.isnan(preference)
+            won = np.where(preference == 0, 1.5, preference) - 1
+            games[name] = (row[kept], (baseline - model)[kept], won[kept])
+        fits = joint(games, prior_without(weights, {*group, "gpt4_1106_preview"}))
+        found |= {name: fits[name]["length_controlled_win_rate"] for name in order[i : i + 5]}
+    known = [name for name in order if found[name] is not None]
+    estimates, truth, raw = (
+        np.array(own)
+        for own in zip(
+            *(
+                (100 * found[n], float(published[n]["length_controlled_winrate"]), float(published[n]["win_rate"]))
+                for n in known
+            ),
+            strict=True,
+        )
+    )
+    print(f"{len(known)} models: {abs(estimates - truth).mean():.2f} points, {spearmanr(estimates, truth)[0]:.3f}")
+    assert len(known) >= 40  # the others are almost never as long as the baseline
+    assert abs(estimates - truth).mean() < 3 < abs(raw - truth).mean()
+    assert spearmanr(estimates, truth)[0] > spearmanr(raw, truth)[0] + 0.01
+
+
+def test_a_judge_unlike_the_published_ones_outweighs_the_prior():
+    # No taste for length, answers half a deviation longer: five policies, 400 prompts, win rate .6 at any length.
+    generator = np.random.default_rng(0)
+    hard = 1.4 * generator.normal(size=400)
+    games = {}
+    for name in "abcde":
+        won = generator.random(400) < expit(0.4 + hard)
+        games[name] = (np.arange(400), generator.normal(-50, 100, 400), won.astype(float))
+    for name, row in joint(games, LANGUAGE_MODELS).items():
+        assert abs(row["length_weight"]) < 0.6, name
+        assert row["length_controlled_win_rate"] == pytest.approx(games[name][2].mean(), abs=0.03)
+
+
+def test_lengths_that_do_not_overlap_cannot_be_controlled():
+    generator = np.random.default_rng(0)
+    game = {"a": (np.arange(200), generator.normal(-500, 100, 200), generator.integers(0, 2, 200).astype(float))}
+    for prior in (None, LANGUAGE_MODELS):
+        (row,) = joint(game, prior).values()
+        assert row["length_controlled_win_rate"] is None and row["length_controlled_ci"] is None
+
+
 def test_equal_lengths_leave_the_raw_win_rate():
     generator = np.random.default_rng(0)
     prompts = np.arange(200)
@@ -116,15 +185,3 @@ def test_the_interval_covers():
         low, high = joint({"a": (np.arange(300), d, won.astype(float))})["a"]["length_controlled_ci"]
         covered += low <= expit(0.4) <= high
     assert covered >= 88
-
-
-def test_a_hundred_thousand_pairs_take_seconds():
-    generator = np.random.default_rng(0)
-    prompts = np.arange(10_000)
-    games = {str(i): (prompts, generator.normal(0, 99, 10_000), generator.random(10_000)) for i in range(10)}
-    begin = time.process_time()
-    fits = joint(games)
-    for _, _, preference in games.values():
-        mean_interval(preference)
-    assert time.process_time() - begin < 10
-    assert all(abs(row["length_controlled_win_rate"] - 0.5) < 0.02 for row in fits.values())
