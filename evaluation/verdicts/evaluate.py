@@ -48,7 +48,7 @@ class Evaluation:
         self.config = config
         self.pipeline = read_results(Path(config.results)) if config.results else None
         self.baseline = self.pipeline["baseline"] if self.pipeline else BASELINE
-        self.samples = {name: read_samples(path) for name, path in self._paths().items()}
+        self.samples = {name: read_samples(path, self._key(name)) for name, path in self._paths().items()}
         self.policies = [name for name in self.samples if name != self.baseline]
         if AA_CONTROL in self.samples:
             raise ValueError(f"policies.{AA_CONTROL}: this is the A/A control's name; give the policy another one.")
@@ -62,7 +62,7 @@ class Evaluation:
         self.anchor = read_anchor(config.anchor, count) if config.anchor else None
         self.all_samples, self.judged_pairs = dict(self.samples), list(self.pairs)
         if config.aa_control:
-            self.all_samples[AA_CONTROL] = read_samples(config.aa_control)
+            self.all_samples[AA_CONTROL] = read_samples(config.aa_control, "aa_control")
             self.judged_pairs.append((AA_CONTROL, self.baseline))
             check_pairs(self.all_samples[AA_CONTROL], self.samples[self.baseline])
         self.probes = build(config.probes, "probes") if config.get("probes") else None
@@ -81,6 +81,12 @@ class Evaluation:
             return {BASELINE: self.config.baseline, **self.config.policies}
         names = [self.baseline, *self.pipeline["policies"]]
         return {name: self.pipeline["stages"][f"samples-{name}"]["file"] for name in names}
+
+    def _key(self, name: str) -> str:
+        """The setting that names a policy's samples."""
+        if self.pipeline:
+            return f"results={self.config.results}: stages.samples-{name}.file"
+        return name if name == BASELINE else f"policies.{name}"
 
     def preview(self) -> dict[str, dict]:
         """What every judge would ask, and what it would cost; nothing is sent."""

@@ -64,12 +64,22 @@ def build(node: DictConfig, where: str, **extra):
     except Exception as error:  # Hydra wraps what a constructor raises; only its refusals become sentences
         cause = error.__cause__ or error
         if isinstance(cause, ValueError | TypeError | OSError | ImportError):
-            message = " ".join(str(cause).split())
-            argument = [
-                f".{k}={v}" for k, v in node.items() if isinstance(v, str) and re.match(rf"{re.escape(v)}\b", message)
-            ]
-            raise ConfigError(f"{where}{''.join(argument[:1])}: {message}") from error
+            raise ConfigError(_with_key(" ".join(str(cause).split()), node, where)) from error
         raise
+
+
+def _with_key(message: str, node: DictConfig, where: str) -> str:
+    """What a constructor refuses, behind the whole key and value of the argument that it names, where it names one."""
+    values = {k: v for k, v in OmegaConf.to_container(node, resolve=True).items() if k not in _HYDRA_KEYS}
+    name = re.match(r"(?:model\.)?(\w+)(?==)", message)
+    if name and name[1] in values:  # a class of this project, which gives the value as well
+        return f"{where}.{message.removeprefix('model.')}"
+    quoted = [key for key, value in values.items() if isinstance(value, str) and message.startswith(value) and value]
+    named = [
+        word for word in re.findall(r"[a-z]+_\w+", message) if word in values and not isinstance(values[word], dict)
+    ]
+    key = next(iter(quoted + named), None)
+    return f"{where}: {message}" if key is None else f"{where}.{key}={formatted(values[key])}: {message}"
 
 
 def check(node: DictConfig, where: str) -> None:

@@ -9,7 +9,8 @@ import sys
 from typing import NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import CompactHydraException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from rlhf_trl_ext.configuration.credentials import redact
@@ -74,12 +75,25 @@ def _of_hydra(message: str, error: Exception) -> str:
         return (
             f"{full or 'a value'}: its ${{...}} cannot be resolved ({message.partition(' full_key')[0]}); give a value."
         )
-    if "parsing override" in message or "no viable alternative" in message or "mismatched input" in message:
+    if re.search("parsing override|no viable alternative|(mismatched|extraneous) input|token recognition", message):
         reason = re.sub(r"Error parsing override '\+*(.*?)' ", r"\1: ", message.partition(" See https")[0])
+        argument = next(filter(_is_unreadable, sys.argv[1:]), None)
+        reason = f"{argument}: {reason}" if argument and not reason.startswith(argument.lstrip("+~")) else reason
         return f"{reason}; values with = ( ) [ ] {{ }} , : or spaces are quoted twice, 'key=\"value\"'."
     if full:
         return f"{full}: {message.partition(' full_key')[0]}."
     return message
+
+
+def _is_unreadable(argument: str) -> bool:
+    """Whether Hydra's grammar has no place for this argument of the command line."""
+    if argument.startswith("-") or "=" not in argument:
+        return False
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return True
+    return False
 
 
 def _no_choice(group: str, choice: str, options: list[str] | None = None) -> str:

@@ -114,9 +114,9 @@ def past_samples(run: Run) -> str | None:
     path = run.argument("replay_data")
     try:
         if path is not None:
-            local_files(path)
+            local_files(path, "args.replay_data")
     except ValueError as error:
-        return f"args.replay_data={path}: {error}"
+        return str(error)
     return None
 
 

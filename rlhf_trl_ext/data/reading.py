@@ -26,11 +26,11 @@ FIRST_BYTES |= {b"PK\x03\x04": ".zip (or .xlsx)", b"\xfd7zXZ": ".xz"}
 Located = tuple[str, Any]
 
 
-def local_files(path: str) -> dict[str, Path]:
+def local_files(path: str, key: str = "path") -> dict[str, Path]:
     """The file, or every data file below the folder, through links, sorted, by name within the folder.
 
     A folder that `save_to_disk` wrote is one "file"; what is hidden is no data; a file that several links lead to is
-    read once. Raises ValueError if there is none.
+    read once. key: the setting that names the path, for messages. Raises ValueError if there is none.
     """
     root = Path(path).expanduser()
     if (root / "state.json").is_file():
@@ -43,7 +43,7 @@ def local_files(path: str) -> dict[str, Path]:
     if not files:
         what = "holds no data file" if root.is_dir() else "is no data file" if root.exists() else "does not exist"
         raise ValueError(
-            f"path={path} {what}: give a file that ends in {', '.join((*LINES, *TABLES))} (also with "
+            f"{key}={path} {what}: give a file that ends in {', '.join((*LINES, *TABLES))} (also with "
             f"{', '.join(filter(None, PACKED))}), .parquet or .arrow, or a folder of them."
         )
     return {str(f.relative_to(root)) if root.is_dir() else f.name: f for f in files}

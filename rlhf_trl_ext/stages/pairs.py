@@ -144,7 +144,7 @@ def _read(files: list[str]) -> Iterator[Pair]:
 def _records(files: list[str]) -> Iterator[tuple[str, dict]]:
     """(place, row) of files and folders. Raises ValueError for a row that holds no reply."""
     for file in files:
-        for name, path in reading.local_files(file).items():
+        for name, path in reading.local_files(file, "pairs.files").items():
             for where, row in reading.local_records(name, path):
                 if not isinstance(row, dict) or "prompt" not in row or not ("completion" in row or _pair(row)):
                     raise ValueError(

@@ -38,7 +38,14 @@ def test_a_mistyped_key_gets_the_close_ones():
 
 def test_a_refusal_of_trl_becomes_one_sentence():
     told = refused(num_generations=3, per_device_train_batch_size=8)
-    assert told == "args: generation_batch_size (8) must be divisible by num_generations (3)."
+    assert told == "args.num_generations=3: generation_batch_size (8) must be divisible by num_generations (3)."
+
+
+def test_a_refusal_begins_with_the_key_that_it_is_about():
+    assert refused(save_steps=1.5).startswith("args.save_steps=1.5: --save_steps must be an integer")
+    embedded = OmegaConf.create({"_target_": "rlhf_trl_ext.data.embedded.Embedded", "prompts": 0})
+    with pytest.raises(ConfigError, match=r"^dataset\.prompts=0 of dataset=embedded is not allowed"):
+        build(embedded, "dataset")
 
 
 def test_a_missing_value_is_named():

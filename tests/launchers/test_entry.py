@@ -41,16 +41,17 @@ MISTAKES = [
     (["launchers.train", "args.output_dir=x"], "args.output_dir=x: a run's folder is given by output_dir=<folder>"),
     (["launchers.generate", "policy=x", "kind=label"], "kind=label: that is a stage of launchers.label"),
     (["launchers.train", "model=stories260k"], "model.model_name_or_path has no value"),
-    (["launchers.train", "dataset.prompts=0"], "dataset: prompts=0 of dataset=embedded is not allowed"),
+    (["launchers.train", "dataset.prompts=0"], "dataset.prompts=0 of dataset=embedded is not allowed"),
     (["launchers.train", "seed=${seed}"], "dataset.seed: its ${...} cannot be resolved (Recursive"),
     (["launchers.train", "args.max_steps=${oc.env:ABSENT}"], "args.max_steps: its ${...} cannot be resolved"),
     (["launchers.train", "args.max_steps=1="], "args.max_steps=1=: "),
+    (["launchers.train", "args.max_steps=[1,2"], "args.max_steps=[1,2: no viable alternative"),
     (["launchers.train", "=3"], "an override is written key=value"),
     (["launchers.train", "judge=gold"], "judge=gold: this launcher has no group judge"),
     (["launchers.train", "args=3"], "args is missing: "),
     (["launchers.report"], "folder has no value: give folder=<value>."),
     (["launchers.evaluate"], "baseline has no value: give baseline=<value>."),
-    (["launchers.evaluate", "baseline=absent", "policies={a: b}"], "absent: no such file"),
+    (["launchers.evaluate", "baseline=absent", "policies={a: b}"], "baseline=absent: no such file"),
 ]
 
 

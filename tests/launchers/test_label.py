@@ -70,8 +70,8 @@ def test_how_fast_and_how_dear_does_not_make_another_run(labelling):
 MISTAKES = [
     (["judge=openia"], "judge=openia: no such choice; allowed are constitution, endpoint, gold, local"),
     (["judge=openai"], "key_variable=OPENAI_API_KEY: the environment has no such key"),
-    (["judge=noisy_gold", "judge.noise=2"], "judge: noise=2, position_bias=0.3: noise is in [0, 0.5)"),
-    (["labelling.average=mean"], "labelling: average=mean: allowed are arithmetic, logit."),
+    (["judge=noisy_gold", "judge.noise=2"], "judge.noise=2, position_bias=0.3: noise is in [0, 0.5)"),
+    (["labelling.average=mean"], "labelling.average=mean: allowed are arithmetic, logit."),
     (["labelling.tie_widht=0"], "labelling.tie_widht=0: Labelling has no such argument; did you mean"),
     (["pairs.files=[absent.jsonl]"], "path=absent.jsonl does not exist"),
     (["judge=constitution", "judge.constitution=x"], "constitution=x: no such file; allowed"),
