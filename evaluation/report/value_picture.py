@@ -65,7 +65,7 @@ def measured(valuer, tokenizer, sample: dict, lam: float) -> dict:
     values = valuer({**batch, "states": valuer.states(batch)})  # (1, T)
     reward = sample.get("reward")
     paid = values[:, -1] if reward is None else torch.tensor([float(reward)])
-    advantages: Tensor = value_advantages(paid, values, batch["token_mask"], batch["token_mask"], lam)
+    advantages: Tensor = value_advantages(paid, values, batch["token_mask"], lam)
     tokens = [tokenizer.decode([token]) for token in completion]
     summary = {"prompt": sample["prompt"][-1]["content"], "tokens": tokens, "reward": reward}
     return {**summary, "values": values[0].tolist(), "advantages": advantages[0].tolist()}
@@ -77,7 +77,7 @@ def load(policy: Path):
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     from rlhf_trl_ext.trainers.parts.critic import NAME, load_critic_weights
-    from rlhf_trl_ext.trainers.parts.value_fitting import GAINS, HEAD, PolicyHead, PrefixValues
+    from rlhf_trl_ext.trainers.parts.prefix_values import GAINS, HEAD, PolicyHead, PrefixValues
 
     folders = [folder for folder in (policy / NAME, policy / "adapter" / NAME / "adapter") if folder.is_dir()]
     if not folders:

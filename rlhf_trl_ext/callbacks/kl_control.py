@@ -3,7 +3,7 @@
 from transformers import TrainerCallback
 
 from rlhf_trl_ext.callbacks.records import generations
-from rlhf_trl_ext.functional.kl import adapted_coefficient
+from rlhf_trl_ext.functional.policy_gradient import adapted_coefficient
 
 
 class AdaptiveKL(TrainerCallback):

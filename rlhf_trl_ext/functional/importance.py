@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.masking import no_reduce
+from rlhf_trl_ext.functional.policy_gradient import no_reduce
 
 LEVELS = ("token", "sequence", "geometric")
 BOUNDS = ("truncate", "mask")

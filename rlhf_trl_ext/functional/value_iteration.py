@@ -12,15 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.advantages import gae
-from rlhf_trl_ext.functional.masking import last_token, masked_mean, no_reduce
-
-
-def soft_mean(values: Tensor, temperature: float, dim: int = -1) -> Tensor:
-    """`eta log mean exp(v / eta)` over `dim`; the arithmetic mean at infinity, the maximum towards 0."""
-    if math.isinf(temperature):
-        return values.mean(dim)
-    return temperature * (torch.logsumexp(values / temperature, dim) - math.log(values.shape[dim]))
+from rlhf_trl_ext.functional.policy_gradient import gae, last_token, masked_mean, no_reduce
 
 
 def soft_returns(rewards: Tensor, values: Tensor, mask: Tensor, temperature: float, lam: float = 0.9) -> Tensor:
@@ -70,27 +62,13 @@ def linex_loss(errors: Tensor, temperature: float, clip: float = 5.0) -> tuple[T
     return temperature**2 * loss, (scaled > clip).to(errors.dtype)
 
 
-def segment_starts(mask: Tensor, stride: int = 1) -> Tensor:
-    """1 at the first token of each segment, every `stride`-th token that counts. mask: `(B, T)`; returns `(B, T)`."""
-    counts = mask.bool()
-    return (counts & ((counts.long().cumsum(1) - 1) % stride == 0)).to(mask.dtype)
-
-
-def spread(values: Tensor, starts: Tensor, mask: Tensor) -> Tensor:
-    """Each segment's first value at all of its tokens; 0 off the mask. All `(B, T)`, the result too."""
-    place = torch.arange(values.shape[1], device=values.device).expand_as(values)
-    latest = torch.where(starts.bool(), place, 0).cummax(1).values
-    return values.gather(1, latest) * mask.to(values.dtype)
-
-
-def value_advantages(rewards: Tensor, values: Tensor, starts: Tensor, mask: Tensor, lam: float | Tensor) -> Tensor:
+def value_advantages(rewards: Tensor, values: Tensor, mask: Tensor, lam: float | Tensor) -> Tensor:
     """`A_t = sum_{l >= t} lam^(l - t) delta_l`, `delta_l = V_{l+1} - V_l`, at the last state `R - V_l`.
 
-    States are those where `starts` is 1; t + 1 is the next one, and the tokens up to it share its predecessor's A_t.
-    rewards: `(B,)`. values, starts, mask: `(B, T)`. lam: a number or `(B,)`. Returns `(B, T)`, 0 off the mask.
+    t + 1 is the next position that counts. rewards: `(B,)`. values, mask: `(B, T)`. lam: a number or `(B,)`.
+    Returns `(B, T)`, 0 off the mask.
     """
-    advantages = gae(rewards[:, None] * last_token(starts), values * starts, starts, 1.0, lam)[0]
-    return spread(advantages, starts, mask)
+    return gae(rewards[:, None] * last_token(mask), values * mask, mask, 1.0, lam)[0]
 
 
 def root_mean_square(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = no_reduce) -> Tensor:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.losses import explained_variance
-from rlhf_trl_ext.functional.masking import last_token, masked_mean, no_reduce
-from rlhf_trl_ext.functional.value_iteration import correlation, soft_mean
+from rlhf_trl_ext.functional.policy_gradient import explained_variance, last_token, masked_mean, no_reduce
+from rlhf_trl_ext.functional.value_iteration import correlation
 
 DECAY = 0.9  # of the running moments, per batch
 SCALE_DECAY = 0.99  # of the running scale of advantages
@@ -87,15 +86,15 @@ class Reliability:
         self.moments, self.squares = state["moments"], state["squares"]
 
 
-def group_statistics(rewards: Tensor, group_size: int, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and soft mean of the rewards of a row's group, and whether they are all equal.
+def group_statistics(rewards: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
+    """Mean of the rewards of a row's group, and whether they are all equal.
 
     rewards: `(B,)`, groups contiguous; NaN, no reward, changes neither of them. Returns `(B,)` each.
     """
     grouped = rewards.view(-1, group_size)  # (P, G)
     means = grouped.nanmean(dim=1, keepdim=True).nan_to_num()
     grouped = torch.where(grouped.isnan(), means, grouped)
-    statistics = (means[:, 0], soft_mean(grouped, temperature), grouped.amax(1) == grouped.amin(1))
+    statistics = (means[:, 0], grouped.amax(1) == grouped.amin(1))
     return tuple(of_group.repeat_interleave(group_size) for of_group in statistics)
 
 

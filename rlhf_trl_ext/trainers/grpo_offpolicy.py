@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from rlhf_trl_ext.functional import bounded, effective_share, importance_ratios, tapered, weighted_reference
-from rlhf_trl_ext.functional.importance import BOUNDS, LEVELS
+from rlhf_trl_ext.functional import importance
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
 from rlhf_trl_ext.trainers.parts.online import choice, number, results_of
 from rlhf_trl_ext.trainers.parts.optimizer_batch import NormalizationArguments, OptimizerBatchLoss
@@ -41,8 +40,8 @@ class OffPolicyGRPOConfig(NormalizationArguments, GRPOConfig):
     replay_strategy: str = choice(STRATEGIES, "Which groups are likely to be drawn, see ReplayBuffer.")
     replay_alpha: float = number(1.0, 0, math.inf, "Power of the spread, or of the reward, in replay_strategy.")
     replay_rho: float = number(0.8, 0.01, 1, "Factor for each generation batch of age in replay_strategy.")
-    is_level: str = choice(LEVELS, "Importance weights of tokens, of sequences, or their geometric mean.")
-    is_mode: str = choice(BOUNDS, "Weights outside the bounds are moved to them, or set to 0.")
+    is_level: str = choice(importance.LEVELS, "Importance weights of tokens, of sequences, or their geometric mean.")
+    is_mode: str = choice(importance.BOUNDS, "Weights outside the bounds are moved to them, or set to 0.")
     is_cap: float | None = number(None, 1, math.inf, "Largest weight; null: 2, for sequences 5.")
     is_floor: float | None = number(None, 0, 1, "Smallest weight; null: 0, with is_mode=mask 0.5.")
     decoupled: bool = field(default=True, metadata={"help": "false: clip around the policy that sampled, weight 1."})
@@ -74,7 +73,6 @@ class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
 
     config_class = OffPolicyGRPOConfig
     takes_trl_args = False
-
     _tag_names = ["trl", "grpo-offpolicy"]
     _name = "Off-policy GRPO"
 
@@ -184,25 +182,24 @@ class OffPolicyGRPOTrainer(ReplayRecords, OptimizerBatchLoss, GRPOTrainer):
         """Multiply the weights of replayed rows into the advantages; returns the effective share of those rows."""
         args, advantages, replayed = self.args, batch["advantages"], batch["is_replay"]
         logprobs, mask = batch["old_per_token_logps"], token_mask(batch)
-        ratios = importance_ratios(logprobs, batch["sampling_per_token_logps"], mask, args.is_level)
+        ratios = importance.importance_ratios(logprobs, batch["sampling_per_token_logps"], mask, args.is_level)
         rows = replayed[:, None] & mask.bool() if ratios.dim() == 2 else replayed
-        weights = bounded(ratios, args.is_mode, args.is_cap, args.is_floor)
+        weights = importance.bounded(ratios, args.is_mode, args.is_cap, args.is_floor)
         if args.topr_positives:
-            weights = tapered(weights, advantages)
+            weights = importance.tapered(weights, advantages)
         if "ref_per_token_logps" in batch:
             reference = batch["ref_per_token_logps"]
-            weighted = weighted_reference(reference, logprobs, batch["sampling_per_token_logps"])
+            weighted = importance.weighted_reference(reference, logprobs, batch["sampling_per_token_logps"])
             batch["ref_per_token_logps"] = torch.where(replayed[:, None], weighted, reference)
-        share = effective_share(weights, rows, self.total).item()
+        share = importance.effective_share(weights, rows, self.total).item()
         if not args.decoupled:
             batch["old_per_token_logps"] = torch.where(replayed[:, None], batch["sampling_per_token_logps"], logprobs)
             weights = torch.ones_like(weights)
         weights = torch.where(rows, weights, 1.0)
         batch["importance_weights"] = weights
         batch["advantages"] = (advantages[:, None] if weights.dim() == 2 else advantages) * weights
-        self.record_weights(
-            ratios, weights, rows, share, (batch["sampling_per_token_logps"] - logprobs), mask * replayed[:, None]
-        )
+        differences = batch["sampling_per_token_logps"] - logprobs
+        self.record_weights(ratios, weights, rows, share, differences, mask * replayed[:, None])
         return share
 
     def _compute_loss(self, model, inputs):

@@ -19,26 +19,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers.integrations import is_deepspeed_zero3_enabled
-from trl.trainer.utils import disable_dropout_in_model
 
-from rlhf_trl_ext.functional import (
-    Reliability,
-    group_statistics,
-    last_token,
-    length_adaptive_lambda,
-    root_mean_square,
-    segment_starts,
-    value_advantages,
-    value_statistics,
-)
+from rlhf_trl_ext.functional.policy_gradient import last_token, length_adaptive_lambda
+from rlhf_trl_ext.functional.value_iteration import root_mean_square, value_advantages
+from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
-from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder, load_critic
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder
 from rlhf_trl_ext.trainers.parts.online import choice, number
+from rlhf_trl_ext.trainers.parts.prefix_values import generation_states, load_prefix_values
 from rlhf_trl_ext.trainers.parts.replayed_batch import token_mask
-from rlhf_trl_ext.trainers.parts.scores import UNITS
-from rlhf_trl_ext.trainers.parts.value_fitting import GAINS, PolicyHead, PrefixValues, ValueFitting, generation_states
-from rlhf_trl_ext.zero.runtime import whole_weights
+from rlhf_trl_ext.trainers.parts.value_fitting import ValueFitting
 
 FITTING = "value_fitting.pt"
 READ = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
@@ -52,11 +42,7 @@ class GRPOVIConfig(CriticArguments, OffPolicyGRPOConfig):
     vi_coef: float = number(1.0, 0, 1, "kappa, the share of A^VI in the advantage.")
     vi_lambda: float | str = number(0.8, 0, 1, "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8.", "auto")
     vi_adapt: str = choice(("none", "mixture", "lambda", "both"), "What follows the critic's trust.", "both")
-    vi_min_ev: float | None = number(None, -inf, 1, "Explained variance below which A^VI is left out.")
-    vi_root_anchor: bool = field(default=False, metadata={"help": "Shift values so that V(root) is the group's."})
     vi_equal_groups: float = number(1.0, 0, 1, "Share of A^VI where a group's rewards are all equal.")
-    vi_state_stride: int = number(1, 1, inf, "Tokens of a segment, which shares one advantage.")
-    vi_warmup: int = number(0, 0, inf, "Batches that the critic learns from before A^VI counts.")
     vi_pretrain: int = number(0, 0, inf, "Batches that only the critic learns from, the policy's advantages being 0.")
     vi_value_model: str = choice(("model", "head"), "head: linear, on detached states of the policy.")
     vi_temperature: float | str = number(
@@ -72,7 +58,6 @@ class GRPOVIConfig(CriticArguments, OffPolicyGRPOConfig):
         1.5, 1, inf, "Batches in a sweep: the new one, others drawn, half of one for .5; null: the whole buffer."
     )
     vi_buffer: int = number(4, 0, inf, "Earlier batches that the critic goes on learning from.")
-    vi_target_tau: float = number(1.0, 1e-4, 1, "Step of the target network; 1: there is none.")
     vi_linex_clip: float = number(5.0, 1, 20, "Error / eta from which the loss is linear.")
     critic_learning_rate: float | None = field(default=None, metadata={"help": "null: five times the policy's."})
     critic_max_grad_norm: float | None = number(
@@ -101,25 +86,8 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         args, self.fitting = self.args, None
         if not (args.vi_coef and args.vi_sweeps):
             return
-        if args.critic_path and Path(args.critic_path, UNITS).exists():
-            raise ValueError(
-                f"critic_path={args.critic_path}: a critic of PPO's, whose values are scores ({UNITS}), not rewards; "
-                "give a reward model, a critic of GRPO-VI's, or null."
-            )
-        if args.critic_shares_base and is_deepspeed_zero3_enabled():
-            raise ValueError("critic_shares_base=true: ZeRO-3 splits the base that both read; give deepspeed=zero2.")
-        if args.vi_value_model == "head":
-            critic = PolicyHead(self.model.config.get_text_config().hidden_size)
-        else:
-            with whole_weights():  # no part of DeepSpeed's engine: it is fitted whole, by an optimizer of its own
-                critic = load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")).train()
-            if args.gradient_checkpointing:
-                critic.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
-        disable_dropout_in_model(critic)
-        self.attach_critic(critic.to(self.accelerator.device), learns_with_policy=False)
-        self.prefix_values = PrefixValues(self.critic, self.accelerator.unwrap_model(self.model))
-        if args.critic_path and Path(args.critic_path, GAINS).exists():
-            self.prefix_values.load_gains(args.critic_path)
+        self.prefix_values = load_prefix_values(self, kwargs.get("peft_config"), kwargs.get("quantization_config"))
+        self.attach_critic(self.prefix_values.critic, learns_with_policy=False)
         self.fitting = ValueFitting(self.prefix_values, self.values, args, self.total, args.per_device_train_batch_size)
         self.reliability, self.vi_batches = Reliability(), 0
 
@@ -137,7 +105,7 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         read = self._valued(batch, states)
         bounds = self.reliability.bounds(self.accelerator.gather(batch["rewards"]))
         values, fit = self.fitting.sweep(read, temperature, bounds, ~batch["is_replay"])
-        self._mix(batch, values * read["value_mask"], read["value_mask"], temperature, fit)
+        self._mix(batch, values * read["value_mask"], read["value_mask"], {**fit, "temperature": temperature})
         self.vi_batches += 1
         return batch
 
@@ -148,8 +116,8 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         states: of the tokens generated, each `(B, H)`.
         """
         mask = token_mask(batch)  # (B, T)
-        starts = segment_starts(mask, self.args.vi_state_stride) * ~batch["rewards"].isnan()[:, None]
-        read = {"rewards": batch["rewards"].nan_to_num(), "value_mask": starts, "token_mask": mask}
+        valued = mask * ~batch["rewards"].isnan()[:, None]
+        read = {"rewards": batch["rewards"].nan_to_num(), "value_mask": valued, "token_mask": mask}
         read |= {name: batch[name] for name in READ}
         if self.args.vi_value_model == "model":
             return read
@@ -170,42 +138,33 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
             return torch.cat([self.prefix_values.states(dict(zip(READ, part, strict=True))) for part in parts])
 
     @torch.no_grad()
-    def _mix(self, batch: dict, values: Tensor, starts: Tensor, temperature: float, fit: dict) -> None:
-        """Replace GRPO's advantages by the mixture `(B, T)`. values, starts: `(B, T)`, 0 where no state is valued."""
+    def _mix(self, batch: dict, values: Tensor, mask: Tensor, fit: dict) -> None:
+        """Replace GRPO's advantages by the mixture `(B, T)`.
+
+        values, mask: `(B, T)`, 0 where no state is valued. fit: metrics of the critic's fit, which are logged too.
+        """
         args, rewards = self.args, batch["rewards"].nan_to_num()
-        mask = token_mask(batch) * ~batch["rewards"].isnan()[:, None]
-        last = (values * last_token(starts)).sum(dim=1)  # (B,)
+        last = (values * last_token(mask)).sum(dim=1)  # (B,)
         unseen = batch["rewards"].masked_fill(batch["is_replay"], torch.nan)
         self.reliability.observe(*self.accelerator.gather(torch.stack([unseen, last], dim=1)).T, self.num_generations)
         trust = self.reliability.trust
         rows = slice(self.accelerator.process_index * len(rewards), (self.accelerator.process_index + 1) * len(rewards))
-        groups = group_statistics(self.accelerator.gather(batch["rewards"]), self.num_generations, temperature)
-        means, anchors, equal = (of_all[rows] for of_all in groups)
-        if args.vi_root_anchor:
-            root = (values * last_token(starts.flip(1)).flip(1)).sum(dim=1)
-            values = (values + (anchors - root)[:, None]) * starts
-        lam = length_adaptive_lambda(starts, low=0.8) if args.vi_lambda == "auto" else args.vi_lambda
+        groups = group_statistics(self.accelerator.gather(batch["rewards"]), self.num_generations)
+        means, equal = (of_all[rows] for of_all in groups)
+        lam = length_adaptive_lambda(mask, low=0.8) if args.vi_lambda == "auto" else args.vi_lambda
         lam = 1 - (1 - lam) * trust if args.vi_adapt in ("lambda", "both") else lam
-        advantages = value_advantages(rewards, values, starts, mask, lam)
+        advantages = value_advantages(rewards, values, mask, lam)
         advantages *= torch.where(equal, args.vi_equal_groups, 1.0)[:, None]
         scale = self.reliability.scale(root_mean_square(advantages, mask, self.total))
         advantages = advantages / (scale + 1e-4)
         of_grpo, weights = (batch[name].view(len(mask), -1) for name in ("advantages", "importance_weights"))
-        metrics = value_statistics(values, rewards, advantages, of_grpo, starts, means, equal, self.total)
+        metrics = value_statistics(values, rewards, advantages, of_grpo, mask, means, equal, self.total)
         share = args.vi_coef * (trust if args.vi_adapt in ("mixture", "both") else 1.0)
-        distrusted = args.vi_min_ev is not None and metrics["explained_variance"] < args.vi_min_ev
-        share = 0.0 if distrusted or self.vi_batches < max(args.vi_warmup, args.vi_pretrain) else share
-        if share:
-            batch["advantages"] = ((1 - share) * of_grpo + share * weights * advantages) * mask
         if self.vi_batches < args.vi_pretrain:
-            batch["advantages"] = torch.zeros_like(advantages)
-        metrics |= {
-            **fit,
-            "adv_rms": scale,
-            "temperature": temperature,
-            "trust": trust,
-            "noise": self.reliability.noise,
-        }
+            share, batch["advantages"] = 0.0, torch.zeros_like(advantages)
+        elif share:
+            batch["advantages"] = ((1 - share) * of_grpo + share * weights * advantages) * mask
+        metrics |= {**fit, "adv_rms": scale, "trust": trust, "noise": self.reliability.noise}
         for name, value in {**metrics, "mixture": share, "lambda": torch.as_tensor(lam).mean()}.items():
             self._metrics["train"][f"vi/{name}"].append(float(value))
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
-from rlhf_trl_ext.functional import (
+from rlhf_trl_ext.functional.policy_gradient import (
     clipped_value_loss,
     explained_variance,
     gae,
@@ -33,7 +33,6 @@ from rlhf_trl_ext.functional import (
     whiten,
     with_phantom,
 )
-from rlhf_trl_ext.trainers.parts.critic import CriticArguments, load_critic
 from rlhf_trl_ext.trainers.parts.online import (
     CompletionLogprobs,
     Online,
@@ -74,7 +73,7 @@ RENAMED = {
 
 
 @dataclass
-class PPOConfig(CriticArguments, ScoreArguments, NormalizationArguments, OnlineArguments, GRPOConfig):
+class PPOConfig(ScoreArguments, NormalizationArguments, OnlineArguments, GRPOConfig):
     """`trl.GRPOConfig` with PPO's arguments; the table in README.md has the names of earlier versions of TRL."""
 
     num_iterations: int = 4
@@ -118,10 +117,6 @@ class PPOTrainer(ScoredCritic, OptimizerBatchLoss, Online, CompletionLogprobs, G
     _tag_names = ["trl", "ppo"]
     _name = "PPO"
     _paper = {"title": "Proximal Policy Optimization Algorithms", "id": "1707.06347"}
-
-    def __init__(self, model, reward_funcs=None, args=None, **kwargs):
-        super().__init__(model, reward_funcs, args, **kwargs)
-        self.attach_critic(load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")))
 
     @torch.no_grad()
     def _generate_and_score_completions(self, inputs):
@@ -191,12 +186,9 @@ class PPOTrainer(ScoredCritic, OptimizerBatchLoss, Online, CompletionLogprobs, G
         values = self.values(inputs)
         value_loss, value_clipped = clipped_value_loss(values, *parts, self.args.cliprange_value)
         value_loss = value_loss * inputs.get(VALUE, 1.0)  # this micro-batch's share of the optimizer batch
-        accumulated = (
-            self.current_gradient_accumulation_steps if training else 1
-        )  # TRL has divided the policy's loss by it
-        self._record_update(
-            inputs, logprobs, values.detach(), policy_loss.detach() * accumulated, value_loss, value_clipped
-        )
+        accumulated = self.current_gradient_accumulation_steps if training else 1  # the policy's loss is divided by it
+        whole_loss = policy_loss.detach() * accumulated
+        self._record_update(inputs, logprobs, values.detach(), whole_loss, value_loss, value_clipped)
         return loss + self.args.vf_coef * value_loss / accumulated
 
     @torch.no_grad()

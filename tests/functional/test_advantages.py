@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from rlhf_trl_ext.functional.advantages import gae, length_adaptive_lambda
-from rlhf_trl_ext.functional.masking import whiten
+from rlhf_trl_ext.functional.policy_gradient import gae, length_adaptive_lambda, whiten
 
 
 def ragged(rows=16, tokens=9, seed=0):

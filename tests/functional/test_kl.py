@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rlhf_trl_ext.functional.kl import adapted_coefficient, kl_estimate
+from rlhf_trl_ext.functional.policy_gradient import adapted_coefficient, kl_estimate
 
 
 def test_estimators_by_hand_and_in_expectation():

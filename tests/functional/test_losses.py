@@ -1,8 +1,14 @@
 import pytest
 import torch
 
-from rlhf_trl_ext.functional.losses import clipped_value_loss, explained_variance, policy_statistics
-from rlhf_trl_ext.functional.masking import last_token, masked_mean, with_phantom
+from rlhf_trl_ext.functional.policy_gradient import (
+    clipped_value_loss,
+    explained_variance,
+    last_token,
+    masked_mean,
+    policy_statistics,
+    with_phantom,
+)
 
 
 def gradient(value, old, target, clip=0.2):

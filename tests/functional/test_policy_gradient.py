@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from rlhf_trl_ext.functional.advantages import gae
+from rlhf_trl_ext.functional.policy_gradient import gae
 
 VOCABULARY, HORIZON = 3, 4
 

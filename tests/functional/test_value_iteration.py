@@ -6,19 +6,23 @@ import pytest
 import torch
 
 from rlhf_trl_ext.functional import value_iteration
-from rlhf_trl_ext.functional.advantages import gae
+from rlhf_trl_ext.functional.policy_gradient import gae
 from rlhf_trl_ext.functional.value_iteration import (
     linex_loss,
-    segment_starts,
-    soft_mean,
     soft_returns,
-    spread,
     value_advantages,
 )
 from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, thirds, value_statistics
 
 VOCABULARY, HORIZON = 3, 4
 TEMPERATURES = (0.2, 0.5, math.inf)
+
+
+def soft_mean(values, temperature):
+    """`eta log mean exp(v / eta)`; the arithmetic mean at infinity."""
+    if math.isinf(temperature):
+        return values.mean()
+    return temperature * (torch.logsumexp(values / temperature, 0) - math.log(len(values)))
 
 
 def tree(seed=0):
@@ -146,35 +150,23 @@ def test_returns_mix_in_exponential_space_and_skip_holes():
 def test_advantages_sum_the_differences_of_values():
     rewards, values, mask = torch.tensor([1.0]), torch.tensor([[0.2, 0.5, 0.4]]), torch.ones(1, 3)
     # delta: 0.3, -0.1, 0.6; lambda 0.5: 0.6, -0.1 + 0.3, 0.3 + 0.1
-    found = value_advantages(rewards, values, mask, mask, 0.5)
+    found = value_advantages(rewards, values, mask, 0.5)
     torch.testing.assert_close(found, torch.tensor([[0.4, 0.2, 0.6]]))
     # lambda 1: what is still missing from the reward
-    torch.testing.assert_close(value_advantages(rewards, values, mask, mask, 1.0), rewards[:, None] - values)
+    torch.testing.assert_close(value_advantages(rewards, values, mask, 1.0), rewards[:, None] - values)
     direct = gae(torch.tensor([[0.0, 0.0, 1.0]]), values, mask, 1.0, 0.5)[0]
     assert torch.equal(found, direct)
-    # segments of two tokens: delta 0.4 - 0.2 and 1 - 0.4, shared
-    starts = segment_starts(mask, 2)
-    expected = torch.tensor([[0.2 + 0.3, 0.2 + 0.3, 0.6]])
-    torch.testing.assert_close(value_advantages(rewards, values, starts, mask, 0.5), expected)
 
 
 def test_a_constant_value_with_the_root_at_the_group_mean_is_grpo_unscaled():
     rewards = torch.tensor([0.0, 1.0, 1.0, 0.5])
-    means = group_statistics(rewards, 4, math.inf)[0]
+    means = group_statistics(rewards, 4)[0]
     values = means[:, None].expand(4, 3)
     mask = torch.ones(4, 3)
     for lam in (0.0, 0.5, 1.0):
-        found = value_advantages(rewards, values, mask, mask, lam)
+        found = value_advantages(rewards, values, mask, lam)
         torch.testing.assert_close(found[:, -1], rewards - means)
     torch.testing.assert_close(found, (rewards - means)[:, None].expand(4, 3))
-
-
-def test_segments():
-    mask = torch.tensor([[1, 1, 0, 1, 1, 1], [0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
-    assert segment_starts(mask, 2).tolist() == [[1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0], [0] * 6]
-    values = torch.tensor([[5.0, 0, 0, 7, 0, 8], [0, 3.0, 0, 0, 0, 0], [0.0] * 6])
-    expected = [[5, 5, 0, 7, 7, 8], [0, 3, 3, 0, 0, 0], [0] * 6]
-    assert spread(values, segment_starts(mask, 2), mask).tolist() == expected
 
 
 def test_reliability_tells_noise_and_ignorance_from_knowledge():
@@ -238,7 +230,7 @@ def test_fitted_values_are_those_of_exact_dynamic_programming(temperature, arith
     features = torch.randn(40, 32)  # of the states; the critic must tell them apart by a network
     critic = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
     settings = {"critic_learning_rate": 1e-2, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
-    settings |= {"vi_target_tau": 0.2, "vi_target_lambda": 0.9, "vi_buffer": 0, "vi_linex_clip": 5.0, "seed": 0}
+    settings |= {"vi_target_lambda": 0.9, "vi_buffer": 0, "vi_linex_clip": 5.0, "seed": 0}
     args = SimpleNamespace(**settings, vi_sweeps=1, vi_sweep_batches=None, critic_max_grad_norm=1.0)
     fitting = ValueFitting(critic, lambda batch: critic(batch["states"])[..., 0], args, lambda x: x, 256)
     generator = torch.Generator().manual_seed(2)
@@ -263,7 +255,7 @@ def test_values_made_from_values_between_the_rewards_do_not_grow_without_end():
         slope = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(slope.weight, 0.5)
         settings = {"critic_learning_rate": 1e-2, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
-        settings |= {"vi_target_tau": 1.0, "vi_target_lambda": 0.9, "vi_buffer": 0, "vi_linex_clip": 5.0, "seed": 0}
+        settings |= {"vi_target_lambda": 0.9, "vi_buffer": 0, "vi_linex_clip": 5.0, "seed": 0}
         args = SimpleNamespace(**settings, critic_max_grad_norm=1.0)
         fitting = ValueFitting(slope, lambda batch, slope=slope: slope(batch["times"])[..., 0], args, lambda x: x, 4)
         batch = {"times": torch.arange(8.0).view(1, 8, 1).expand(4, 8, 1), "rewards": torch.zeros(4)}

@@ -26,7 +26,7 @@ RUNS = {
     "one base": {**LORA, "critic_shares_base": True, "critic_path": None},
     "value iteration": {
         **{"value_iteration": True, "num_generations": 4, "max_steps": 6, "vi_adapt": "none", "beta": 0.04},
-        **{"vi_temperature": "auto", "vi_target_tau": 0.5, "vi_buffer": 2},
+        **{"vi_temperature": "auto", "vi_buffer": 2},
     },
 }
 # Both are between two samplings.

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional import masked_mean, masked_variance
-from rlhf_trl_ext.trainers.parts.critic import CriticMixin, critic_folder
+from rlhf_trl_ext.functional.policy_gradient import masked_mean, masked_variance
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder, load_critic
 
 REFERENCE = "reference"
 UNITS = "scores.json"
 
 
 @dataclass
-class ScoreArguments:
-    """Arguments of every algorithm that is not invariant to shift and scale of the reward."""
+class ScoreArguments(CriticArguments):
+    """Arguments of every algorithm with a critic that is not invariant to shift and scale of the reward."""
 
     score_center: float | str = field(default=0.0, metadata={"help": "Taken off scores: a number or `reference`."})
     score_scale: float | str = field(default=1.0, metadata={"help": "Divides scores: a number or `reference`."})
@@ -30,23 +30,29 @@ class ScoreArguments:
         super().__post_init__()
 
 
-class ScoreMixin:
-    """Mixin beside `Online`: `scores` are `(reward - score_center) / score_scale`.
+class ScoredCritic(CriticMixin):
+    """Mixin beside `Online`: `scores`, `(reward - score_center) / score_scale`, and a critic whose values are scores.
 
     With `reference`, center and scale are mean and standard deviation of the rewards of completions that the first
     policy, which is the reference, samples on prompts spread over the training data (arXiv:2403.17031, detail 3;
     Ziegler et al., arXiv:1909.08593, 2.2). They are measured once, before the first step, and kept in checkpoints.
     Completions without a reward do not count.
+
+    The critic is loaded as `args.critic_path` asks. One that was a reward model speaks in rewards, and goes on doing
+    so. One that started from the policy speaks in the scores of its run, whose center and scale lie beside it in
+    `scores.json`.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, reward_funcs=None, args=None, **kwargs):
+        super().__init__(model, reward_funcs, args, **kwargs)
         settings = (self.args.score_center, self.args.score_scale)
         if REFERENCE in settings and not hasattr(self.train_dataset, "__len__"):
             raise ValueError(
                 f"score_center={settings[0]}, score_scale={settings[1]}: a streamed dataset needs numbers."
             )
         self.score_center, self.score_scale = (None if value == REFERENCE else float(value) for value in settings)
+        self.critic_units = saved_units(self.args.critic_path) if self.args.critic_path else None
+        self.attach_critic(load_critic(self, kwargs.get("peft_config"), kwargs.get("quantization_config")))
 
     def scores(self, batch: dict) -> Tensor:
         """`(B,)`; NaN where no reward function gave a reward."""
@@ -81,18 +87,6 @@ class ScoreMixin:
     def load_resume_state(self, state: dict) -> None:
         super().load_resume_state(state)
         self.score_center, self.score_scale = state["score_center"], state["score_scale"]
-
-
-class ScoredCritic(CriticMixin, ScoreMixin):
-    """`ScoreMixin` with a critic whose values are scores, in whatever unit it was trained.
-
-    A critic that was a reward model speaks in rewards, and goes on doing so. One that started from the policy speaks in
-    the scores of its run, whose center and scale lie beside it in `scores.json`.
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.critic_units = saved_units(self.args.critic_path) if self.args.critic_path else None
 
     def values(self, batch):
         values = super().values(batch)

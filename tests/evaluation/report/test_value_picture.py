@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from evaluation.report import value_picture
 from rlhf_trl_ext.trainers.parts.critic import token_values
-from rlhf_trl_ext.trainers.parts.value_fitting import PrefixValues
+from rlhf_trl_ext.trainers.parts.prefix_values import PrefixValues
 
 
 @pytest.fixture
