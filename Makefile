@@ -41,7 +41,7 @@ test-all: ops  ## the slow tests as well (several processes, faults, real data)
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 test-slow: ops  ## only the slow ones
-	$(BIN)/python -m pytest -m "slow and not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not gpu" -n 3 --dist loadfile
 
 kills: setup  ## 50 SIGKILLs at random moments over the algorithms; every resumed run must equal its twin (minutes)
 	$(BIN)/python -m evaluation.proofs.faults.sigkill --kills 50

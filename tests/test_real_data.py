@@ -49,8 +49,7 @@ def test_the_whole_pipeline_on_hh(shared, tmp_path):
     assert "harmless-base/test.jsonl.gz:" in log and "bad:" in log  # malformed rows are told with file and line
 
 
-@pytest.mark.parametrize("dataset", ["oasst", "ultrafeedback", "tldr"])
-@pytest.mark.parametrize("algorithm", ["dpo", "reward"])
+@pytest.mark.parametrize("algorithm, dataset", [("dpo", "oasst"), ("reward", "ultrafeedback"), ("dpo", "tldr")])
 def test_preferences_of_every_source_train(algorithm, dataset, composed, shared, tmp_path):
     args = [f"++args.{size}" for size in ("max_steps=4", "per_device_train_batch_size=4", "logging_steps=1")]
     train(composed("train", f"algorithm={algorithm}", *args, "dataset.max_tokens=1500", *on(dataset, shared, tmp_path)))

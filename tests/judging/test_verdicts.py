@@ -111,7 +111,7 @@ def score(i, shift):
 
 
 def many(shift):
-    return [{"prompt": f"p{i}", "completion": f"score={score(i, shift)}"} for i in range(2000)]
+    return [{"prompt": f"p{i}", "completion": f"score={score(i, shift)}"} for i in range(1000)]
 
 
 def server_names(url):
@@ -135,8 +135,8 @@ json.dump([v.outcome for v in verdicts], open(sys.argv[3], "w"))
 
 
 @pytest.mark.slow
-def test_two_thousand_comparisons_survive_faults_and_kills(endpoint, tmp_path):
-    """20 % faults, ten SIGKILLs: every pair judged once, none lost, none asked again after it was recorded."""
+def test_a_thousand_comparisons_survive_faults_and_kills(endpoint, tmp_path):
+    """20 % faults, four SIGKILLs: every pair judged once, none lost, none asked again after it was recorded."""
     url, seen = endpoint(latency=0.05, faults=0.2, retry_after=0.05)
     record, result = tmp_path / "record.jsonl", tmp_path / "verdicts.json"
     command = [sys.executable, "-c", SCRIPT, str(record), url, str(result)]
@@ -145,12 +145,12 @@ def test_two_thousand_comparisons_survive_faults_and_kills(endpoint, tmp_path):
     names = server_names(url)
     while True:
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        if kills < 10:
+        if kills < 4:
             before = len(record.read_bytes()) if record.exists() else 0
             while process.poll() is None and (len(record.read_bytes()) if record.exists() else 0) == before:
                 time.sleep(0.05)  # until it is at work
-            time.sleep(dice.uniform(0.0, 1.5))
-            assert process.poll() is None, "it ended before it was killed ten times"
+            time.sleep(dice.uniform(0.0, 0.5))
+            assert process.poll() is None, "it ended before it was killed four times"
             process.send_signal(signal.SIGKILL)
             kills += 1
         _, stderr = process.communicate(timeout=600)
@@ -167,8 +167,8 @@ def test_two_thousand_comparisons_survive_faults_and_kills(endpoint, tmp_path):
         known = {names[row["key"]] for row in held if "key" in row}
     answers = [json.loads(line) for line in record.read_text().splitlines()]
     keys = [row["key"] for row in answers if "key" in row]
-    assert len(keys) == len(set(keys)) == 2 * 2000
-    expected = [float(score(i, 1) > score(i, 2)) if score(i, 1) != score(i, 2) else 0.5 for i in range(2000)]
+    assert len(keys) == len(set(keys)) == 2 * 1000
+    expected = [float(score(i, 1) > score(i, 2)) if score(i, 1) != score(i, 2) else 0.5 for i in range(1000)]
     assert json.loads(result.read_text()) == expected
     faults = sum(row["kind"] != "answer" for row in seen())
     print(f"{len(seen())} requests, {faults / len(seen()):.1%} faults, {kills} kills")

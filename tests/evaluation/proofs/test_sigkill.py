@@ -27,15 +27,9 @@ def test_killed_runs_resume_to_what_their_twins_are(tmp_path):
         sys.executable,
         "-m",
         "evaluation.proofs.faults.sigkill",
-        "--kills",
-        "6",
-        "--seed",
-        "1",
-        "--output",
-        tmp_path,
+        *("--kills", "3", "--seed", "1", "--output", tmp_path, "--algorithms", "dpo", "ppo", "grpo_offpolicy"),
     ]
-    command += ["--algorithms", "sft", "dpo", "grpo", "ppo", "grpo_offpolicy", "grpo_vi"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["kills"], summary["equal"], summary["lost"]) == (6, 6, 0)
+    assert (summary["kills"], summary["equal"], summary["lost"]) == (3, 3, 0)
