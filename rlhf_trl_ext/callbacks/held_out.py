@@ -40,6 +40,25 @@ def reward_functions(config: DictConfig) -> dict:
     return {"reward_funcs": [*trained, *OmegaConf.to_container(config.held_out.functions, resolve=True)]}
 
 
+def chooses(config: DictConfig) -> bool:
+    """Whether the watching rewards choose the checkpoint that is kept."""
+    return bool(config.get("held_out") and config.held_out.get("args", {}).get("load_best_model_at_end"))
+
+
+def watched(config: DictConfig, count: int) -> range:
+    """Which of `count` held-out prompts are watched in training: the last `held_out.prompts`.
+
+    Where these choose the checkpoint, results are reported on the others. Raises ValueError if none is left.
+    """
+    prompts = config.held_out.prompts
+    if prompts >= count and chooses(config):
+        raise ValueError(
+            f"held_out.prompts={prompts}, but there are {count} held-out prompts: those that choose the checkpoint are "
+            "not reported on. Give fewer, or held_out.args.load_best_model_at_end=false."
+        )
+    return range(max(0, count - prompts), count)
+
+
 class HeldOutRewards(TrainerCallback):
     """Lets a trainer evaluate without a trace in its training, and its watching rewards watch only.
 

@@ -12,12 +12,15 @@ from transformers import TrainerCallback
 
 from rlhf_trl_ext.files import finite, full_disk, write
 
+REFERENCE_TOKENS = "completions/reference_tokens"  # logged once, where rewards are standardised on samples
+
 
 class MetricsRecorder(TrainerCallback):
     """Append one JSON line per log to `metrics.jsonl`; a resumed run continues at its checkpoint's step.
 
     seconds: training time, summed over the sessions of an interrupted run.
-    sampled_tokens: completion tokens generated so far, over all processes (online algorithms only).
+    sampled_tokens: completion tokens generated so far, over all processes (online algorithms only), those by which PPO
+    measures its reference included.
     """
 
     def __init__(self, folder: Path):
@@ -48,6 +51,7 @@ class MetricsRecorder(TrainerCallback):
         if "completions/mean_length" in logs:
             batches = generations(args, state.global_step) - generations(args, self.last_step)
             self.sampled_tokens += round(logs["completions/mean_length"] * batches * args.generation_batch_size)
+            self.sampled_tokens += round(logs.get(REFERENCE_TOKENS, 0))
             self.last_step = state.global_step
         if self.sampled_tokens:
             row["sampled_tokens"] = self.sampled_tokens

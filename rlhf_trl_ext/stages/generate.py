@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, set_seed
 
+from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.configuration.checks import as_config_error, build
 from rlhf_trl_ext.files import written
 from rlhf_trl_ext.judging.prompt import as_text
@@ -39,7 +40,11 @@ def _generate(stage: Stage, model, dataset) -> dict:
     set_seed(config.seed)
     with as_config_error():
         tokenizer = model.tokenizer(config.policy)
-        columns = dataset.load("prompts", "evaluation", tokenizer)[: config.samples.max_prompts]
+        held_out_prompts = dataset.load("prompts", "evaluation", tokenizer)
+        if held_out.chooses(config):  # the checkpoint, on prompts that are not reported on
+            watched = held_out.watched(config, len(held_out_prompts))
+            held_out_prompts = held_out_prompts.select(range(watched.start))
+        columns = held_out_prompts[: config.samples.max_prompts]
     prompts = columns.pop("prompt")
     device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"
     load = {"dtype": model.dtype, "device_map": device}

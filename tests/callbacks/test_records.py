@@ -51,8 +51,16 @@ def test_metrics_are_strict_json_also_where_a_loss_is_no_number(tmp_path):
 WATCHED = ["held_out=gold", "held_out.prompts=8", "held_out.args.per_device_eval_batch_size=8"]
 
 
-@pytest.mark.parametrize("more", [[], [*WATCHED, "held_out.functions=[{_target_: conftest.DistinctCharacters}]"]])
-def test_sampled_tokens_are_the_completion_tokens_that_trl_scored(more, composed, few, tmp_path, monkeypatch):
+GRPO = ["algorithm=grpo", "++args.num_generations=4", "++args.steps_per_generation=2", "++args.max_steps=7"]
+# Its reference batches count as well.
+PPO = ["algorithm=ppo", "++args.critic_path=null", "++args.per_device_train_batch_size=16", "++args.max_steps=5"]
+
+
+@pytest.mark.parametrize(
+    "algorithm, more",
+    [(GRPO, []), (GRPO, [*WATCHED, "held_out.functions=[{_target_: conftest.DistinctCharacters}]"]), (PPO, [])],
+)
+def test_sampled_tokens_are_all_completion_tokens_scored(algorithm, more, composed, few, tmp_path, monkeypatch):
     seen = []
 
     def counting(self, prompts, completions, completion_ids, **kwargs):
@@ -60,7 +68,6 @@ def test_sampled_tokens_are_the_completion_tokens_that_trl_scored(more, composed
         return [float(len(ids)) for ids in completion_ids]
 
     monkeypatch.setattr(GoldReward, "__call__", counting)
-    online = ["++args.num_generations=4", "++args.max_completion_length=8", "++args.steps_per_generation=2"]
-    few = [*few, *online, "reward=gold", "++args.logging_steps=3", "++args.max_steps=7", *more]
-    record = train(composed("train", "algorithm=grpo", f"output_root={tmp_path}", *few))
+    few = [*few, "++args.max_completion_length=8", "reward=gold", "++args.logging_steps=3", *algorithm, *more]
+    record = train(composed("train", f"output_root={tmp_path}", *few))
     assert record["sampled_tokens"] == sum(seen)

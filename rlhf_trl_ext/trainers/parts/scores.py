@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlhf_trl_ext.callbacks.records import REFERENCE_TOKENS
 from rlhf_trl_ext.functional.policy_gradient import masked_mean, masked_variance
 from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder, load_critic
 
@@ -65,15 +66,17 @@ class ScoredCritic(CriticMixin):
 
     def _measure_reference(self, rows: int) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
-        before, seen = {name: list(values) for name, values in metrics.items()}, []
+        before, seen, tokens = {name: list(values) for name, values in metrics.items()}, [], 0
         count = self.args.score_reference_batches
         first, total = self.accelerator.process_index * count * rows, self.accelerator.num_processes * count * rows
         for start in range(first, first + count * rows, rows):
             places = [place * len(self.train_dataset) // total for place in range(start, start + rows)]
             batch = super()._generate_and_score_completions([self.train_dataset[place] for place in places])
             seen.append(batch["rewards"])
+            tokens = tokens + self.total(batch["completion_mask"].sum())
         metrics.clear()
         metrics.update(before)
+        metrics[REFERENCE_TOKENS].append(float(tokens))
         rewards = torch.cat(seen)
         valid, rewards = (~rewards.isnan()).float(), rewards.nan_to_num()
         if self.score_center is None:
