@@ -30,20 +30,71 @@ def folder_creatable(path: str) -> str | None:
 def checkpoint_refusal(key: str, path: str, reward: bool = False, tokenizer: bool = True) -> str | None:
     """Why `path` is no model that can be loaded, in one sentence that begins with `key=path`; None where it is one.
 
-    A folder is looked into; a hub id must be in the local cache or within reach. reward: a classifier with one label is
-    needed. tokenizer: of its own is needed.
+    A folder is looked into, one of adapters with its base; a hub id, also as org/name@revision, must be in the local
+    cache or within reach. reward: a classifier with one label is needed. tokenizer: of its own is needed.
     """
-    message = _local(path, tokenizer) if is_local(path) else _hub(path)
-    message = message or (_no_reward(path) if reward else None)
-    return f"{key}={path}: {message}" if message else None
+    name, revision = split_revision(path)
+    refusal = _local(name, reward, tokenizer) if is_local(name) else _hub(name, revision)
+    if refusal is None and reward and not is_adapter(name):
+        refusal = _no_reward(name, revision)
+    return f"{key}={path}: {refusal}" if refusal else None
+
+
+def split_revision(path: str) -> tuple[str, str | None]:
+    """(hub id, revision) of `org/name@revision`; (path, None) of any other name and of what exists."""
+    match = re.fullmatch(r"([\w][\w.-]*(?:/[\w][\w.-]*)?)@([\w][\w./-]*)", path)
+    return (match[1], match[2]) if match and not Path(path).exists() else (path, None)
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a folder holds adapters and no whole model."""
+    return Path(path, "adapter_config.json").is_file() and not Path(path, "config.json").exists()
+
+
+def adapter_base(path: str) -> str:
+    """The folder or hub id of the model that adapters lie on; a relative folder is also looked for beside them.
+
+    Raises ValueError where adapter_config.json names none, or one that is not there.
+    """
+    file = Path(path, "adapter_config.json")
+    try:
+        base = json.loads(file.read_text()).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{file} is no JSON object; save or copy the adapter again.") from error
+    if not base:
+        raise ValueError(f"{file} names no base_model_name_or_path; give one there.")
+    if not Path(base).exists() and Path(path, base).exists():
+        return str(Path(path, base))
+    if is_local(base) and not Path(base).exists():
+        raise ValueError(f"its base {base} is not there; mend base_model_name_or_path in {file}.")
+    return base
 
 
 def is_local(path: str) -> bool:
     """Whether a model is looked for on this machine alone."""
+    path = split_revision(path)[0]
     return path.startswith(("/", ".", "~")) or path.count("/") > 1 or Path(path).exists() or "\\" in path
 
 
-def _local(path: str, tokenizer: bool) -> str | None:
+def _adapter(path: str, reward: bool, tokenizer: bool) -> str | None:
+    """Why adapters cannot be used: of another kind, without weights, or without their base."""
+    folder = Path(path)
+    try:
+        base = adapter_base(path)
+    except ValueError as error:
+        return str(error)
+    kind = json.loads((folder / "adapter_config.json").read_text()).get("task_type")
+    expected = "SEQ_CLS" if reward else "CAUSAL_LM"
+    if kind not in (None, expected):
+        return f"it holds adapters for {kind}, and {expected} is needed here."
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+        return "it holds no weights of its adapters (adapter_model.safetensors); save or copy them again."
+    own = any((folder / name).exists() for name in TOKENIZERS)
+    refusal = _local(base, False, tokenizer and not own) if is_local(base) else _hub(*split_revision(base))
+    return f"it holds adapters on {base}: {refusal}" if refusal else None
+
+
+def _local(path: str, reward: bool, tokenizer: bool) -> str | None:
     folder = Path(path)
     if not folder.exists():
         whole = Path(path).expanduser()
@@ -53,11 +104,8 @@ def _local(path: str, tokenizer: bool) -> str | None:
     if not folder.is_dir():
         return "it is no folder; give a folder with config.json and weights, or a hub id."
     if not (folder / "config.json").exists():
-        if (folder / "adapter_config.json").exists():
-            return (
-                "it holds an adapter without its base; give the folder of the merged model, which a stage leaves "
-                "around its adapter/, or merge it first (peft's merge_and_unload)."
-            )
+        if is_adapter(path):
+            return _adapter(path, reward, tokenizer)
         return "the folder holds no config.json, so no model; give the folder of a saved model, or a hub id."
     try:
         json.loads((folder / "config.json").read_text())
@@ -70,13 +118,13 @@ def _local(path: str, tokenizer: bool) -> str | None:
     return None
 
 
-def _hub(path: str) -> str | None:
+def _hub(path: str, revision: str | None = None) -> str | None:
     if not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", path):
         return "neither a folder nor a hub id; give a folder with a model, or an id such as org/name."
     from transformers.utils.hub import cached_file
 
     try:
-        cached_file(path, "config.json")
+        cached_file(path, "config.json", revision=revision)
     except OSError as error:
         if "connect" in str(error) or "offline" in str(error).lower():
             return (
@@ -87,14 +135,17 @@ def _hub(path: str) -> str | None:
     return None
 
 
-def _no_reward(path: str) -> str | None:
+def _no_reward(path: str, revision: str | None) -> str | None:
     from transformers.utils.hub import cached_file
 
-    config = json.loads(Path(cached_file(path, "config.json")).read_text())
+    config = json.loads(Path(cached_file(path, "config.json", revision=revision)).read_text())
     classes = config.get("architectures") or []
     if classes and not any("SequenceClassification" in name or "Reward" in name for name in classes):
         return (
             f"it is a {classes[0]}, which has no trained score; give a reward model (…ForSequenceClassification with "
             "one label), as algorithm=reward trains."
         )
+    labels = config.get("num_labels") or len(config.get("id2label") or "01")  # two where none are named
+    if classes and labels != 1:
+        return f"it has num_labels={labels}, and a reward model has one; train one with algorithm=reward."
     return None

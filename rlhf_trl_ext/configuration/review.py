@@ -115,14 +115,18 @@ def _resolves(config: DictConfig, key: str) -> bool:
 
 def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool, bool]]:
     """(key, folder or hub id, whether a reward model, whether with a tokenizer) of the models that a launcher loads."""
-    select = {"train": ("model.model_name_or_path", "args.critic_path"), "pipeline": ("model.model_name_or_path",)}
+    select = {"train": ("model.model_name_or_path",), "pipeline": ("model.model_name_or_path",)}
     select |= {
         "generate": ("policy", "reference"),
         "answer": ("policy",),
         "chat": ("policy",),
         "capability": ("baseline",),
     }
-    entries = [(key, _text(config, key), False, key != "args.critic_path") for key in select.get(launcher, ())]
+    entries = [(key, _text(config, key), False, True) for key in select.get(launcher, ())]
+    entries = [(key, _with_revision(config, key, path), *more) for key, path, *more in entries]
+    critic = _text(config, "args.critic_path") if launcher == "train" else None
+    if critic and critic != _text(config, "reward.path"):
+        entries.append(("args.critic_path", critic, True, False))
     several = {"label": "pairs.policies", "revise": "pairs.policies", "capability": "policies", "chat": "policies"}.get(
         launcher
     )
@@ -135,7 +139,23 @@ def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool,
         rewards["pipeline"] = "reward.functions"
     for key in filter(None, (rewards.get(launcher), "held_out.functions")):
         entries += _reward_models(config, key)
+    entries += [entry for key in ("judge", "labeller", "reward.judge") if (entry := _judge(config, key))]
     return [entry for entry in entries if entry[1]]
+
+
+def _with_revision(config: DictConfig, key: str, path: str | None) -> str | None:
+    revision = OmegaConf.select(config, "model.model_revision", throw_on_missing=False)
+    named = key in ("model.model_name_or_path", "policy") and path and not is_local(path) and "@" not in path
+    return f"{path}@{revision}" if named and revision not in (None, "main") else path
+
+
+def _judge(config: DictConfig, key: str) -> tuple[str, str, bool, bool] | None:
+    """The model that a judge loads in this process, if it does."""
+    node = OmegaConf.select(config, key, throw_on_missing=False)
+    target = str(node.get("_target_")).rpartition(".")[2] if OmegaConf.is_dict(node) else None
+    name = {"RewardModelJudge": "path", "LocalJudge": "model"}.get(target)
+    path = _text(config, f"{key}.{name}") if name else None
+    return (f"{key}.{name}", path, target == "RewardModelJudge", True) if path else None
 
 
 def _text(config: DictConfig, key: str) -> str | None:
@@ -152,6 +172,10 @@ def _reward_models(config: DictConfig, key: str) -> list[tuple[str, str, bool, b
     for index, function in enumerate(functions):
         if isinstance(function, str):
             entries.append((name or f"reward.functions[{index}]", function, True, True))
-        elif function and str(function.get("_target_")).endswith("rewards.model.RewardModel") and "path" in function:
+        elif function and str(function.get("_target_")).endswith((".RewardModel", ".AdapterReward")):
             entries.append((f"{key}[{index}].path", _text(function, "path"), True, True))
+        elif function and str(function.get("_target_")).endswith(".RewardEnsemble"):
+            members = OmegaConf.select(function, "members", throw_on_missing=False)
+            named = [(n, path) for n, path in enumerate(members or []) if isinstance(path, str)]
+            entries += [(f"{key}[{index}].members[{n}]", path, True, True) for n, path in named]
     return entries

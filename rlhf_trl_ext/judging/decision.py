@@ -96,21 +96,28 @@ class LocalDecisions:
     @functools.cached_property
     def pipeline(self):
         """The decision pipeline; the weights load here."""
-        from transformers import AutoTokenizer, pipeline
+        from transformers import pipeline
         from transformers.decision import DecisionConfig
 
-        tokenizer = AutoTokenizer.from_pretrained(self.model)
+        from rlhf_trl_ext.models.pretrained import adapter_base, is_adapter, load_policy, load_tokenizer, split_revision
+
+        (name, revision), model = split_revision(self.model), self.model
+        tokenizer = load_tokenizer(self.model)
         if tokenizer.chat_template is None:
             if self.chat_template is None:
                 raise ValueError(
                     f"judge.model={self.model}: its tokenizer has no chat template; give judge.chat_template=plain."
                 )
             tokenizer.chat_template = self.chat_template
-        decision = DecisionConfig.from_pretrained(self.model)
+        if is_adapter(name):
+            model, (name, revision) = load_policy(name, dtype=self.options["dtype"]), split_revision(adapter_base(name))
+        elif revision:
+            model = load_policy(name, revision, dtype=self.options["dtype"])
+        decision = DecisionConfig.from_pretrained(name, revision=revision)
         kind = "choice" if self.prompt.kind == "pair" else "score"
         if kind not in decision.labels:
             decision.labels = {**decision.labels, kind: self._labels(tokenizer)}
-        return pipeline("decision", self.model, tokenizer=tokenizer, decision_config=decision, **self.options)
+        return pipeline("decision", model, tokenizer=tokenizer, decision_config=decision, **self.options)
 
     def _labels(self, tokenizer) -> list[str]:
         """The verdicts themselves where each is one token, else the first capital letters that are."""

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import torch
-from transformers import AutoModelForCausalLM, TextIteratorStreamer
+from transformers import TextIteratorStreamer
 
 from rlhf_trl_ext.models.sampling import sampling_options
 
@@ -21,8 +21,7 @@ class Chatter:
         self.name, self.first = name, [{"role": "system", "content": system}] if system else []
         self.tokenizer = arguments.tokenizer(path)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        load = {"dtype": arguments.dtype, "device_map": device, "revision": arguments.model_revision}
-        self.model = AutoModelForCausalLM.from_pretrained(path, **load).eval()
+        self.model = arguments.policy(path, device_map=device)
         self.options = {"max_new_tokens": max_new_tokens, **sampling_options(self.model, self.tokenizer, temperature)}
         self.forget()
 

@@ -1,5 +1,6 @@
 """Checkpoint and tokenizer of a run: `trl.ModelConfig` plus a builder for models made from code and a chat template."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,12 @@ from typing import Any
 import jinja2
 import trl
 from filelock import FileLock
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
+
+from rlhf_trl_ext.configuration.paths import is_adapter, split_revision
+from rlhf_trl_ext.models.pretrained import load_policy, load_tokenizer
+from rlhf_trl_ext.models.saving import merge_adapter
 
 TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
@@ -30,21 +35,32 @@ class ModelArguments(trl.ModelConfig):
         super().__post_init__()
         if self.model_name_or_path == "":
             raise ValueError("model_name_or_path is empty: give a folder or a hub id, or null to build the model.")
+        name, revision = split_revision(self.model_name_or_path or "")
+        if revision is not None:
+            if self.model_revision not in ("main", None, revision):
+                raise ValueError(
+                    f"model_name_or_path={self.model_name_or_path}, model_revision={self.model_revision}: "
+                    "two revisions; give one of them."
+                )
+            self.model_name_or_path, self.model_revision = name, revision
         if self.chat_template is not None:
             template(self.chat_template)
 
     def checkpoint(self, cache: Path) -> str:
-        """The path or hub id that TRL loads; a `build` model is made below `cache` on first use."""
+        """The path or hub id that TRL loads; a `build` model is made below `cache` on first use.
+
+        Adapters are merged into their base, in a folder beside `cache`: what TRL trains is a whole model.
+        """
         if self.model_name_or_path:
-            return self.model_name_or_path
+            path = self.model_name_or_path
+            return (
+                _made(cache.parent / f"merged-{_content(path)}", lambda f: _merge(path, f))
+                if is_adapter(path)
+                else path
+            )
         if self.build is None:
             raise ValueError("model.model_name_or_path is empty: give a folder or a hub id.")
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / ".lock"):
-            if not (cache / ".built").exists():  # written last: a build that was killed is made again
-                self.build(cache)
-                (cache / ".built").touch()
-        return str(cache)
+        return _made(cache, self.build)
 
     def tokenizer(self, checkpoint: str) -> PreTrainedTokenizerBase:
         """The checkpoint's tokenizer, with a pad token, an end-of-sequence token and a chat template.
@@ -52,7 +68,7 @@ class ModelArguments(trl.ModelConfig):
         Raises ValueError when it has no chat template and none is configured: a guessed one would train the wrong text.
         So it does without an end-of-sequence token: no policy would ever stop.
         """
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=self.model_revision)
+        tokenizer = load_tokenizer(checkpoint, self.model_revision)
         if tokenizer.eos_token is None:
             raise ValueError(
                 f"model.model_name_or_path={checkpoint}: its tokenizer has no eos_token, so no reply would end; "
@@ -70,14 +86,42 @@ class ModelArguments(trl.ModelConfig):
             )
         return tokenizer
 
+    def policy(self, path: str, **settings: Any) -> PreTrainedModel:
+        """A model to sample from, as `pretrained.load_policy` reads it, with the data type and revision of these."""
+        return load_policy(path, self.model_revision, dtype=self.dtype, **settings).eval()
+
     def trainer_arguments(self) -> dict[str, Any]:
         """`peft_config` and `quantization_config` as TRL's trainers take them."""
-        return {"peft_config": trl.get_peft_config(self), "quantization_config": trl.get_quantization_config(self)}
+        peft = trl.get_peft_config(self)
+        if peft is not None and self.model_revision != "main":
+            peft.revision = self.model_revision  # with it the base is loaded again, to merge
+        return {"peft_config": peft, "quantization_config": trl.get_quantization_config(self)}
 
     def load_arguments(self) -> dict[str, Any]:
         """`model_init_kwargs` of TRL's config classes."""
         chosen = {"dtype": self.dtype, "attn_implementation": self.attn_implementation, "revision": self.model_revision}
         return {key: value for key, value in chosen.items() if value is not None}
+
+
+def _made(folder: Path, make: Any) -> str:
+    """The folder that `make(folder)` fills, on first use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / ".built").exists():  # written last: a build that was killed is made again
+            make(folder)
+            (folder / ".built").touch()
+    return str(folder)
+
+
+def _merge(adapter: str, folder: Path) -> None:
+    merge_adapter(Path(adapter), folder)
+    load_tokenizer(adapter).save_pretrained(folder)
+
+
+def _content(adapter: str) -> str:
+    """SHA-256 (16 hex digits) of an adapter's files."""
+    files = sorted(Path(adapter).glob("adapter_*"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def template(name: str) -> str:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftConfig
+from peft import PeftConfig
 from torch import Tensor
 
+from rlhf_trl_ext.models.pretrained import load_adapter, untie
 from rlhf_trl_ext.zero.runtime import whole_weights
 
 TOLERANCE = {torch.float32: 0.01}  # of the largest logit
@@ -36,10 +37,9 @@ def merge_adapter(adapter: Path, folder: Path) -> None:
     are untied before, as adapters on one of them do not belong to the other.
     """
     classifies = str(PeftConfig.from_pretrained(adapter).task_type).endswith("SEQ_CLS")
-    auto = AutoPeftModelForSequenceClassification if classifies else AutoPeftModelForCausalLM
-    loaded = auto.from_pretrained(adapter, dtype="auto", **({"num_labels": 1} if classifies else {})).eval()
+    loaded = load_adapter(str(adapter), classifies, dtype="auto").eval()
     expected = _logits(loaded)
-    _untie(loaded)
+    untie(loaded)
     merged = loaded.merge_and_unload()
     difference = (_logits(merged) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
     if not difference <= TOLERANCE.get(merged.dtype, OF_HALF_PRECISION):
@@ -57,15 +57,3 @@ def _logits(model) -> Tensor:
     ids = torch.arange(32, device=model.device).view(4, 8) * max(1, count // 32) % count
     model.config.pad_token_id = model.config.pad_token_id if model.config.pad_token_id is not None else 0
     return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
-
-
-def _untie(model) -> None:
-    """Give the LM head weights of its own where an adapter changes the tied ones."""
-    base = model.get_base_model()
-    embeddings, head = base.get_input_embeddings(), base.get_output_embeddings()
-    adapted = [module for module in (embeddings, head) if hasattr(module, "get_base_layer")]
-    if not adapted or head is None or not base.config.tie_word_embeddings:
-        return
-    layer = head.get_base_layer() if head in adapted else head
-    layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
-    base.config.tie_word_embeddings = False

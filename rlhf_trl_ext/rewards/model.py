@@ -1,19 +1,14 @@
-"""Sequence-classification reward models: which folders hold one, how one is loaded, one as a reward function."""
-
-from pathlib import Path
+"""Sequence-classification reward models: which folders hold one, one as a reward function."""
 
 import torch
-from peft import AutoPeftModelForSequenceClassification, PeftConfig
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from peft import PeftConfig
+from transformers import AutoConfig
 from trl.data_utils import apply_chat_template, is_conversational
 
+from rlhf_trl_ext.configuration.paths import adapter_base, is_adapter, split_revision
+from rlhf_trl_ext.models.pretrained import load_classifier, load_tokenizer
 from rlhf_trl_ext.quantities import Count
 from rlhf_trl_ext.zero.runtime import whole_weights
-
-
-def is_adapter(path: str) -> bool:
-    """Whether a folder holds adapters and no whole model."""
-    return Path(path, "adapter_config.json").is_file() and not Path(path, "config.json").exists()
 
 
 def check_reward_model(key: str, path: str) -> None:
@@ -21,12 +16,15 @@ def check_reward_model(key: str, path: str) -> None:
 
     A language model without a head would get a random one. key: where the path was given, for the message.
     """
+    name, revision = split_revision(path)
     try:
-        adapter = PeftConfig.from_pretrained(path) if is_adapter(path) else None
-        config = AutoConfig.from_pretrained(adapter.base_model_name_or_path if adapter else path)
+        adapter = PeftConfig.from_pretrained(name) if is_adapter(name) else None
+        base, revision = split_revision(adapter_base(name)) if adapter else (name, revision)
+        config = AutoConfig.from_pretrained(base, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{key}={path}: no such folder or hub id of a reward model; train one with algorithm=reward."
+            f"{key}={path}: no such folder or hub id of a reward model ({' '.join(str(error).split())[:200]}); train "
+            "one with algorithm=reward."
         ) from error
     architectures = [adapter.task_type or "an adapter"] if adapter else config.architectures or []
     if any("CausalLM" in str(name) or "CAUSAL_LM" in str(name) for name in architectures):
@@ -41,15 +39,6 @@ def check_reward_model(key: str, path: str) -> None:
         )
 
 
-def load_classifier(path: str, **settings) -> PreTrainedModel:
-    """The classifier in `path`; an adapter is merged into its base. settings: of `from_pretrained`."""
-    if not is_adapter(path):
-        return AutoModelForSequenceClassification.from_pretrained(path, **settings)
-    model = AutoPeftModelForSequenceClassification.from_pretrained(path, num_labels=1, **settings).merge_and_unload()
-    model.config._name_or_path = model.name_or_path = str(path)  # where its tokenizer lies
-    return model
-
-
 class RewardModel:
     """Scores `(prompts, completions)` in mini-batches with a classifier that has one label, as TRL's trainers do.
 
@@ -60,7 +49,7 @@ class RewardModel:
         self.__name__ = "reward_model"
         self.batch_size = batch_size
         check_reward_model("reward.path", path)
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.tokenizer = load_tokenizer(path)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         with whole_weights():  # its forward is not part of DeepSpeed's engine

@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import set_seed
 
 from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.configuration.checks import as_config_error, build
@@ -47,10 +47,7 @@ def _generate(stage: Stage, model, dataset) -> dict:
         columns = held_out_prompts[: config.samples.max_prompts]
     prompts = columns.pop("prompt")
     device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"
-    load = {"dtype": model.dtype, "device_map": device}
-    policy, reference = (
-        AutoModelForCausalLM.from_pretrained(p, **load).eval() for p in (config.policy, config.reference)
-    )
+    policy, reference = (model.policy(path, device_map=device) for path in (config.policy, config.reference))
     scores = _rewards(config, model.dtype, device)
     if gold := getattr(dataset, "gold", None):
         scores["gold_reward"] = gold

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import set_seed
 
 from rlhf_trl_ext.configuration.checks import as_config_error
 from rlhf_trl_ext.data import reading
@@ -119,7 +119,7 @@ def _sample(config: DictConfig, model, tokenizer, policy: str, prompts: list, pa
     settings = config.pairs
     device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"
     set_seed(config.seed)
-    loaded = AutoModelForCausalLM.from_pretrained(policy, dtype=model.dtype, device_map=device).eval()
+    loaded = model.policy(policy, device_map=device)
     step = max(1, settings.batch_size // settings.completions)
     with written(path) as file:
         for start in tqdm(range(0, len(prompts), step), desc=f"completions of {policy}", unit="batch"):

@@ -159,7 +159,7 @@ HARMFUL = [
     "pandas.read_pickle",
     "torch.hub.load",
     "rlhf_trl_ext.configuration.mistakes.os.system",
-    "rlhf_trl_ext.models.loading.AutoTokenizer.from_pretrained",
+    "rlhf_trl_ext.models.loading.load_tokenizer",
     "datasets.load_dataset",
     "transformers.pipeline",
     "trl.trainer.utils.os.system",
@@ -254,7 +254,7 @@ def test_a_folder_that_is_no_model_says_what_it_lacks(refusal_of, tmp_path):
     whole = {"model__safetensors": {}, "tokenizer__json": {}}
     cases = {
         "empty": ({}, "holds no config.json"),
-        "adapter": ({"adapter_config__json": {}}, "holds an adapter without its base"),
+        "adapter": ({"adapter_config__json": {}}, "names no base_model_name_or_path"),
         "weightless": ({"config__json": causal}, "holds no weights"),
         "wordless": ({"config__json": causal, "model__safetensors": {}}, "holds no tokenizer"),
     }
@@ -267,3 +267,25 @@ def test_a_folder_that_is_no_model_says_what_it_lacks(refusal_of, tmp_path):
     for launcher in (["train", "algorithm=grpo"], ["generate", f"policy={policy}"]):
         assert f"reward.path={policy}: it is a LlamaForCausalLM" in refusal_of(*launcher, f"reward.path={policy}")
         assert "reward.path=/no/such: no such folder" in refusal_of(*launcher, "reward.path=/no/such")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "overrides", "key"),
+    [
+        ("train", ["algorithm=grpo", "reward.path={}"], "reward.path"),
+        ("train", ["algorithm=ppo", "reward=gold", "args.critic_path={}"], "args.critic_path"),
+        ("train", ["algorithm=grpo", "reward=ensemble", "reward.functions.0.members=[{}]"], "members[0]"),
+        ("label", ["judge=reward_model", "judge.path={}"], "judge.path"),
+        ("evaluate", ["judge=reward_model", "judge.path={}", "results=r.json"], "judge.path"),
+        ("pipeline", ["judge=reward_model", "judge.path={}"], "judge.path"),
+        ("generate", ["reward.path={}", "policy={}"], "reward.path"),
+    ],
+)
+def test_a_language_model_is_no_reward_anywhere(launcher, overrides, key, tiny, refusal_of):
+    answer = refusal_of(launcher, *(override.format(tiny) for override in overrides))
+    assert f"{key}={tiny}: it is a LlamaForCausalLM, which has no trained score; give a reward model" in answer
+
+
+def test_adapters_and_missing_models_of_judges(tmp_path, refusal_of):
+    assert "judge.model=/no/such: no such folder" in refusal_of("label", "judge=local", "judge.model=/no/such")
+    assert "judge.path=/no/such: no such folder" in refusal_of("label", "judge=reward_model", "judge.path=/no/such")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from evaluation.quality.benchmarks.questions import Question, read_questions
 from rlhf_trl_ext.configuration.checks import as_config_error, build
@@ -23,7 +23,7 @@ def answer(config: DictConfig) -> Path:
         tokenizer = model.tokenizer(config.policy)
     set_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy = AutoModelForCausalLM.from_pretrained(config.policy, dtype=model.dtype, device_map=device).eval()
+    policy = model.policy(config.policy, device_map=device)
     transcripts = converse(policy, tokenizer, questions, **config.samples)
     rows = [row for question, replies in zip(questions, transcripts, strict=True) for row in samples(question, replies)]
     path = Path(config.output)

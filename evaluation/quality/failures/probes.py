@@ -162,14 +162,15 @@ class Probes:
         """A model's answers to the questions of every set."""
         import torch
         from tqdm import tqdm
-        from transformers import AutoModelForCausalLM, set_seed
+        from transformers import set_seed
 
         from rlhf_trl_ext.models.loading import ModelArguments
         from rlhf_trl_ext.models.sampling import complete
 
-        tokenizer = ModelArguments(chat_template=self.chat_template).tokenizer(path)
+        arguments = ModelArguments(chat_template=self.chat_template, dtype=self.dtype)
+        tokenizer = arguments.tokenizer(path)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=self.dtype, device_map=device).eval()
+        model = arguments.policy(path, device_map=device)
         set_seed(self.seed)
         answers = []
         for probe in self.loaded:

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model, get_config_model_id
 
+from rlhf_trl_ext.models.pretrained import load_classifier, load_tokenizer
 from rlhf_trl_ext.rewards.model import check_reward_model
 from rlhf_trl_ext.trainers.parts.length_sorting import length_sorted
 from rlhf_trl_ext.trainers.parts.shared_base import critic_on, for_classification
@@ -214,9 +215,10 @@ def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Modul
     if path is not None:
         check_reward_model("args.critic_path", path)
         _check_tokenizer(path, tokenizer)
+    revision = (trainer.args.model_init_kwargs or {}).get("revision")
     source = path or get_config_model_id(policy.config)
     extra = {} if quantization_config is None else {"quantization_config": quantization_config}
-    critic = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, dtype=policy.dtype, **extra)
+    critic = load_classifier(source, None if path else revision, dtype=policy.dtype, **extra)
     if not hasattr(critic, "score"):
         raise ValueError(f"args.critic_path={source}: {type(critic).__name__} has no token-level score head.")
     critic.config.pad_token_id = tokenizer.pad_token_id
@@ -226,7 +228,7 @@ def load_critic(trainer, peft_config=None, quantization_config=None) -> nn.Modul
 
 
 def _check_tokenizer(path: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    if AutoTokenizer.from_pretrained(path).get_vocab() != tokenizer.get_vocab():
+    if load_tokenizer(path).get_vocab() != tokenizer.get_vocab():
         raise ValueError(
             f"args.critic_path={path} has another tokenizer than the policy, whose token ids a critic must read: "
             "give args.critic_path=null to start the critic from the policy."

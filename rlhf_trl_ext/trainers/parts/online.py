@@ -16,8 +16,10 @@ from trl.trainer.utils import entropy_from_logits, get_config_model_id, selectiv
 
 from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
 from rlhf_trl_ext.callbacks.records import generations
+from rlhf_trl_ext.configuration.paths import is_adapter, split_revision
 from rlhf_trl_ext.configuration.ranges import refusal
-from rlhf_trl_ext.rewards.model import check_reward_model, is_adapter, load_classifier
+from rlhf_trl_ext.models.pretrained import load_classifier
+from rlhf_trl_ext.rewards.model import check_reward_model
 from rlhf_trl_ext.trainers.parts.compiled_generation import CompiledGeneration
 from rlhf_trl_ext.trainers.parts.length_sorting import LengthSorting
 from rlhf_trl_ext.trainers.parts.resume import ExactResume
@@ -164,7 +166,8 @@ def _loaded(reward_funcs):
     if not isinstance(reward_funcs, str):
         return reward_funcs
     check_reward_model("reward_funcs", reward_funcs)
-    return load_classifier(reward_funcs) if is_adapter(reward_funcs) else reward_funcs
+    by_name = not is_adapter(reward_funcs) and split_revision(reward_funcs)[1] is None
+    return reward_funcs if by_name else load_classifier(reward_funcs)
 
 
 @contextlib.contextmanager

@@ -4,10 +4,10 @@ import logging
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 from trl.trainer.utils import pad, selective_log_softmax, use_adapter
 
 from rlhf_trl_ext.data.reading import local_files, local_records
+from rlhf_trl_ext.models.pretrained import load_policy
 from rlhf_trl_ext.rewards.gold import content_of
 from rlhf_trl_ext.trainers.parts.replay import Group, trimmed
 
@@ -84,7 +84,7 @@ def past_groups(trainer, past: list[dict[str, Tensor]]) -> list[Group]:
     path, device = trainer.args.replay_data_policy, trainer.accelerator.device
     world, policy, groups = trainer.accelerator.num_processes, None, []
     if any("sampling_per_token_logps" not in rows for rows in past):
-        policy = AutoModelForCausalLM.from_pretrained(path, dtype=trainer.model.dtype).to(device).eval()
+        policy = load_policy(path, dtype=trainer.model.dtype).to(device).eval()
     mine = list(enumerate(past))[: len(past) // world * world][trainer.accelerator.process_index :: world]
     for number, rows in mine:
         rows = {name: value.to(device) for name, value in rows.items()}
