@@ -166,7 +166,9 @@ def _chooses_a_group(override: Override) -> bool:
     """Whether an override chooses a file of a group, as Hydra decides it; also in a folder of the user's."""
     key = override.key_or_group
     hydra = GlobalHydra.instance()
-    group = (CONF / key).is_dir() or (hydra.is_initialized() and hydra.config_loader().get_group_options(key))
+    group = "." not in key and (
+        (CONF / key).is_dir() or (hydra.is_initialized() and hydra.config_loader().get_group_options(key))
+    )
     chooses = override.package is not None or bool(group)
     return key.startswith("hydra") or (chooses and not isinstance(override.value(), dict))
 

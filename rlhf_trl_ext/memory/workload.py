@@ -20,7 +20,9 @@ from rlhf_trl_ext.stages.identity import built_folder
 from rlhf_trl_ext.trainers.parts.online import CompletionLogprobs
 from rlhf_trl_ext.trainers.parts.shared_base import for_classification
 
-TRAINERS = {  # rows of a pass for each of a batch; whether the reference runs within the loss
+# What a step of TRL's trainers holds cannot be asked of them: rows of a pass for each of a batch; whether the reference
+# runs within the loss. Any other trainer is planned as the one of these that it inherits from.
+TRAINERS = {
     trl.SFTTrainer: (1, False),
     trl.RewardTrainer: (2, False),
     trl.DPOTrainer: (2, True),

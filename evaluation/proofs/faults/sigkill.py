@@ -20,7 +20,6 @@ from pathlib import Path
 
 import psutil
 
-ALGORITHMS = ("sft", "reward", "dpo", "kto", "grpo", "rloo", "ppo", "grpo_offpolicy", "grpo_vi")
 SAVE_STEPS = 3
 SETTINGS = [
     *("model.build.hidden_size=32", "model.build.layers=1", "model.build.heads=2", "evaluate=false"),
@@ -45,19 +44,32 @@ def configuration(algorithm: str, folder: Path):
     """The run of an algorithm, as `launchers.train` would get it."""
     from rlhf_trl_ext.configuration.composing import compose_config
 
-    settings = SETTINGS + (ONLINE if algorithm in ALGORITHMS[4:] else [])
     overrides = [f"algorithm={algorithm}", f"output_dir={folder}", f"output_root={folder.parent}"]
-    return compose_config("train", [*overrides, *(f"++{setting}" for setting in settings)])
+    online = compose_config(f"algorithm/{algorithm}").view == "prompts"
+    return compose_config("train", [*overrides, *(f"++{setting}" for setting in SETTINGS + ONLINE * online)])
 
 
-def preload(algorithms) -> None:
+def algorithms() -> list[str]:
+    """One of `conf/algorithm` for every trainer, without those that need a probability beside every pair."""
+    from hydra.utils import get_class
+
+    from rlhf_trl_ext.configuration.composing import compose_config
+    from rlhf_trl_ext.configuration.folders import CONF
+    from rlhf_trl_ext.trainers.parts.soft_labels import SoftLabels
+
+    names = sorted(path.stem for path in (CONF / "algorithm").glob("[!_]*.yaml"))
+    trainers = {compose_config(f"algorithm/{name}").trainer._target_: name for name in reversed(names)}
+    return sorted(name for trainer, name in trainers.items() if not issubclass(get_class(trainer), SoftLabels))
+
+
+def preload(names: list[str]) -> None:
     """Import once what every process needs: they are forked, and start in a second."""
     import deepspeed  # noqa: F401
     from hydra.utils import get_class
 
     import rlhf_trl_ext.stages.train  # noqa: F401
 
-    for algorithm in algorithms:
+    for algorithm in names:
         get_class(configuration(algorithm, Path("unused")).trainer._target_)
 
 
@@ -143,12 +155,16 @@ def trial(algorithm: str, folder: Path, twin: tuple, seconds: float) -> dict | N
     return {"algorithm": algorithm, "seconds": round(seconds, 3), "from": step, "kill": moment, "lost": lost, **equal}
 
 
-def main(kills: int = 50, seed: int = 0, algorithms=ALGORITHMS, output: str = "outputs/faults") -> dict:
-    """Returns `kills`, `equal`, `lost`, `moments` and the trials; raises RuntimeError where a resumed run fails."""
-    preload(algorithms)
+def main(kills: int, seed: int, names: list[str] | None, output: str) -> dict:
+    """Kill and resume the algorithms in turn; names: of algorithms, None for one of every trainer.
+
+    Returns `kills`, `equal`, `lost` and `moments`. Raises RuntimeError where a resumed run fails.
+    """
+    names = names or algorithms()
+    preload(names)
     rng, folder, twins, trials = random.Random(seed), Path(output).resolve(), {}, []
     while len(trials) < kills:
-        algorithm = algorithms[len(trials) % len(algorithms)]
+        algorithm = names[len(trials) % len(names)]
         if algorithm not in twins:
             twin = folder / f"{algorithm}-twin"
             shutil.rmtree(twin, ignore_errors=True)
@@ -170,6 +186,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument("--algorithms", nargs="+", dest="names", help="of conf/algorithm")
     parser.add_argument("--output", default="outputs/faults")
     main(**vars(parser.parse_args()))

@@ -22,7 +22,7 @@ from rlhf_trl_ext.callbacks.phases import OTHER
 from rlhf_trl_ext.configuration.composing import compose_config
 from rlhf_trl_ext.models.tiny import build_tiny
 
-ALGORITHMS = ("grpo", "ppo", "dpo", "sft")
+MEASURED = ("grpo", "ppo", "dpo", "sft")  # sampling, sampling with a critic, pairs with a reference, plain
 
 
 def configured(algorithm: str, steps: int, folder: Path, profile: bool) -> DictConfig:
@@ -57,7 +57,7 @@ def compare(algorithm: str, steps: int, pairs: int, folder: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=ALGORITHMS)
+    parser.add_argument("--algorithms", nargs="+", default=list(MEASURED))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--output", default="outputs/profiling.json")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from evaluation.proofs.stability.record import ALGORITHMS, FAILURE_SEEDS, FAILURES, SEEDS, onset_of
+from evaluation.proofs.stability.record import FAILURE_SEEDS, FAILURES, SEEDS, onset_of, policies
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.callbacks.stability import StabilityRules
 from rlhf_trl_ext.configuration.composing import compose_config
@@ -31,7 +31,7 @@ def alerts_of(folder: Path, rules: dict, gold: str | None = GOLD) -> list[dict]:
 def measure(root: Path, rules: dict, seeds: list[int], failure_seeds: list[int]) -> dict:
     """Alerts by run: `healthy` and `failures`, the latter with only those after the onset, and the onset itself."""
     rates = {"healthy": {}, "failures": {}}
-    for algorithm in ALGORITHMS:
+    for algorithm in policies():
         for seed in seeds:
             if (root / f"{algorithm}-{seed}" / "stage.json").exists():
                 rates["healthy"][f"{algorithm}-{seed}"] = alerts_of(root / f"{algorithm}-{seed}", rules)

@@ -16,7 +16,6 @@ from rlhf_trl_ext.configuration.composing import compose_config
 from rlhf_trl_ext.stages.train import train
 
 SEEDS, FAILURE_SEEDS = [7, 8, 9, 12, 13], [7]  # no rule was chosen on these
-ALGORITHMS = ("grpo", "ppo", "grpo_offpolicy", "grpo_vi")
 OWN = "evaluation.proofs.stability.failures"
 # name -> algorithm, callback
 FAILURES = {
@@ -37,6 +36,12 @@ FAILURES = {
     "grpo_vi-learning-rate": ("grpo_vi", {"_target_": f"{OWN}.LearningRate"}),
     "grpo_vi-entropy": ("grpo_vi", {"_target_": f"{OWN}.EntropyCollapse"}),
 }
+
+
+def policies() -> list[str]:
+    """Algorithms of the demo that sample: the others have no rewards to watch."""
+    names = compose_config("pipeline", ["experiment=demo"]).policies
+    return [name for name in names if compose_config(f"algorithm/{name}").view == "prompts"]
 
 
 def onset_of(steps: int) -> tuple[int, int]:
@@ -85,7 +90,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/stability"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of healthy runs")
     parser.add_argument("--failure-seeds", type=int, nargs="*", default=FAILURE_SEEDS)
-    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=ALGORITHMS)
+    parser.add_argument("--algorithms", nargs="+", default=policies())
     options = parser.parse_args()
     torch.set_num_threads(1)
     models = {"sft": str(Path(options.sft).resolve()), "reward": str(Path(options.reward).resolve())}
