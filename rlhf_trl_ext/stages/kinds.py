@@ -61,7 +61,7 @@ KINDS = {
 }
 
 # Written by a stage about itself, or after it has finished: no result.
-ABOUT = ("stage.json", "versions.json", "log.txt")
+ABOUT = ("stage.json", "versions.json", "log.txt", "README.md")
 # Files that are known by a name: last parts of a key -> where they lie, and how their names end. A path is one, too.
 NAMED_FILES = {
     "prompt": (PACKAGE / "judging/prompts", ".yaml"),

@@ -16,6 +16,7 @@ from rlhf_trl_ext.configuration.checks import as_config_error, build
 from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
 from rlhf_trl_ext.data import inspection
 from rlhf_trl_ext.files import full_disk
+from rlhf_trl_ext.models.card import write_card
 from rlhf_trl_ext.models.saving import save
 from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
 from rlhf_trl_ext.stages.completion import Preempted, stop_reason
@@ -87,6 +88,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     run = {"name": stage.name, "steps": trainer.state.global_step, "world_size": args.world_size, "metrics": metrics}
     run |= {"stopped": stopped} if stopped else {}
     record = {**run, **recorder.summary(), **held_out.best(trainer.state)}
+    write_card(trainer, config, config.model.model_name_or_path or checkpoint, len(train_dataset), record)
     return stage.finish(record) if state.is_main_process else record
 
 

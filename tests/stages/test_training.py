@@ -119,3 +119,17 @@ def test_the_run_directory_holds_configuration_versions_and_metrics(composed, fe
     folder = folder_of(tmp_path, "sft")
     assert {"config.yaml", "versions.json", "metrics.jsonl", "stage.json"} <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "versions.json").read_text())["torch"]
+
+
+def test_the_model_card_names_base_data_settings_and_numbers(composed, few, tmp_path, tiny):
+    record = run(composed, few, tmp_path, "reward", f"model.model_name_or_path={tiny}", "seed=3")
+    card = (folder_of(tmp_path, "reward") / "README.md").read_text()
+    for line in (
+        f"| base | `{tiny}` |",
+        "| data | `Embedded`, 64 rows of preferences |",
+        "| algorithm | `algorithm=reward`, seed 3; learning_rate 0.001, per_device_train_batch_size 8",
+        f"eval_accuracy {record['metrics']['eval_accuracy']:.4g}",
+        f'model="{folder_of(tmp_path, "reward")}"',
+    ):
+        assert line in card
+    assert "None" not in card.split("### Framework versions")[0] and card.startswith("---\n")
