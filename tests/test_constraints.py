@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-SETUP = ("dev", "tensorboard", "benchmarks", "pdf", "sweeps", "math")
+SETUP = ("dev", "tensorboard", "benchmarks", "pdf", "sweeps", "math", "serving")
 FILES = {"constraints.txt": SETUP, "constraints-gpu.txt": (*SETUP, "vllm", "quantization")}
 OLDER = {"fastapi", "numpy"}  # on a GPU, for vLLM
 OFFLINE = ("error sending request", "dns error", "failed to fetch", "connect")

@@ -115,6 +115,8 @@ def _resolves(config: DictConfig, key: str) -> bool:
 
 def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool, bool]]:
     """(key, folder or hub id, whether a reward model, whether with a tokenizer) of the models that a launcher loads."""
+    if launcher == "serve":
+        launcher = "chat" if config.engine in ("transformers", "vllm") else ""  # others are given no checkpoints
     select = {"train": ("model.model_name_or_path",), "pipeline": ("model.model_name_or_path",)}
     select |= {
         "generate": ("policy", "reference"),

@@ -174,6 +174,28 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "pdf": Flag | None,
     },
     "dashboard": {"host": Text, "port": Port},
+    "serve": {
+        "policy": Text | None,
+        "policies": Annotated[dict[Text, Text], Field(min_length=1)] | None,
+        "shares": dict[Text, Amount] | None,
+        "engine": Literal["transformers", "vllm", "onnx", "url"],
+        "engine_options": Texts,
+        "max_batch_size": Count | None,
+        "max_concurrent_requests": Count,
+        "max_body_bytes": Count,
+        "max_new_tokens": Count,
+        "timeout": Positive,
+        "engine_wait": Positive,
+        "host": Text,
+        "port": Annotated[int, Strict(), Field(ge=0, le=65535)],
+        "key_variable": Text,
+        "record": Flag,
+        "traffic": OutputFile,
+        "keep_days": Positive | None,
+        "redact": Built | None,
+        "reward.path": Text | None,
+        "reward.share": Positive,
+    },
 }
 NEEDED = {name: ("args", "model", "dataset", "trainer") for name in ("train", "plan")}
 
