@@ -1,8 +1,10 @@
 """Shared by all tests: one thread, no network, a tiny model on disk, and the real data where it is at hand."""
 
 import contextlib
+import gc
 import os
 import signal
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,6 +20,22 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("RLHF_SHARED", ROOT.parent / "shared"))
 # Arguments of short runs on a CPU, without anything beside them.
 ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "logging_steps": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_objects_are_frozen():
+    """What is imported is millions of objects, which a collection would visit; every training run makes a full one."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def captured_output_stays_open():
+    """Hydra closes all log handlers, and absl's its stream with it: one of pytest's, were it imported in a test."""
+    with contextlib.suppress(ImportError):
+        from absl import logging
+
+        logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")
