@@ -144,6 +144,8 @@ def _wrong(target, key: str, name: str, value, annotation) -> str | None:
     """The first thing that is wrong with one argument, or None."""
     if message := ranges.elsewhere(target, key, value):
         return f"{name}={formatted(value)}: {message}"
+    if isinstance(value, bool) and ranges.is_training_arguments(target) and str in _alternatives(annotation):
+        return None  # TRL and transformers take true and false for the word that they mean
     if message := _wrong_type(name, value, annotation) or _wrong_choice(name, value, choices(target, key)):
         return message
     message = ranges.refusal(target, key, value)
@@ -173,12 +175,9 @@ def parameters(target) -> tuple[dict[str, typing.Any], bool]:
 
 def _wrong_type(name: str, value, annotation) -> str | None:
     plain = _plain(annotation)
-    # TRL and transformers convert a lone string to a list, and true or false to the word that they mean.
-    if (isinstance(value, str) and plain == list[str]) or (
-        isinstance(value, bool) and str in (typing.get_args(plain) or (plain,))
-    ):
+    if isinstance(value, str) and plain == list[str]:  # TRL and transformers make a list of it
         return None
-    kinds = set(typing.get_args(plain) or (plain,)) - {type(None)}
+    kinds = _alternatives(annotation)
     allowed = re.sub(r"<class '([\w.]+)'>", r"\1", str(plain)).replace("typing.", "")
     if isinstance(value, bool) and kinds <= {int, float}:  # true would pass as 1
         return f"{name}={formatted(value)}: {allowed} is needed, and true and false are no numbers."
@@ -190,6 +189,12 @@ def _wrong_type(name: str, value, annotation) -> str | None:
     except ValidationError as error:
         return f"{name}={formatted(value)}: {allowed} is needed ({error.errors()[0]['msg'].lower()})."
     return None
+
+
+def _alternatives(annotation) -> set:
+    """The types of a union, without None; of another type, that type."""
+    plain = _plain(annotation)
+    return set(typing.get_args(plain) or (plain,)) - {type(None)}
 
 
 def _plain(annotation):

@@ -52,7 +52,7 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, CompactHydraException | OmegaConfBaseException):
         return _of_hydra(message, error)
     if message.startswith("Config group override must be a string"):  # Hydra, for a word such as =3
-        return "an override is written key=value; one of the command line's has no key, or a group gets a number."
+        return _no_word()
     from rlhf_trl_ext.configuration.checks import ConfigError
 
     return str(error) if isinstance(error, ConfigError) else None
@@ -83,6 +83,16 @@ def _of_hydra(message: str, error: Exception) -> str:
     if full:
         return f"{full}: {message.partition(' full_key')[0]}."
     return message
+
+
+def _no_word() -> str:
+    """Which override gives a group something that is no name of a choice."""
+    for argument in sys.argv[1:]:
+        key, equals, value = argument.lstrip("+~").partition("=")
+        if equals and key in _groups() and not re.match(r"[A-Za-z\[{]", value.replace("null", "")):
+            allowed = ", ".join(sorted(name for name in _choices(key) if not name.startswith("_")))
+            return f"{argument}: {key} is a group of settings; allowed are {allowed}."
+    return "an override is written key=value; one of the command line's has no key, or a group gets a number."
 
 
 def _is_unreadable(argument: str) -> bool:

@@ -98,7 +98,7 @@ def keep(config: DictConfig, overrides: Iterable[str], compose: Callable[[list[s
         key = override.key_or_group
         if (override.is_add() or override.is_force_add()) and not _is_open(key):
             known = known or compose([override.input_line for override in parsed if _chooses_a_group(override)])
-            if OmegaConf.select(known, key, default=known) is known:
+            if not _has(known, key):
                 _refuse(f"{override.input_line.lstrip('+')}: no such key; {_hint(key, known)}")
     with open_dict(config):
         config[KEPT] = [override.input_line.replace("${", "\\${") for override in values]
@@ -177,6 +177,13 @@ def _refuse(sentence: str) -> NoReturn:
     from rlhf_trl_ext.configuration.checks import ConfigError  # pydantic, which --help does without
 
     raise ConfigError(sentence)
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    """Whether a configuration has a key, with a value or without one."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return OmegaConf.select(config, key) is not None or (OmegaConf.is_dict(node) and name in list(node))
 
 
 def _is_open(key: str) -> bool:

@@ -13,7 +13,7 @@ def trackers(run: Run) -> str | None:
     from transformers.integrations import integration_utils as known
 
     names = run.argument("report_to", "none")
-    for name in [names] if isinstance(names, str) else names or []:
+    for name in [names] if isinstance(names, str | bool) else names or []:
         if name in ("all", "none"):
             continue
         if name not in known.INTEGRATION_TO_CALLBACK:

@@ -114,8 +114,12 @@ ELSEWHERE: dict[str, str] = {
 
 def elsewhere(target, key: str, value) -> str | None:
     """What to give instead of a field of TRL's arguments that would be dropped, or None."""
-    ours = dataclasses.is_dataclass(target) and "per_device_train_batch_size" in target.__dataclass_fields__
-    return ELSEWHERE.get(key) if ours and value is not None else None
+    return ELSEWHERE.get(key) if is_training_arguments(target) and value is not None else None
+
+
+def is_training_arguments(target) -> bool:
+    """Whether a class is transformers' TrainingArguments or made of it."""
+    return dataclasses.is_dataclass(target) and "per_device_train_batch_size" in target.__dataclass_fields__
 
 
 def refusal(target, key: str, value) -> str | None:

@@ -4,7 +4,7 @@ import re
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from rlhf_trl_ext.configuration import credentials, settings, trust
+from rlhf_trl_ext.configuration import credentials, settings, trust, unread
 from rlhf_trl_ext.configuration.checks import ConfigError, build, listed, problems
 from rlhf_trl_ext.configuration.paths import checkpoint_refusal, folder_creatable, is_local
 
@@ -15,11 +15,12 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
     launcher: the name of its configuration. overrides: the command line's, which alone can say what is trusted.
     """
     words = {override.lstrip("+").partition("=")[0] for override in overrides}
-    trusted = list(config.get("trust") or []) if "trust" in words else []
+    in_config = list(config.trust) if OmegaConf.is_list(config.get("trust")) else []
+    trusted = in_config if "trust" in words else []
     errors = credentials.refusals(config) + trust.refusals(config, trusted)
-    if (trust_in_file := list(config.get("trust") or [])) and not trusted:
+    if in_config and not trusted:
         errors.append(
-            f"trust={settings.formatted(trust_in_file)} stands in a file, which cannot vouch for itself; give it on "
+            f"trust={settings.formatted(in_config)} stands in a file, which cannot vouch for itself; give it on "
             "the command line."
         )
     if config.get("include_path") and not (config.trust_tasks and "trust_tasks" in words):
@@ -36,6 +37,7 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
         if override != "held_out=null"
     ]
     unsafe = bool(errors)
+    errors += unread.refusals(launcher, overrides)
     errors += settings.refusals(config, launcher)
     if isinstance(folder := config.get("output_dir"), str) and (reason := folder_creatable(folder)):
         errors.append(f"output_dir={folder}: {reason}.")

@@ -4,12 +4,13 @@ A key of a class is checked against that class (`checks.py`); one of TRL's numbe
 """
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf.errors import InterpolationResolutionError, InterpolationToMissingValueError
 from pydantic import AfterValidator, Field, Strict, TypeAdapter, ValidationError
 
 from rlhf_trl_ext.configuration.paths import creatable
@@ -18,6 +19,7 @@ from rlhf_trl_ext.quantities import Amount, Count, Natural, Positive, Seed
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 Texts = list[Text]
+Views = Literal["demonstrations", "preferences", "prompts", "unpaired"]
 Port = Annotated[int, Strict(), Field(ge=1, le=65535)]
 
 
@@ -39,6 +41,12 @@ def _built(node: dict) -> dict:
     return node
 
 
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError("it names a folder; letters, digits, . - and _ are allowed, and a letter or digit first")
+    return name
+
+
 def _writable(path: str) -> str:
     if message := creatable(path):
         raise ValueError(message)
@@ -54,7 +62,9 @@ def _writable_file(path: str) -> str:
 Models = Annotated[dict[Text, Text], Field(min_length=1), AfterValidator(_no_baseline)]
 Named = Annotated[Texts, Field(min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
-Built = Annotated[dict[str, Any], AfterValidator(_built)]
+Mapping = dict[str, Any]
+Built = Annotated[Mapping, AfterValidator(_built)]
+Name = Annotated[Text, AfterValidator(_file_name)]
 Output = Annotated[Text, AfterValidator(_writable)]
 OutputFile = Annotated[Text, AfterValidator(_writable_file)]
 
@@ -79,6 +89,20 @@ PAIRS = {
 }
 # Of every launcher that has the key.
 SHARED = {
+    "name": Name,
+    "args": Mapping,
+    "model": Built,
+    "dataset": Built,
+    "judge": Built,
+    "labelling": Built,
+    "reviser": Built,
+    "reward": Mapping,
+    "reward.path": Text | None,
+    "reward.functions": list[Any],
+    "stages": Mapping,
+    "samples": Mapping,
+    "pairs": Mapping,
+    "hub": Built,
     "seed": Seed,
     "shares": dict[Literal["sft", "reward", "rl", "evaluation"], Annotated[float, Field(ge=0, le=1)]] | None,
     "output_root": Output,
@@ -123,11 +147,25 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "learning_rates": Annotated[list[Positive], Field(min_length=1)],
         "iterations": dict[str, Count],
         "processes": Count | None,
+        "tasks": dict[str, Built],
+        "settings": dict[str, Mapping],
+        "task": Mapping,
+        "task.questions": Count,
+        "task.actions": Annotated[int, Strict(), Field(ge=2)],
+        "task.length": Count,
+        "policy": Mapping,
+        "policy.width": Count,
+        "policy.initial_std": Positive,
+        "batch": Mapping,
+        "batch.questions": Count,
+        "batch.completions": Annotated[int, Strict(), Field(ge=2)],
     },
-    "generate": {"policy": Text, "reference": Text, **SAMPLES, **COMPILED},
-    "label": PAIRS,
-    "revise": PAIRS,
+    "train": {"view": Views},
+    "generate": {"policy": Text, "reference": Text, "args.use_cpu": Flag, **SAMPLES, **COMPILED},
+    "label": {"args.use_cpu": Flag, **PAIRS},
+    "revise": {"args.use_cpu": Flag, **PAIRS},
     "plan": {
+        "plan": Mapping,
         "num_gpus": Count,
         "plan.card": Positive | Text,
         "plan.reserved": Amount,
@@ -137,13 +175,20 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "plan.architecture": dict[str, Any],
     },
     "chat": {"policy": Text | None, "policies": dict[Text, Text] | None, "system": Text | None, **SAMPLES},
-    "answer": {"policy": Text, "output": OutputFile, "max_questions": Count | None, **SAMPLES},
+    "answer": {
+        "policy": Text,
+        "questions": Text | None,
+        "references": Text | None,
+        "output": OutputFile,
+        "max_questions": Count | None,
+        **SAMPLES,
+    },
     "capability": {
         "baseline": Text,
         "policies": Models,
         "tasks": Named,
         "include_path": Text | None,
-        "limit": Positive | None,
+        "limit": Count | Annotated[float, Strict(), Field(gt=0, lt=1)] | None,
         "batch_size": Count,
         "output": OutputFile,
     },
@@ -159,8 +204,9 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "injection_pairs": Natural,
         "output": OutputFile | None,
     },
+    "adopt": {"folder": Text},
     "data": {
-        "view": Literal["demonstrations", "preferences", "prompts", "unpaired"],
+        "view": Views,
         "split": Literal["train", "evaluation"],
         "rows": Natural,
         "output": OutputFile | None,
@@ -197,6 +243,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "reward.share": Positive,
     },
 }
+LONGEST = 200  # characters of a value in a message
 NEEDED = {name: ("args", "model", "dataset", "trainer") for name in ("train", "plan")}
 
 
@@ -208,9 +255,14 @@ def refusals(config: DictConfig, launcher: str) -> list[str]:
         for key in NEEDED.get(launcher, ())
         if not OmegaConf.is_config(OmegaConf.select(config, key))
     ]
+    absent = [error.partition(" ")[0] for error in errors]
     for key, kind in types.items():
+        if key in absent:
+            continue
         try:
             errors += _refusal(key, _value(config, key), kind) if _present(config, key) else []
+        except InterpolationToMissingValueError:  # of a value that has none yet, which is refused where it is needed
+            continue
         except InterpolationResolutionError as error:
             errors.append(f"{key}: its ${{...}} cannot be resolved ({' '.join(str(error).split())}); give a value.")
     return errors + list(_unknown(config, types))
@@ -233,8 +285,13 @@ def _value(config: DictConfig, key: str):
 def _refusal(key: str, value, kind) -> list[str]:
     try:
         TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        return [f"{key}={formatted(value)}: {_in_words(error.errors()[0])}{' (or null)' if _optional(kind) else ''}."]
+    except ValidationError as refused:
+        error = refused.errors()[0]
+        if len(formatted(value)) > LONGEST and isinstance(value, dict):  # the part of it that is wrong
+            value = error["input"]
+            key = ".".join(map(str, (key, *error["loc"])))
+        shown = key if error["type"] == "value_error" and kind is Built else f"{key}={formatted(value)}"
+        return [f"{shown}: {_in_words(error)}{' (or null)' if _optional(kind) else ''}."]
     return []
 
 
@@ -281,7 +338,7 @@ def _unknown(config: DictConfig, types: dict[str, Any]) -> Iterator[str]:
     for parent in dict.fromkeys(key.rpartition(".")[0] for key in types if "." in key):
         node = OmegaConf.select(config, parent)
         known = [key.rpartition(".")[2] for key in types if key.startswith(f"{parent}.")]
-        if parent in ("held_out", "budget") or not OmegaConf.is_dict(node):
+        if parent in ("held_out", "budget", "args", "reward") or not OmegaConf.is_dict(node):
             continue
         for name in set(node) - set(known):
             close = difflib.get_close_matches(name, known)

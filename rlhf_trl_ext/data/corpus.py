@@ -12,6 +12,7 @@ from rlhf_trl_ext.data.folders import chosen_files
 from rlhf_trl_ext.data.forms import Forms, advice
 from rlhf_trl_ext.data.schema import BadRow, NoRow, Row
 from rlhf_trl_ext.data.tally import Tally
+from rlhf_trl_ext.quantities import Seed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,7 +54,7 @@ class Corpus:
         max_prompt_tokens: int | None = None,
         max_bad_fraction: float = 0.01,
         shares: dict[str, float] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         form: str | None = None,
         columns: dict[str, str] | None = None,
         subset: str | None = None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_trl_ext.data import embedded_words as text
+from rlhf_trl_ext.quantities import Seed
 from rlhf_trl_ext.rewards import gold
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Embedded:
 
     def __init__(
         self,
-        seed: int = 0,
+        seed: Seed = 0,
         demonstrations: int = 8000,
         preferences: int = 3000,
         prompts: int = 2000,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf_trl_ext.data import reading, schema, splits
 from rlhf_trl_ext.data.schema import BadRow, text_field, typed_field
+from rlhf_trl_ext.quantities import Seed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +31,7 @@ class Labelled:
         margin_scale: float | None = None,
         least_p: float = 0.5,
         evaluation: float = 0.1,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         if not 0.5 <= least_p <= 1 or not 0 < evaluation < 1:
             raise ValueError(f"least_p={least_p}, evaluation={evaluation}: in [0.5, 1] and in (0, 1).")

@@ -4,6 +4,7 @@ import hashlib
 
 from rlhf_trl_ext.judging.judge import Judge
 from rlhf_trl_ext.judging.verdicts import Display, Opinion, Reply, Verdict, finite
+from rlhf_trl_ext.quantities import Seed
 from rlhf_trl_ext.rewards.gold import GoldReward
 
 
@@ -25,7 +26,7 @@ class GoldJudge(Judge):
         position_bias: float = 0.0,
         logprobs: bool = True,
         both_orders: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
     ):
         if not 0 <= noise < 0.5 or not 0 <= position_bias <= 1:
             raise ValueError(f"noise={noise}, position_bias={position_bias}: noise is in [0, 0.5), the bias in [0, 1].")

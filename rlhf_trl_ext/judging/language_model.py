@@ -8,7 +8,7 @@ from rlhf_trl_ext.judging.inquiry import Comparing, Inquiry, Reading, Scoring
 from rlhf_trl_ext.judging.judge import Judge, Replies, Score, check_temperature
 from rlhf_trl_ext.judging.prompt import Prompt, load
 from rlhf_trl_ext.judging.verdicts import Display, Displays, Opinion, Reply
-from rlhf_trl_ext.quantities import Count, Positive, Share
+from rlhf_trl_ext.quantities import Count, Positive, Seed, Share
 
 Inquiries = Callable[[], Iterable[Inquiry]]
 
@@ -33,7 +33,7 @@ class LanguageModelJudge(Judge):
     temperature: Positive = 1.0
     both_orders: bool = True
     max_unreadable: Share = 0.25
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature, "levels of the scale")

@@ -43,6 +43,8 @@ class ModelArguments(trl.ModelConfig):
                     "two revisions; give one of them."
                 )
             self.model_name_or_path, self.model_revision = name, revision
+        if self.build is not None and not callable(self.build):
+            raise ValueError(f"build={self.build}: {{_target_: <function>, _partial_: true}} is needed, or null.")
         if self.chat_template is not None:
             template(self.chat_template)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_trl_ext.data import embedded_words as text
-from rlhf_trl_ext.quantities import Count
+from rlhf_trl_ext.quantities import Count, Seed
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -71,7 +71,7 @@ def copy_initialise(model: "LlamaForCausalLM", gain: float) -> None:
 
 def build_tiny(
     folder: str | Path,
-    seed: int = 0,
+    seed: Seed = 0,
     hidden_size: Count = 128,
     layers: Count = 2,
     heads: Count = 4,

@@ -40,6 +40,7 @@ BAD = [
     (["algorithm=sft", "++args.padding_free=true"], "args.padding_free=true with "),
     (["algorithm=sft", "++args.deepspeed=/no.json"], "args.deepspeed=/no.json: no DeepSpeed configuration in JSON"),
     (["algorithm=sft", "++args.report_to=[none,wand]"], "args.report_to=wand: allowed are none, all, azure_ml, "),
+    (["algorithm=sft", "++args.report_to=true"], "args.report_to=True: allowed are none, all"),
     (["algorithm=sft", "++args.report_to=comet_ml"], "args.report_to=comet_ml: it is not installed; pip install comet"),
     (
         ["algorithm=sft", "++model.attn_implementation=spda"],

@@ -47,6 +47,7 @@ MISTAKES = [
     (["launchers.train", "args.max_steps=1="], "args.max_steps=1=: "),
     (["launchers.train", "args.max_steps=[1,2"], "args.max_steps=[1,2: no viable alternative"),
     (["launchers.train", "=3"], "an override is written key=value"),
+    (["launchers.plan", "model=null"], "model=null: model is a group of settings; allowed are 0.5b, "),
     (["launchers.train", "judge=gold"], "judge=gold: this launcher has no group judge"),
     (["launchers.train", "args=3"], "args is missing: "),
     (["launchers.report"], "folder has no value: give folder=<value>."),

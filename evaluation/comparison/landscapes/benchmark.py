@@ -60,7 +60,7 @@ class Benchmark:
         """Check what every row sets, before anything is trained. Raises ConfigError."""
         for landscape, algorithm in itertools.product(self.config.landscapes, self.algorithms):
             settings = OmegaConf.create(self.cell(landscape, algorithm, 1e-3, 0).settings)
-            check(settings.task, f"tasks.{landscape}")
+            build(settings.task, f"tasks.{landscape}")
             check(settings.trainer, f"settings.{algorithm}.trainer")
             build(OmegaConf.merge(settings.args, QUIET), f"settings.{algorithm}.args", output_dir="unused")
 

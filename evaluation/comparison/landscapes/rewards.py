@@ -6,6 +6,8 @@ random table holds the right action for every question and position. Rewards are
 
 import numpy as np
 
+from rlhf_trl_ext.quantities import Amount, Count, Seed, Share
+
 
 class Landscape:
     """A reward function for TRL that also keeps what it paid: `means` is the true mean reward of every batch.
@@ -15,7 +17,9 @@ class Landscape:
     the reward that the trainer sees, in reward units; `means` is without it.
     """
 
-    def __init__(self, questions: int, actions: int, length: int, keys: int, noise: float = 0.0, seed: int = 0):
+    def __init__(
+        self, questions: Count, actions: Count, length: Count, keys: Count, noise: Amount = 0.0, seed: Seed = 0
+    ):
         if not 0 < keys <= length:
             raise ValueError(f"keys={keys}: give 1 to length={length}.")
         self.questions, self.actions, self.length, self.noise = questions, actions, length, noise
@@ -61,7 +65,7 @@ class Prefix(Landscape):
 class Deceptive(Landscape):
     """Sparse, but one wrong first token, the decoy, pays `decoy` at once and rules the 1 out."""
 
-    def __init__(self, *args, decoy: float = 0.3, **kwargs):
+    def __init__(self, *args, decoy: Share = 0.3, **kwargs):
         super().__init__(*args, **kwargs)
         self.decoy = decoy
 

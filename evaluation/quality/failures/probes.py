@@ -10,7 +10,7 @@ from pathlib import Path
 from evaluation.quality.failures import texts
 from evaluation.quality.failures.diagnostics import Diagnostic, compared
 from rlhf_trl_ext.configuration import named_yaml
-from rlhf_trl_ext.quantities import Amount, Count
+from rlhf_trl_ext.quantities import Amount, Count, Seed
 
 SETS = Path(__file__).parents[1] / "probes"
 STANDARD = ("harmful", "benign", "sycophancy", "out_of_distribution")
@@ -126,7 +126,7 @@ class Probes:
     batch_size: Count = 16
     dtype: str = "float32"
     chat_template: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self):
         self.loaded = [load(name) for name in self.sets]
