@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from evaluation.report import tabular
+from evaluation.report import tabular, training
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
 from evaluation.report.runs import Runs, read
@@ -40,27 +40,52 @@ def report(
     metrics: list[str] | None = None,
     output: str | None = None,
     pdf: bool | None = None,
+    logs: list[str] | None = None,
 ) -> dict[str, Path]:
     """Write the report of a folder of results; returns the files: html, figures (a folder) and, if written, pdf.
 
     compare: another folder of results, told against this one. algorithms, metrics: the only ones shown. pdf: whether
-    a PDF is written as well; None: where the extra `pdf` is installed. Raises ValueError for wrong names or folders,
-    and for pdf=true without the extra.
+    a PDF is written as well; None: where the extra `pdf` is installed. logs: folders of runs, adopted ones too, whose
+    training logs stand beside those of `folder`; it may then hold runs without results. Raises ValueError for wrong
+    names or folders, and for pdf=true without the extra.
     """
-    runs = read(folder, algorithms, metrics)
+    judged = bool(compare or algorithms or metrics) or not _only_logs(folder, logs)
+    runs = read(folder, algorithms, metrics) if judged else None
     other = read(compare) if compare else None
     path = Path(output or Path(folder) / "report.html")
-    by_dataset = pictures(runs)
-    sections = list(_sections(runs, other, by_dataset))
-    write(path, _html(runs, other, sections, form="svg"))
+    by_dataset = pictures(runs) if judged else {}
+    sections = list(_sections(runs, other, by_dataset)) if judged else []
+    if logs or not judged:
+        sections.append(_logs([folder, *(logs or [])]))
+    heading = _heading(runs, other) if judged else _unjudged(folder)
+    write(path, _html(heading, sections, form="svg"))
     figures = path.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for picture in (picture for made in by_dataset.values() for picture in made):
+    for picture in {id(picture): picture for section in sections for picture in section.pictures}.values():
         (figures / f"{picture.name}.png").write_bytes(picture.file("png"))
     written = {"html": path, "figures": figures}
     if pdf is not False and (pdf or _printable()):
-        written["pdf"] = _print(_html(runs, other, sections, form="png"), path.with_suffix(".pdf"))
+        written["pdf"] = _print(_html(heading, sections, form="png"), path.with_suffix(".pdf"))
     return written
+
+
+def _only_logs(folder: str, logs: list[str] | None) -> bool:
+    """Whether there is nothing judged in a folder, but runs with a log: adopted ones, or stages."""
+    place = Path(folder)
+    judged = [*place.glob("benchmark.json"), *place.glob("results.json"), *place.glob("*/results.json")]
+    depths = training.DEPTHS if logs else training.DEPTHS[1:]  # one stage alone is no report
+    return not judged and any(any(place.glob(pattern)) for pattern in depths)
+
+
+def _logs(folders: list[str]) -> Section:
+    logs = training.read_logs(folders)
+    drawn = training.picture(logs)
+    arguments = [
+        Folded(f"arguments of {log.name}, as overrides here", (log.folder / "overrides.txt").read_text())
+        for log in logs
+        if (log.folder / "overrides.txt").is_file()
+    ]
+    return Section("Training", [training.table(logs)], [drawn] if drawn else [], arguments)
 
 
 def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture]]) -> Iterator[Section]:
@@ -104,15 +129,24 @@ def summary(runs: Runs) -> list[str]:
     ] + runs.problems
 
 
-def _html(runs: Runs, other: Runs | None, sections: list[Section], form: str) -> str:
+def _unjudged(folder: str) -> dict:
+    """What stands above the sections of a page without verdicts."""
+    words = "Nothing here was judged: samples of these policies and one judge tell which is better."
+    return {"title": Path(folder).resolve().name, "subtitle": "Training logs.", "summary": [words]}
+
+
+def _heading(runs: Runs, other: Runs | None) -> dict:
     results = runs.results
     seeds = ", ".join(map(str, results["seeds"]))
     subtitle = f"Data: {', '.join(results['datasets'])}. Seeds: {seeds}. Baseline: {results['baseline']}. "
     subtitle += f"Judge: {results['judge']}."
-    page = Environment(loader=PackageLoader("evaluation.report", "."), autoescape=True, trim_blocks=True)
     title = results["name"] + (f" against {other.results['name']}" if other else "")
-    parts = {"title": title, "subtitle": subtitle, "summary": summary(runs), "sections": sections}
-    return page.get_template("page.html.j2").render(**parts, form=form, open=False)
+    return {"title": title, "subtitle": subtitle, "summary": summary(runs)}
+
+
+def _html(heading: dict, sections: list[Section], form: str) -> str:
+    page = Environment(loader=PackageLoader("evaluation.report", "."), autoescape=True, trim_blocks=True)
+    return page.get_template("page.html.j2").render(**heading, sections=sections, form=form, open=False)
 
 
 def _printable() -> bool:

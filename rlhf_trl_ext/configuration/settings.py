@@ -213,6 +213,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
     },
     "report": {
         "folder": Text,
+        "logs": Texts,
         "compare": Text | None,
         "algorithms": Texts,
         "metrics": Texts,

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from evaluation.report import training
 from evaluation.report.dashboard.runs import LoggedRuns
+from evaluation.report.page import report
 from rlhf_trl_ext.adoption.run import adopt
 from rlhf_trl_ext.callbacks.records import read_metrics
 
@@ -96,6 +98,28 @@ def test_four_frameworks_stand_side_by_side_in_the_dashboard(adopted):
         assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == expected
     shown = {row["name"]: (row["step"], row["max_steps"]) for row in LoggedRuns(folder.parent).summaries()}
     assert shown == {"TRL": (10, 10), "LLaMA-Factory": (10, 10), "Axolotl": (10, 10), "verl": (4, 4)}
+
+
+def test_four_frameworks_stand_side_by_side_with_ours_in_the_report(adopted, tmp_path):
+    for name in ("TRL", "LLaMA-Factory", "Axolotl", "verl"):
+        _, _, folder = adopted(name)
+    own = tmp_path / "outputs" / "dpo"
+    own.mkdir(parents=True)
+    (own / "metrics.jsonl").write_text("".join(json.dumps({"step": n, "loss": 1 / n}) + "\n" for n in (1, 2, 4)))
+    logs = training.read_logs([str(own.parent), str(folder.parent)])
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in training.table(logs).rows}
+    header = training.table(logs).header[1:]
+    assert rows["dpo"][:3] == ["this project", "4", "0.25"] and header[2] == "loss"
+    assert rows["verl"][:2] == ["verl", "4"] and rows["verl"][header.index("reward")] == "0.4"
+    assert rows["TRL"][header.index("rewards/margins")] == "0.4" and rows["Axolotl"][0] == "Axolotl"
+    assert rows["LLaMA-Factory"][header.index("rewards/accuracies")] == "0.6"
+    page = report(str(folder.parent), logs=[str(own.parent)], output=str(tmp_path / "page.html"), pdf=False)["html"]
+    text = page.read_text()
+    assert all(f"<td>{name}</td>" in text for name in rows) and "Nothing here was judged" in text
+    assert "arguments of verl, as overrides here" in text and (tmp_path / "figures" / "training-logs.png").is_file()
+    assert "<script" not in text
+    with pytest.raises(ValueError, match=r"holds no metrics\.jsonl: give folders of runs; launchers\.adopt"):
+        training.read_logs([str(tmp_path / "figures")])
 
 
 def test_trl_and_llama_factory_leave_models_that_load(adopted):
