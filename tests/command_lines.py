@@ -1,19 +1,13 @@
-"""Command lines in processes of their own, several wrong ones in one, which imports but once."""
+"""Command lines in processes of their own, and several wrong ones in this one, which has imported already."""
 
-import json
+import contextlib
+import importlib
+import io
 import subprocess
 import sys
+from unittest.mock import patch
 
 from conftest import ROOT
-
-ONE_AFTER_ANOTHER = """
-import importlib, json, sys
-for sys.argv in json.loads(sys.argv[1]):
-    try:
-        importlib.import_module(sys.argv[0]).main()
-    except SystemExit as end:  # a text ends a process with code 1
-        print(end.code, file=sys.stderr)
-"""
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:
@@ -23,5 +17,13 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def one_after_another(commands: list[list[str]]) -> str:
-    """What these commands, each a launcher's module and its arguments, write to stderr."""
-    return python("-c", ONE_AFTER_ANOTHER, json.dumps(commands)).stderr
+    """What these commands, each a launcher's module and its arguments, write to stderr when they end."""
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(ROOT):
+        for command in commands:
+            with patch.object(sys, "argv", command):
+                try:
+                    importlib.import_module(command[0]).main()
+                except SystemExit as end:  # a text ends a process with code 1
+                    print(end.code, file=printed)
+    return printed.getvalue()

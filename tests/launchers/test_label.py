@@ -73,7 +73,7 @@ MISTAKES = [
     (["judge=noisy_gold", "judge.noise=2"], "judge.noise=2, position_bias=0.3: noise is in [0, 0.5)"),
     (["labelling.average=mean"], "labelling.average=mean: allowed are arithmetic, logit."),
     (["labelling.tie_widht=0"], "labelling.tie_widht=0: Labelling has no such argument; did you mean"),
-    (["pairs.files=[absent.jsonl]"], "path=absent.jsonl does not exist"),
+    (["pairs.files=[absent.jsonl]"], "pairs.files=absent.jsonl does not exist"),
     (["judge=constitution", "judge.constitution=x"], "constitution=x: no such file; allowed"),
 ]
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 from runs_on_disk import write_pipeline
 
+from evaluation.report import page as page_of_report
 from evaluation.report.figures import pictures
 from evaluation.report.page import report
 from evaluation.report.pareto import frontier
@@ -40,6 +41,12 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(results):
     return report(str(results), pdf=False)["html"].read_text()
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """They take most of a report's time."""
+    monkeypatch.setattr(page_of_report, "pictures", lambda runs: {dataset: [] for dataset in runs.results["datasets"]})
 
 
 def test_one_file_says_what_was_found(page):
@@ -96,7 +103,7 @@ class Preference(Judge):
         return [Verdict(float(won), 0.2 + 0.6 * won, float(won), float(won)) for won in wins]
 
 
-def test_what_a_language_model_judged_is_reported_and_not_judged_again(tmp_path, monkeypatch):
+def test_what_a_language_model_judged_is_reported_and_not_judged_again(tmp_path, monkeypatch, without_figures):
     """Two policies, each judged against the baseline only: there is no verdict on one against the other."""
     monkeypatch.setattr(verdict_results, "judge_of", lambda config: Preference())
     folder = write_pipeline(tmp_path / "judged", 0, policies=("dpo", "grpo"))
@@ -110,7 +117,9 @@ def test_what_a_language_model_judged_is_reported_and_not_judged_again(tmp_path,
     )
 
 
-def test_verdicts_of_a_further_judge_stand_beside_those_on_recorded_scores(tmp_path, composed, monkeypatch):
+def test_verdicts_of_a_further_judge_stand_beside_those_on_recorded_scores(
+    tmp_path, composed, monkeypatch, without_figures
+):
     folder = write_pipeline(tmp_path / "run", 0, policies=("dpo",))
     monkeypatch.setattr(Preference, "asked", 0)
     more = [f"results={folder / 'results.json'}", f"output_root={tmp_path}"]
@@ -137,7 +146,7 @@ class Obedient(Preference):
     compare = Judge.compare
 
 
-def test_the_rate_of_injections_stands_in_every_report(tmp_path, composed, monkeypatch):
+def test_the_rate_of_injections_stands_in_every_report(tmp_path, composed, monkeypatch, without_figures):
     """One injection of four is obeyed; the others leave two replies without a gold reward equal, a tie."""
     folder = write_pipeline(tmp_path / "run", 0, policies=("dpo",))
     monkeypatch.setattr(evaluate, "build", lambda config, name: Obedient())
@@ -196,7 +205,7 @@ def test_tidy_tables_hold_every_number_once(results):
     assert len(samples(results)) == 3 * 4 * 48
 
 
-def test_the_launcher_takes_what_the_function_takes(tmp_path, monkeypatch, capsys):
+def test_the_launcher_takes_what_the_function_takes(tmp_path, monkeypatch, capsys, without_figures):
     from hydra.core.global_hydra import GlobalHydra
 
     from launchers.report import main
