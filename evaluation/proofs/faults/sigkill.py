@@ -6,8 +6,6 @@ for bit, and no checkpoint that was whole before may be lost. Model and data are
 are out of step with each other on purpose.
 """
 
-import argparse
-import json
 import os
 import random
 import shutil
@@ -19,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+
+from evaluation.proofs.faults.trials import collect, conclude, parser
 
 SAVE_STEPS = 3
 SETTINGS = [
@@ -162,30 +162,25 @@ def main(kills: int, seed: int, names: list[str] | None, output: str) -> dict:
     """
     names = names or algorithms()
     preload(names)
-    rng, folder, twins, trials = random.Random(seed), Path(output).resolve(), {}, []
-    while len(trials) < kills:
-        algorithm = names[len(trials) % len(names)]
+    rng, folder, twins = random.Random(seed), Path(output).resolve(), {}
+
+    def attempt(number: int) -> dict | None:
+        algorithm = names[number % len(names)]
         if algorithm not in twins:
             twin = folder / f"{algorithm}-twin"
             shutil.rmtree(twin, ignore_errors=True)
             twin.mkdir(parents=True)
             seconds, _ = run(configuration(algorithm, twin), twin / "log.txt")
             twins[algorithm] = (*result(twin / "metrics.jsonl"), seconds)
-        outcome = trial(algorithm, folder / algorithm, twins[algorithm], rng.uniform(0, twins[algorithm][2]))
-        if outcome is not None:
-            trials.append(outcome)
-            print(json.dumps(outcome), flush=True)
+        return trial(algorithm, folder / algorithm, twins[algorithm], rng.uniform(0, twins[algorithm][2]))
+
+    trials = collect(kills, attempt)
     summary = {"kills": kills, "seed": seed, "equal": sum(t["equal_metrics"] and t["equal_weights"] for t in trials)}
     summary |= {"lost": sum(t["lost"] for t in trials), "moments": dict(Counter(t["kill"] for t in trials))}
-    (folder / "sigkill.json").write_text(json.dumps({**summary, "trials": trials}, indent=1))
-    print(json.dumps(summary))
-    return summary
+    return conclude(folder / "sigkill.json", summary, trials)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--algorithms", nargs="+", dest="names", help="of conf/algorithm")
-    parser.add_argument("--output", default="outputs/faults")
-    main(**vars(parser.parse_args()))
+    options = parser(__doc__, "kills", 50, "outputs/faults")
+    options.add_argument("--algorithms", nargs="+", dest="names", help="of conf/algorithm")
+    main(**vars(options.parse_args()))

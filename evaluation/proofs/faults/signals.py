@@ -5,7 +5,6 @@ twin, and is started again. Five seconds after the signal no process of it may b
 finished that is not what the twin's is, and the second start must end with the twin's weights, bit for bit.
 """
 
-import argparse
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from evaluation.proofs.faults.sigkill import SETTINGS, saved_weights
+from evaluation.proofs.faults.trials import collect, conclude, parser
 
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT")
 LEFT_AFTER = 5.0  # seconds
@@ -120,32 +120,27 @@ def trial(kind: str, name: str, root: Path, after: float, twin: dict) -> dict | 
 
 def main(signals: int = 20, seed: int = 0, output: str = "outputs/signals", kinds=tuple(COMMANDS)) -> dict:
     """Returns `signals`, `left`, `unreached`, `equal` and the trials; writes them to `<output>/signals.json`."""
-    rng, folder, trials = random.Random(seed), Path(output).resolve(), []
+    rng, folder = random.Random(seed), Path(output).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     for name in (*SIGNALS[:2], SIGNALS[4]):  # a shell lets what it starts in the background ignore some of them
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     twins = {kind: undisturbed(kind, folder / f"{kind}-twin") for kind in kinds}
-    while len(trials) < signals:
-        kind, name = kinds[len(trials) % len(kinds)], SIGNALS[len(trials) // len(kinds) % len(SIGNALS)]
+
+    def attempt(number: int) -> dict | None:
+        kind, name = kinds[number % len(kinds)], SIGNALS[number // len(kinds) % len(SIGNALS)]
         twin, seconds = twins[kind]
-        result = trial(kind, name, folder / kind, rng.uniform(0, seconds), twin)
-        if result is not None:
-            trials.append(result)
-            print(json.dumps(result), flush=True)
+        return trial(kind, name, folder / kind, rng.uniform(0, seconds), twin)
+
+    trials = collect(signals, attempt)
     summary = {"signals": signals, "seed": seed, "of_each": dict(Counter(one["signal"] for one in trials))}
     summary |= {"left": sum(bool(one["left"]) for one in trials), "equal": sum(one["equal"] for one in trials)}
     summary |= {"unreached": sum(bool(one["unreached"]) for one in trials)}
     summary["slowest_end"] = max(one["ended_in"] for one in trials)
-    (folder / "signals.json").write_text(json.dumps({**summary, "trials": trials}, indent=1))
-    print(json.dumps(summary))
-    return summary
+    return conclude(folder / "signals.json", summary, trials)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--signals", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default="outputs/signals")
-    parser.add_argument("--kinds", nargs="+", choices=tuple(COMMANDS), default=tuple(COMMANDS))
-    main(**vars(parser.parse_args()))
+    options = parser(__doc__, "signals", 20, "outputs/signals")
+    options.add_argument("--kinds", nargs="+", choices=tuple(COMMANDS), default=tuple(COMMANDS))
+    main(**vars(options.parse_args()))

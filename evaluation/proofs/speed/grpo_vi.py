@@ -8,10 +8,8 @@ model, beside PPO's; float32, policy and reference of 34 M parameters, batches o
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 import torch
 
 from evaluation.proofs.speed.ppo_memory import SETTINGS, lora, resident
+from evaluation.proofs.speed.processes import measure
 
 HEAD = {"vi_value_model": "head"}
 ONE = {"critic_shares_base": True}
@@ -101,10 +100,7 @@ def memories(folder: Path) -> None:
     build_tiny(folder / "policy", hidden_size=512, layers=8, feed_forward_size=2048)
     for name in LIVING:
         command = [sys.executable, "-m", "evaluation.proofs.speed.grpo_vi", "--work", name, str(folder)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-        print(f"{name:<34} peak {json.loads(line.removeprefix('RESULT '))['peak_mb']:6.0f} MB", flush=True)
+        print(f"{name:<34} peak {measure(command)['peak_mb']:6.0f} MB", flush=True)
 
 
 def main() -> None:

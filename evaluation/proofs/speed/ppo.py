@@ -10,10 +10,8 @@ projects prompts as well. The default makes it a third of the layers, as it is i
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -225,6 +223,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.work:
         return work(options.work[0], Path(options.work[1]), options.updates)
+    from evaluation.proofs.speed.processes import measure  # not there where this file runs by TRL 1.12's Python
+
     results = {"ours": [], "trl112": []}
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder), options.hidden_size, options.vocabulary)
@@ -232,13 +232,8 @@ def main() -> None:
             for which, python in (("ours", sys.executable), ("trl112", options.reference)):
                 target = ["-m", "evaluation.proofs.speed.ppo"] if which == "ours" else [__file__]
                 command = [python, *target, "--updates", str(options.updates), "--work", which, folder]
-                threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # two would wait for each other
-                done = subprocess.run(
-                    command, check=True, capture_output=True, text=True, env={**os.environ, **threads}
-                )
-                line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-                results[which].append(json.loads(line.removeprefix("RESULT ")))
-                print(which, line.removeprefix("RESULT "), flush=True)
+                results[which].append(measure(command))
+                print(which, json.dumps(results[which][-1]), flush=True)
     median = {which: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for which, rows in results.items()}
     for name in ("tokens_per_second", "tokens_per_processor_second", "peak_mb", "above_mb"):
         ours, theirs = median["ours"][name], median["trl112"][name]

@@ -7,12 +7,12 @@ in float32 on a CPU: 1397, 555 and 307 MB; parameters 516, 393 and 138 MB.
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from evaluation.proofs.speed.processes import measure
 
 WAYS = {"full": "full fine-tuning", "separate": "LoRA, a base for each model", "one": "LoRA, one base for four roles"}
 SETTINGS = {"report_to": "none", "save_strategy": "no", "use_cpu": True, "bf16": False, "disable_tqdm": True}
@@ -85,10 +85,7 @@ def main() -> None:
         build(Path(folder), options.hidden_size, options.layers)
         for way, name in WAYS.items():
             command = [sys.executable, "-m", "evaluation.proofs.speed.ppo_memory", "--work", way, folder]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-            line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-            row = json.loads(line.removeprefix("RESULT "))
+            row = measure(command)
             print(f"{name:<32} peak {row['peak_mb']:6.0f} MB   parameters {row['parameters_mb']:6.0f} MB", flush=True)
 
 

@@ -1,9 +1,7 @@
 import json
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
+from command_lines import python
 
 from evaluation.proofs.faults import sigkill
 
@@ -23,13 +21,8 @@ def test_what_a_kill_left_is_told(tmp_path):
 
 @pytest.mark.slow
 def test_killed_runs_resume_to_what_their_twins_are(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "evaluation.proofs.faults.sigkill",
-        *("--kills", "3", "--seed", "1", "--output", tmp_path, "--algorithms", "dpo", "ppo", "grpo_offpolicy"),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200)
+    options = ("--kills", "3", "--seed", "1", "--output", str(tmp_path), "--algorithms", "dpo", "ppo", "grpo_offpolicy")
+    done = python("-m", "evaluation.proofs.faults.sigkill", *options)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["kills"], summary["equal"], summary["lost"]) == (3, 3, 0)

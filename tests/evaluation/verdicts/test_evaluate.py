@@ -8,20 +8,12 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
+from judging.test_prompt import PAIR
 
 from evaluation.verdicts.agreement import agreement
 from evaluation.verdicts.evaluate import Evaluation
 from evaluation.verdicts.pairwise import against_baseline, chosen_pairs, ranked
 from rlhf_trl_ext.judging.verdicts import Verdict, combine
-
-PROMPT = {
-    "kind": "pair",
-    "instructions": "Compare.",
-    "show": "{prompt} | {first} | {second}",
-    "answer": "A or B?",
-    "verdicts": {"A": "first", "B": "second"},
-    "max_tokens": 1,
-}
 
 
 def rows(*scores):
@@ -170,7 +162,7 @@ def test_mistakes_are_answered_in_one_sentence_before_any_request(files, endpoin
     other = save(tmp_path / "other.jsonl", rows(*[1.0] * 11))
     one = save(tmp_path / "one.jsonl", rows(1.0))
     prompt = tmp_path / "mine.yaml"
-    prompt.write_text(yaml.safe_dump({**PROMPT, "show": "{prompt} {first}"}))
+    prompt.write_text(yaml.safe_dump({**PAIR, "show": "{prompt} {first}"}))
     usual = [f"baseline={baseline}", f"policies={{dpo: {better}}}", "judge=endpoint", "judge.model=m"]
     usual += [f"judge.base_url={url}", f"output_root={tmp_path}"]
     mistakes = {
