@@ -19,7 +19,7 @@ DPI = 200
 
 @dataclass
 class Picture:
-    """name: of its file. title, caption: what stands above and below it."""
+    """A figure with its file name, the title above it and the caption below it."""
 
     name: str
     title: str

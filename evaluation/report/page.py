@@ -130,7 +130,7 @@ def summary(runs: Runs) -> list[str]:
 
 
 def _unjudged(folder: str) -> dict:
-    """What stands above the sections of a page without verdicts."""
+    """The notice at the top of a page without verdicts."""
     words = "Nothing here was judged: samples of these policies and one judge tell which is better."
     return {"title": Path(folder).resolve().name, "subtitle": "Training logs.", "summary": [words]}
 

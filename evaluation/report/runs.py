@@ -102,7 +102,7 @@ def _check(key: str, names: list[str], allowed: list[str]) -> None:
 
 
 def _name_apart(runs: list[Run]) -> None:
-    """Pipelines of one data set and seed are different runs: each stands for itself, by its folder's name."""
+    """Name pipelines of the same data set and seed by their folders, as they are different runs."""
     names = [(run.dataset, run.seed) for run in runs]
     if len(set(names)) < len(names):
         for run in runs:

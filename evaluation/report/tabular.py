@@ -21,7 +21,7 @@ LONGEST = 500  # characters of a text that are shown
 
 @dataclass
 class Cell:
-    """text: what stands there; interval: beside it, smaller; number: whether it is aligned as one."""
+    """A table cell: text, interval in small print beside it; number: whether it is aligned as one."""
 
     text: str
     interval: str = ""
@@ -224,7 +224,7 @@ def short(text: str) -> str:
 
 
 def alerts(runs: Runs, dataset: str) -> Table | None:
-    """What the stability monitor said during training."""
+    """Alerts of the stability monitor during training."""
     rows = []
     for run in runs.of(dataset):
         for name in runs.rows:

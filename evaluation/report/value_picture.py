@@ -54,7 +54,7 @@ def page(rows: list[dict], lam: float) -> str:
 
 @torch.no_grad()
 def measured(valuer, tokenizer, sample: dict, lam: float) -> dict:
-    """A sample with tokens, values and advantages; without a reward the last value stands for it."""
+    """A sample with tokens, values and advantages; without a reward, the last value is used instead."""
     from rlhf_trl_ext.functional.value_iteration import value_advantages
 
     prompt = tokenizer.apply_chat_template(sample["prompt"], add_generation_prompt=True, return_dict=False)

@@ -1,4 +1,4 @@
-"""What a launcher does with a composed configuration before its own work: refuse what is wrong, note what was said."""
+"""Checks and preparation of a composed configuration, before a launcher's own work."""
 
 import hydra
 
@@ -14,7 +14,7 @@ def refuse_foreign_hydra(arguments: list[str]) -> None:
 
 
 def accept(config, launcher: str) -> None:
-    """Review a launcher's configuration, and note in it what the command line said.
+    """Review a launcher's configuration, and store the command line's overrides in it.
 
     One that lies in a stage's own folder writes to that folder, and is run by the launcher of its kind.
     """

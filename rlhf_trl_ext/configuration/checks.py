@@ -38,7 +38,7 @@ class ConfigError(ValueError):
 
 @contextlib.contextmanager
 def as_config_error():
-    """Refusals of data, models and files inside are told as one sentence, without a traceback."""
+    """Turn ValueError and OSError of data, models and files into ConfigError: one sentence, no traceback."""
     try:
         yield
     except (ConfigError, HydraException):  # a sentence already; a choice that does not exist, which is an OSError

@@ -23,7 +23,7 @@ def hydra_settings(arguments: list[str]) -> list[str]:
 
 
 def own_folder(config: DictConfig, folder: Path, overrides: list[str]) -> None:
-    """Replace where a file in `folder` says to write, and to overwrite, unless the command line says so.
+    """Set `output_dir` to `folder` and `overwrite` to false in a configuration file of `folder`; overrides come first.
 
     A stage's configuration names the folder that it was written to; copied or downloaded, it means its own.
     """

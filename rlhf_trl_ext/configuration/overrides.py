@@ -1,4 +1,4 @@
-"""What the command line says: which keys it may add, and that it has the last word over an experiment's settings.
+"""Command-line overrides: which keys they may add, and their precedence over an experiment's settings.
 
 Hydra applies overrides to the root configuration, once. A stage's configuration is made later, out of the root, an
 algorithm and the experiment's settings of the stage (`stages.<name>`), so what the command line said is kept in the
@@ -86,7 +86,7 @@ def _in_quotes(text: str) -> str:
 
 
 def keep(config: DictConfig, overrides: Iterable[str], compose: Callable[[list[str]], DictConfig]) -> None:
-    """Note in a composed configuration what the command line said, for `last_word`; refuse keys that nobody reads.
+    """Store the overrides in a composed configuration, for `last_word`; refuse keys that are not read anywhere.
 
     compose: overrides -> the same root configuration; called where a key was added to what YAML lists.
     Raises ConfigError.
@@ -114,7 +114,7 @@ def last_word(
     section: str = "stages",
     without: Collection[str] = (),
 ) -> None:
-    """Apply what the command line said to the configuration of one stage, which was composed from others.
+    """Apply the stored overrides to the configuration of one stage, which was composed from several files.
 
     root: where `keep` noted it. names: under which the command line speaks of this stage alone, `<section>.<name>.*`;
     the last one wins. without: keys that mean another thing at the root.
@@ -132,7 +132,7 @@ def last_word(
 
 
 def overridden_stages(root: DictConfig, section: str = "stages") -> dict[str, str]:
-    """Stages that the command line speaks of: name -> the argument that does."""
+    """Stages that have overrides of their own: name -> the override."""
     stages = {}
     for override in _parsed(root.get(KEPT) or ()):
         parts = override.key_or_group.split(".")
@@ -191,7 +191,7 @@ def _is_open(key: str) -> bool:
 
 
 def _of_stage(parsed: list[Override], section: str, name: str):
-    """(key, override, value) of what is said of one stage; a whole dictionary of it key by key."""
+    """(key, override, value) of one stage's overrides; a dictionary is split into its keys."""
     for override in parsed:
         key, value = override.key_or_group, override.value()
         if key.startswith(f"{section}.{name}."):
@@ -215,7 +215,7 @@ def _apply(config: DictConfig, key: str, override: Override, value=None) -> None
 
 
 def _hint(key: str, known: DictConfig) -> str:
-    """What was probably meant by a key that is not there: near it, else what its section has."""
+    """Suggestions for an unknown key: close matches, else the keys of its section."""
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(known, parent) if parent else known
     if not OmegaConf.is_dict(node):

@@ -1,4 +1,4 @@
-"""Known-bad combinations, found before weights load and told with the remedy.
+"""Checks for combinations of settings that cannot work, before weights load; each names the remedy.
 
 Each check is a function of a `Run` that returns a sentence, or None where all is well. What TRL itself refuses in a
 sentence of its own is left to TRL.
@@ -47,7 +47,7 @@ def enough_rows(rows: int, args) -> None:
 
 
 def fewer_processes(run: Run) -> str | None:
-    """`accelerate launch --cpu --num_processes 2` runs one process and says nothing."""
+    """Fewer processes than requested: `accelerate launch --cpu --num_processes 2` silently runs one."""
     requested, by = run.config.get("num_processes"), "num_processes"
     if requested is None:
         requested, by = _accelerate_processes(), "accelerate launch --num_processes"
@@ -87,7 +87,7 @@ def group_size(run: Run) -> str | None:
 
 
 def evaluation_groups(run: Run) -> str | None:
-    """TRL asks only where eval_strategy is given; `evaluate=true` evaluates after training."""
+    """Evaluation batches of whole groups; TRL checks this only with eval_strategy, not for `evaluate=true`."""
     if not run.online or not run.config.get("evaluate"):
         return None
     rows = run.argument("per_device_eval_batch_size", 8)
@@ -156,7 +156,7 @@ def controller_without_reference(run: Run) -> str | None:
 
 
 def longer_warmup(run: Run) -> str | None:
-    """A rate that never ends rising is another rate than the one asked for."""
+    """A warmup that is longer than the run: the configured learning rate would never be reached."""
     warmup, steps = run.argument("warmup_steps", 0) or 0, run.argument("max_steps", -1)
     if warmup < 1 or steps < 1 or warmup < steps:
         return None
@@ -252,7 +252,7 @@ def best_model(run: Run) -> str | None:
 
 
 def packed_attention(run: Run) -> str | None:
-    """Rows laid end to end read each other, unless attention knows where each begins (TRL warns, and goes on)."""
+    """Packing without FlashAttention: packed rows would attend to each other (TRL only warns)."""
     packs = run.argument("packing") and run.argument("packing_strategy", "bfd") != "wrapped"
     name = "packing" if packs else "padding_free" if run.argument("padding_free") else None
     attention = run.model("attn_implementation")

@@ -1,4 +1,4 @@
-"""Every mistake of a command that its configuration alone shows, told at once and before anything is loaded."""
+"""Review of a configuration: every error that it shows by itself, reported together before anything is loaded."""
 
 import re
 

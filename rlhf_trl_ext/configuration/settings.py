@@ -297,7 +297,7 @@ def _refusal(key: str, value, kind) -> list[str]:
 
 
 def _in_words(error: dict) -> str:
-    """What pydantic misses, as the rest of the project says it."""
+    """A pydantic error in the project's wording."""
     limit = next(iter(error.get("ctx", {}).values()), None)
     limit = f"{limit:g}" if isinstance(limit, float) else limit
     words = {
@@ -335,7 +335,7 @@ def formatted(value) -> str:
 
 
 def _unknown(config: DictConfig, types: dict[str, Any]) -> Iterator[str]:
-    """Keys below `samples`, `pairs` and the like that nobody reads."""
+    """Unknown keys below `samples`, `pairs` and similar sections."""
     for parent in dict.fromkeys(key.rpartition(".")[0] for key in types if "." in key):
         node = OmegaConf.select(config, parent)
         known = [key.rpartition(".")[2] for key in types if key.startswith(f"{parent}.")]

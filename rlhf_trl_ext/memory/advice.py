@@ -39,7 +39,7 @@ def largest(
 
 
 def advise(load: Workload, room: float, rows_step: int = 1) -> list[str]:
-    """Sentences: the largest batch and length that fit, then, where nothing fits as it is, the first change that does.
+    """Sentences of advice: the largest batch and length that fit, else the first change that makes the run fit.
 
     rows_step: what the batch must be a multiple of (two rows for a pair). In order: gradient checkpointing, a higher
     ZeRO stage, offload; each with the stages before it.

@@ -18,7 +18,7 @@ HEADER = """\
 
 @functools.cache
 def coefficients() -> dict:
-    """The measured coefficients: by precision, then full or lora, then what is held or worked with."""
+    """Measured coefficients by precision, then full or lora, then kind of memory."""
     return yaml.safe_load(PATH.read_text())
 
 

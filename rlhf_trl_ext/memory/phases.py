@@ -1,4 +1,4 @@
-"""The peak of a run: the largest of its phases, each of which is what is held plus what the phase adds."""
+"""Peak memory of a run: the maximum over its phases of held memory plus what the phase adds."""
 
 from dataclasses import dataclass, field
 

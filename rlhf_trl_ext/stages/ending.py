@@ -1,4 +1,4 @@
-"""What a run says last: where the model is, how it did, and the command that goes on from there."""
+"""The last lines of a run: the model's folder, its metrics, and the next command."""
 
 import json
 from pathlib import Path

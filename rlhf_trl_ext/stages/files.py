@@ -1,4 +1,4 @@
-"""Files by what is in them: digests, and records of finished results."""
+"""Digests of files, and records of the files of finished results."""
 
 import contextlib
 import hashlib

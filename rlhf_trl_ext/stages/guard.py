@@ -1,4 +1,4 @@
-"""Runs a command of which nothing outlives the process that asked for it.
+"""Runs a command whose processes all end with the process that started it.
 
     python -P guard.py <descriptor> <whom to terminate: self or children> <command> ...
 
@@ -68,7 +68,7 @@ def _terminate(pid: int, inner: bool) -> None:
 
 
 def _end_descendants() -> None:
-    """Kill what is left, until nothing is: a process may start another while it is looked for."""
+    """Kill all descendants, repeatedly: a process may start another one in the meantime."""
     import psutil
 
     deadline = time.monotonic() + 5

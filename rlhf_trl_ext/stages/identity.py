@@ -123,7 +123,7 @@ def declared(kind: kinds.Kind, config: dict) -> dict:
 
 
 def deciding(node, key: str = "", asks: bool = False):
-    """A configuration without what steers how a judge is asked, and without names of stages."""
+    """A configuration without settings of judge requests (pace, cost) and without names of stages."""
     if isinstance(node, list):
         return [deciding(item, key, asks) for item in node]
     if not isinstance(node, dict):

@@ -35,7 +35,7 @@ def label(config: DictConfig) -> dict:
 
 
 def preview(config: DictConfig) -> dict:
-    """What labelling would take; nothing is asked. Replies that are not sampled yet are sampled."""
+    """Estimate of requests and cost of labelling, without sending any. Missing replies are sampled."""
     judge, labelling, model, dataset = _built(config)
     stage = Stage(config)
     if not stage.result:
@@ -46,7 +46,7 @@ def preview(config: DictConfig) -> dict:
 
 
 def _built(config: DictConfig) -> tuple:
-    """Everything that is built before time is spent; mistakes are told here."""
+    """Everything that is built before time is spent; raises for wrong settings."""
     judge, labelling = build(config.judge, "judge"), build(config.labelling, "labelling")
     with as_config_error():
         check_judges_text(judge, "pairs to label")

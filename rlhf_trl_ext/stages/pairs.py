@@ -35,7 +35,7 @@ class Pairs:
 
 
 def write_pairs(config: DictConfig, model, dataset, path: Path) -> Pairs:
-    """Write the pairs that `config.pairs` asks for, each with its replies in the order of their text.
+    """Write the pairs of `config.pairs`, the replies of each in the order of their text.
 
     pairs.policies: folders, each gives pairs.completions replies to every prompt; all replies to a prompt are paired
     with each other. pairs.files: what `launchers.generate` wrote, or rows with chosen and rejected, first and second.

@@ -26,7 +26,7 @@ PREFIX = re.compile(r"^(\[rank\d+\]:|.*\d%\|.*?(it/s|s/it|\?)\])\s*")
 
 
 class ProcessesEnded(Exception):
-    """A process was asked for, or cut off, after `Processes.end`."""
+    """Raised for a process that is started, or cut off, after `Processes.end`."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def revise(config: DictConfig) -> dict:
 
 
 def preview(config: DictConfig) -> dict:
-    """What revising would take; nothing is asked."""
+    """Estimate of requests and cost of revising, without sending any."""
     reviser, rows = _built(config)
     return {"replies": len(rows), **reviser.preview(lambda: rows)}
 

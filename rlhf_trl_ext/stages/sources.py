@@ -1,4 +1,4 @@
-"""Source code by what is in it: the modules that a result depends on, found without running any of them."""
+"""Digests of the source code that a result depends on; imports are followed without running any module."""
 
 import ast
 import functools

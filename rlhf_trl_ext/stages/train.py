@@ -107,7 +107,7 @@ def _train(stage: Stage, trainer) -> str | None:
 
 
 def _callbacks(config: DictConfig, folder: Path, recorder: MetricsRecorder) -> list:
-    """What the configuration asks for. One that has `attach(trainer)` gets the trainer before training begins."""
+    """The configured callbacks. One that has `attach(trainer)` gets the trainer before training begins."""
     callbacks = [] if config.get("step_timeout") is None else [Watchdog(config.step_timeout)]
     callbacks += [BudgetCallback(recorder, **config.budget)] if config.get("budget") else []
     callbacks += [held_out.HeldOutRewards()] if config.held_out else []

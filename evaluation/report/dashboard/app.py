@@ -1,4 +1,4 @@
-"""The page and what it asks for, over HTTP; reads runs and changes nothing."""
+"""The dashboard's HTTP application: the page and the JSON that it fetches; read-only."""
 
 import socket
 from pathlib import Path

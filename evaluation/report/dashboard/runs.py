@@ -135,7 +135,7 @@ def _text(messages) -> str:
 
 
 def _numbers(row: dict) -> dict:
-    """What is a finite number in a row."""
+    """The finite numbers of a row."""
     return {str(name): value for name, value in row.items() if finite_number(value) is not None}
 
 
