@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo smoke test test-all test-slow kills ops lint overhead gpu ppo-parity trl-latest pictures clean
+.PHONY: help setup setup-gpu demo smoke test test-all test-slow kills ops lint overhead gpu vllm ppo-parity trl-latest pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,13 +35,13 @@ smoke: setup  ## the demo in under a minute: every stage, a few steps each
 	$(BIN)/python -m launchers.pipeline experiment=smoke
 
 test: setup  ## the quick tests (at most 4 minutes on two cores, offline)
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm" -n auto --maxprocesses 4 --dist loadfile
 
 test-all: ops  ## the slow tests as well (several processes, faults, real data)
-	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu and not vllm" -n 2 --dist loadfile
 
 test-slow: ops  ## only the slow ones
-	$(BIN)/python -m pytest -m "slow and not gpu" -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not gpu and not vllm" -n 3 --dist loadfile
 
 kills: setup  ## 50 SIGKILLs at random moments over the algorithms; every resumed run must equal its twin (minutes)
 	$(BIN)/python -m evaluation.proofs.faults.sigkill --kills 50
@@ -57,6 +57,13 @@ overhead: setup  ## step time of this project against bare TRL (minutes)
 
 gpu:  ## on a CUDA machine, 12 minutes: speed and memory against TRL, the planner, the tests that need it (nothing is downloaded)
 	$(BIN)/python -m evaluation.proofs.gpu $(if $(wildcard .venv-trl112/.ready),--trl112 .venv-trl112/bin/python)
+
+vllm: .venv-vllm/.ready  ## the real vLLM on a CPU, beside the trainers and as a server (own environment on top of .venv)
+	.venv-vllm/bin/python -m pytest -m vllm -n 2 --dist loadfile tests/vllm_engine
+
+.venv-vllm/.ready: .venv/.ready .ci/constraints-vllm.txt .ci/vllm-environment
+	@.ci/vllm-environment
+	@touch $@
 
 ppo-parity: setup .venv-trl112/.ready  ## PPO against TRL 1.12's, the last TRL with one (own environment, two minutes)
 	$(BIN)/python -m evaluation.proofs.parity.ppo --reference .venv-trl112/bin/python

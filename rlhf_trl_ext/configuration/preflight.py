@@ -4,7 +4,6 @@ Each check is a function of a `Run` that returns a sentence, or None where all i
 sentence of its own is left to TRL.
 """
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -12,12 +11,11 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from packaging.requirements import Requirement
-from packaging.version import Version
 
 from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
 from rlhf_trl_ext.configuration.packages import attention, generation_words, kernels, trackers
 from rlhf_trl_ext.configuration.training_run import Run
+from rlhf_trl_ext.configuration.vllm_arguments import vllm_sampling, vllm_server, vllm_version
 from rlhf_trl_ext.data.reading import local_files
 
 
@@ -166,54 +164,6 @@ def longer_warmup(run: Run) -> str | None:
     )
 
 
-def vllm_version(run: Run) -> str | None:
-    if not run.argument("use_vllm"):
-        return None
-    required = [Requirement(line) for line in importlib.metadata.requires("trl")]
-    allowed = next(one.specifier for one in required if one.name == "vllm")
-    installed, remedy = _installed("vllm"), "`make setup-gpu`, or pip install -e '.[vllm]' -c .ci/constraints-gpu.txt"
-    if installed is None:
-        return f"args.use_vllm=true: vLLM is not installed; {remedy}, or leave it false."
-    if Version(Version(installed).base_version) not in allowed:
-        return f"args.use_vllm=true: vLLM {installed} is installed and TRL needs {allowed}; {remedy}."
-    for need in _needs("vllm"):
-        version = _installed(need.name) if need.name in ("transformers", "torch") else None
-        if version is not None and Version(version).base_version not in need.specifier:
-            return f"args.use_vllm=true: vLLM {installed} needs {need} and {version} is installed; {remedy}."
-    return None
-
-
-def vllm_sampling(run: Run) -> str | None:
-    """vLLM's log-probs are of the whole distribution, which is not what such arguments sample from."""
-    if not run.argument("use_vllm") or not run.argument("vllm_importance_sampling_correction", True):
-        return None
-    for name, off in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
-        value = run.argument(name)
-        if value not in (None, off, -1):
-            return (
-                f"args.{name}={value} with args.use_vllm=true: the importance ratio is biased (huggingface/trl#6789); "
-                f"leave {name} out, or give args.vllm_importance_sampling_correction=false."
-            )
-    return None
-
-
-def _needs(package: str) -> list[Requirement]:
-    """What an installed package requires, extras left out."""
-    try:
-        lines = importlib.metadata.requires(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    needs = [Requirement(line) for line in lines]
-    return [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def precision(run: Run) -> str | None:
     """TRL's default is bfloat16, whatever the device."""
     bf16, fp16, on_cpu = run.argument("bf16"), run.argument("fp16"), run.argument("use_cpu")
@@ -278,6 +228,7 @@ CHECKS = (
     longer_warmup,
     vllm_version,
     vllm_sampling,
+    vllm_server,
     compiler,
     best_model,
     packed_attention,

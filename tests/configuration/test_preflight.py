@@ -9,6 +9,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 
 from rlhf_trl_ext.configuration import preflight as module
+from rlhf_trl_ext.configuration import vllm_arguments
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
 
@@ -62,7 +63,7 @@ def refusal_of(config) -> str:
 
 @pytest.mark.parametrize(("overrides", "expected"), BAD)
 def test_a_bad_combination_is_told_with_its_remedy(overrides, expected, composed, monkeypatch):
-    monkeypatch.setattr(module, "_installed", lambda package: None)
+    monkeypatch.setattr(vllm_arguments, "_installed", lambda package: None)
     monkeypatch.setattr("transformers.integrations.integration_utils.get_available_reporting_integrations", list)
     for check in ("is_kernels_available", "is_flash_attn_2_available"):
         monkeypatch.setattr(f"transformers.utils.{check}", lambda: False)
@@ -87,27 +88,34 @@ def test_a_controller_with_a_reference_passes(composed):
 
 def test_vllm_outside_the_range_of_trl(composed, monkeypatch):
     config = composed("train", "algorithm=grpo", "++args.use_vllm=true")
-    monkeypatch.setattr(module, "_installed", lambda package: "0.10.2")
+    monkeypatch.setattr(vllm_arguments, "_installed", lambda package: "0.10.2")
     assert "vLLM 0.10.2 is installed and TRL needs " in refusal_of(config)
     assert ".ci/constraints-gpu.txt" in refusal_of(config)
     versions = {"vllm": "0.25.0+cu129", "transformers": "5.23.0", "torch": "2.13.0+cpu"}
-    monkeypatch.setattr(module, "_installed", versions.get)
+    monkeypatch.setattr(vllm_arguments, "_installed", versions.get)
     preflight(config)
     monkeypatch.setattr(
-        module, "_needs", lambda package: [Requirement("torch==2.13.0"), Requirement("transformers<5.18")]
+        vllm_arguments, "_needs", lambda package: [Requirement("torch==2.13.0"), Requirement("transformers<5.18")]
     )
     assert "vLLM 0.25.0+cu129 needs transformers<5.18 and 5.23.0 is installed" in refusal_of(config)
 
 
 @pytest.mark.parametrize(("name", "value"), [("top_p", 0.9), ("top_k", 20), ("min_p", 0.05)])
 def test_vllm_with_a_cut_distribution(name, value, composed, monkeypatch):
-    monkeypatch.setattr(module, "_installed", {"vllm": "0.25.0"}.get)
+    monkeypatch.setattr(vllm_arguments, "_installed", {"vllm": "0.25.0"}.get)
     cut = composed("train", "algorithm=grpo", "++args.use_vllm=true", f"++args.{name}={value}")
     assert refusal_of(cut).startswith(f"args.{name}={value} with args.use_vllm=true: the importance ratio is biased")
     cut.args.vllm_importance_sampling_correction = False
     preflight(cut)
     whole = composed("train", "algorithm=grpo", "++args.use_vllm=true", "++args.top_p=1.0", "++args.top_k=0")
     preflight(whole)
+
+
+def test_a_server_of_vllm_is_sent_weights_by_gpus_only(composed, monkeypatch):
+    monkeypatch.setattr(vllm_arguments, "_installed", {"vllm": "0.25.0"}.get)
+    asked = ["algorithm=grpo", "++args.use_vllm=true", "++args.vllm_mode=server"]
+    assert refusal_of(composed("train", *asked)).startswith("args.vllm_mode=server with args.use_cpu=true: TRL sends")
+    preflight(composed("train", *asked[:2]))
 
 
 def test_fewer_processes_than_asked_for(composed, monkeypatch):

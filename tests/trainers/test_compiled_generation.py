@@ -8,6 +8,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch._dynamo.utils import counters
 
+from evaluation.proofs.parity.compiled import compare
 from rlhf_trl_ext.models import compiled_decoding
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
 
@@ -18,34 +19,16 @@ def characters(completions, **kwargs):
     return [float(len(set(completion[0]["content"]))) for completion in completions]
 
 
-def four(name):
-    """Trainer, its arguments' class and what it needs besides, by name."""
-    if name == "ppo":
-        from rlhf_trl_ext.trainers.ppo import PPOConfig, PPOTrainer
-
-        return PPOTrainer, PPOConfig, {"beta": 0.05}
-    if name == "grpo_offpolicy":
-        from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
-
-        return OffPolicyGRPOTrainer, OffPolicyGRPOConfig, {"replay_ratio": 1.0}
-    if name == "grpo_vi":
-        from rlhf_trl_ext.trainers.grpo_vi import GRPOVIConfig, GRPOVITrainer
-
-        return GRPOVITrainer, GRPOVIConfig, {}
-    return GRPOTrainer, GRPOConfig, {}
-
-
 @pytest.fixture
 def trained(policy, make_trainer, tmp_path, weights, logged):
-    """`trained(way, name="grpo", lora=None, **settings)`: sampled tokens, log, weights and trainer of a run."""
+    """`trained(way, lora=None, **settings)`: sampled tokens, log, weights and trainer of a run of GRPO."""
 
-    def run(way, name="grpo", lora=None, extra=(), checkpoint=None, **settings):
+    def run(way, lora=None, extra=(), checkpoint=None, **settings):
         torch._dynamo.reset()
         counters.clear()
-        trainer_class, args_class, own = four(name)
         extra = {**dict(extra), **({} if lora is None else {"peft_config": lora})}
-        given = {**SETTINGS, **own, "compiled_generation": way, **settings}
-        trainer = make_trainer(trainer_class, args_class, policy, tmp_path / way, characters, extra, **given)
+        given = {**SETTINGS, "compiled_generation": way, **settings}
+        trainer = make_trainer(GRPOTrainer, GRPOConfig, policy, tmp_path / way, characters, extra, **given)
         sampled, sample = [], trainer._generate_single_turn
 
         def recorded(*args, **kwargs):
@@ -124,19 +107,19 @@ def test_a_sliding_window_is_a_reason():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name, checkpointing, lora",  # all pairs of checkpointing and LoRA; each with an algorithm of its own
-    [("grpo", False, False), ("ppo", True, True), ("grpo_offpolicy", False, True), ("grpo_vi", True, False)],
+    "name, checkpointing, lora",  # all pairs of checkpointing and LoRA; each algorithm once
+    [
+        ("grpo", False, False),
+        ("ppo", True, True),
+        ("grpo_offpolicy", False, True),
+        ("grpo_vi", True, False),
+        ("rloo", True, True),
+    ],
 )
-def test_one_compilation_over_twelve_batches(name, checkpointing, lora, trained):
-    config = LoraConfig(r=2, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM") if lora else None
-    settings = {"steps_per_generation": 1, "gradient_checkpointing": checkpointing}
-    tokens, *_, trainer = trained("on", name, config, max_steps=12, **settings)
-    assert graphs() == 1 and len(tokens) == 12
-    assert embedding_hooks(trainer) <= 1
-    few, few_log, few_weights, _ = trained("off", name, config, max_steps=5, lr_scheduler_type="constant", **settings)
-    same, same_log, same_weights, _ = trained("on", name, config, max_steps=5, lr_scheduler_type="constant", **settings)
-    assert same == few
-    assert same_log == few_log and equal(same_weights, few_weights)
+def test_one_compilation_over_twelve_batches(name, checkpointing, lora, policy, tmp_path):
+    row = compare(policy, tmp_path, name, checkpointing, lora, batches=12)
+    assert (row["batches"], row["graphs"]) == (12, 1) and row["hooks"] <= 1
+    assert row["samples"] and row["log"] and row["weights"]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from rlhf_trl_ext.trainers.parts.compiled_generation import CompiledGeneration
 from rlhf_trl_ext.trainers.parts.length_sorting import LengthSorting
 from rlhf_trl_ext.trainers.parts.resume import ExactResume
 from rlhf_trl_ext.trainers.parts.shared_base import AdapterReward
+from rlhf_trl_ext.trainers.parts.vllm_weights import unpacked_on_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class Online(CompiledGeneration, LengthSorting, ExactResume):
             args = self.config_class(f"{path.split('/')[-1]}-{self._name}")
         if not (isinstance(args, self.config_class) or self.takes_trl_args):
             raise TypeError(f"{name}: args is a {type(args).__name__}; give a {self.config_class.__name__}.")
-        super().__init__(model, _loaded(reward_funcs), args, **kwargs)
+        with unpacked_on_cpu(args):
+            super().__init__(model, _loaded(reward_funcs), args, **kwargs)
         for function in self.reward_funcs:
             if isinstance(function, AdapterReward):
                 function.attach(self.model, self.processing_class)
