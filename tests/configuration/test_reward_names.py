@@ -1,4 +1,7 @@
+import json
+
 import pytest
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from rlhf_trl_ext.configuration.reward_names import resolve_names
@@ -28,3 +31,14 @@ def test_a_folder_of_that_name_is_a_model(tmp_path, monkeypatch):
     config = OmegaConf.create({"reward": {"functions": ["json.dumps"]}})
     resolve_names(config)
     assert config.reward.functions == ["json.dumps"]
+
+
+def test_tools_and_environments_are_named_in_the_same_way():
+    trainer = {"tools": ["json.dumps", {"_target_": "a.b"}], "environment_factory": "json.JSONDecoder"}
+    config = OmegaConf.create({"reward": None, "trainer": trainer})
+    resolve_names(config)
+    built = instantiate(config.trainer.tools[0]), instantiate(config.trainer.environment_factory)
+    assert built == (json.dumps, json.JSONDecoder) and config.trainer.tools[1] == {"_target_": "a.b"}
+    several = OmegaConf.create({"trainer": {"environment_factory": {"a": "json.JSONDecoder"}}})
+    resolve_names(several)
+    assert instantiate(several.trainer.environment_factory) == {"a": json.JSONDecoder}

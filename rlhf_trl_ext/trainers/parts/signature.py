@@ -15,10 +15,13 @@ ASKED_BY = {
 def accepted(trainer, offered: dict) -> dict:
     """The keyword arguments of `offered` that `trainer`, a class or a partial of one, takes.
 
-    None is a default, and left out where there is no such argument. Raises ConfigError for anything else.
+    None is a default, and left out where there is no such argument. Raises ConfigError for anything else, and for an
+    argument of the partial itself that the class lacks.
     """
     owner = getattr(trainer, "func", trainer)
     names = parameters(owner)
+    if unknown := [name for name, value in getattr(trainer, "keywords", {}).items() if name not in names and value]:
+        raise ConfigError(f"trainer.{unknown[0]}: {owner.__name__} has no argument {unknown[0]}; leave it out.")
     lacking = [name for name in offered if name not in names and offered[name] is not None]
     if lacking:
         arguments = "; ".join(ASKED_BY.get(name, name) for name in lacking)
