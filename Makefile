@@ -17,7 +17,7 @@ setup: .venv/.ready  ## create .venv (again only when the dependency files chang
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "setting up .venv (about two minutes, once)"
-	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math,serving]'
+	@DS_BUILD_OPS=0 $(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math,export,serving]'
 	@touch $@
 
 setup-gpu: .venv/.ready-gpu  ## the same with CUDA, vLLM and bitsandbytes (Linux; several gigabytes)
@@ -25,7 +25,7 @@ setup-gpu: .venv/.ready-gpu  ## the same with CUDA, vLLM and bitsandbytes (Linux
 .venv/.ready-gpu: pyproject.toml .ci/constraints-gpu.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints-gpu.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math,serving,vllm,quantization]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints-gpu.txt -e '.[dev,tensorboard,benchmarks,pdf,sweeps,math,export,serving,vllm,quantization]'
 	@touch .venv/.ready $@
 
 demo: setup  ## SFT, reward model and five policies on the embedded task, compared (minutes on two cores)

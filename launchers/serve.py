@@ -5,6 +5,7 @@ from launchers.entry import entry
 
 @entry("serve", positional="policy")
 def main(config):
+    import logging
     import os
 
     from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
@@ -48,10 +49,12 @@ def main(config):
             on_ready=lambda: print(f"serving at {url}; try:\n{curl}", flush=True),
         )
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=30))
-        server.config.load()
-        server.run(sockets=[listening])
-        if failure := getattr(app.state, "failure", None):
-            raise ConfigError(failure)
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not app.state.failure)
+        try:
+            server.run(sockets=[listening])
+        finally:
+            if app.state.failure:
+                raise ConfigError(app.state.failure)
 
 
 if __name__ == "__main__":

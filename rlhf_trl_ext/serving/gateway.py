@@ -83,9 +83,9 @@ def create_app(
     routes += [Route("/v1/feedback", gateway.feedback, methods=["POST"]), Route("/v1/models", gateway.models)]
     routes += [Route("/metrics", gateway.exposition), Route("/health", gateway.health)]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["*"] if any_host else LOOPBACK)
-    return Starlette(
-        routes=routes, lifespan=lifespan, middleware=[hosts], exception_handlers={Refusal: gateway.refused}
-    )
+    app = Starlette(routes=routes, lifespan=lifespan, middleware=[hosts], exception_handlers={Refusal: gateway.refused})
+    app.state.failure = None
+    return app
 
 
 class Gateway:

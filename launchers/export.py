@@ -1,0 +1,45 @@
+"""Export a model to another runtime and verify it by running: `python -m launchers.export policy=... format=onnx`."""
+
+from launchers.entry import entry
+
+
+@entry("export", positional="policy")
+def main(config):
+    import logging
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
+    from rlhf_trl_ext.files import write
+    from rlhf_trl_ext.serving import export, verification
+
+    logging.getLogger().setLevel(logging.WARNING)  # of what graphs are simplified by
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    own = f"{Path(config.policy.rstrip('/')).name}-{config.format}-{config.precision}"
+    output = Path(config.output or Path(config.output_root) / "exports" / own)
+    if config.build and output.exists() and not config.overwrite:
+        raise ConfigError(f"output={output} exists: give overwrite=true, or build=false to verify what is there.")
+    if not config.build and not output.is_dir():
+        raise ConfigError(f"output={output} with build=false: no such export; leave build=false out.")
+    dataset = build(config.dataset, "dataset")
+    with as_config_error():
+        if told := export.refusal(config.policy, config.format, config.precision):
+            raise ConfigError(told)
+        view = "preferences" if export.is_reward_model(config.policy) else "prompts"
+        rows = list(dataset.load(view, "evaluation"))[: config.prompts]
+        if config.build:
+            export.export(config.policy, config.format, config.precision, output)
+        settings = (config.policy, output, config.format, config.precision)
+        record = verification.verify(*settings, rows, config.max_new_tokens)
+    write(output / "export.json", verification.as_text(record))
+    Console(width=110).print(verification.table(record))
+    print(f"{output}: {verification.in_words(record)}")
+    if config.precision == "fp32" and not record["same"]:
+        raise ConfigError(
+            f"{output} differs from policy={config.policy} in fp32, so it is no export of it; build it anew."
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Exports are run: equal in float32, refused in a sentence where they cannot be or are not what was built."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from rlhf_trl_ext.serving.export import export, is_reward_model, refusal
+from rlhf_trl_ext.serving.verification import _common, as_text, verify
+
+PROMPTS = [{"prompt": [{"role": "user", "content": f"Where is my umbrella, number {n}?"}]} for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def traced(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "tiny"
+    export(str(tiny), "torchscript", "fp32", folder)
+    return folder
+
+
+def test_an_export_in_float32_says_what_transformers_says(tiny, traced):
+    record = verify(str(tiny), traced, "torchscript", "fp32", PROMPTS, 8)
+    assert record["same"] and record["equal_prompts"] == 4 and record["tokens"] >= 4
+    assert record["perplexity"][0] == pytest.approx(record["perplexity"][1], rel=1e-4)
+    assert record["megabytes"] > 1 and set(record["files"]) >= {"model.ts", "tokenizer.json", "config.json"}
+
+
+def test_an_export_of_other_weights_is_told_by_running(tiny, traced, tmp_path):
+    from rlhf_trl_ext.models.tiny import build_tiny
+
+    build_tiny(tmp_path / "other", seed=1)
+    record = verify(str(tmp_path / "other"), traced, "torchscript", "fp32", PROMPTS, 8)
+    assert not record["same"]
+
+
+def test_one_that_changed_after_it_was_verified_is_refused(tiny, tmp_path):
+    export(str(tiny), "torchscript", "fp32", tmp_path / "e")
+    record = verify(str(tiny), tmp_path / "e", "torchscript", "fp32", PROMPTS, 2)
+    (tmp_path / "e" / "export.json").write_text(as_text(record))
+    with (tmp_path / "e" / "model.ts").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match="changed after the build; build it again"):
+        verify(str(tiny), tmp_path / "e", "torchscript", "fp32", PROMPTS, 2)
+
+
+class Logits:
+    def logits(self, ids):
+        return np.array([[0.0, 1.0, 0.9995, 0.2]])
+
+
+def test_a_tie_is_no_difference_and_everything_else_is():
+    assert _common(Logits(), [7], [1, 1, 1], [1, 2, 3]) == 3  # 1.0 and 0.9995
+    assert _common(Logits(), [7], [1, 1, 1], [1, 3, 1]) == 1
+    assert _common(Logits(), [7], [1, 1], [1]) == 1
+
+
+def test_what_cannot_be_exported_is_refused_in_a_sentence(tiny, tmp_path):
+    assert not is_reward_model(str(tiny))
+    for told, (format, precision) in {
+        "precision=int4 with format=torch: allowed are fp32, fp16.": ("torch", "int4"),
+        "format=tensorrt: it needs onnxruntime-gpu with TensorRT and a GPU": ("tensorrt", "fp32"),
+        "precision=fp16 with format=onnx needs onnxruntime-genai-cuda": ("onnx", "fp16"),
+    }.items():
+        pytest.importorskip("onnxruntime_genai", reason="pip install 'rlhf-trl-ext[export]'")
+        assert told in refusal(str(tiny), format, precision)
+    config = json.loads((tiny / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"head_dim": 8}))
+    assert "the head size 8 of" in refusal(str(tmp_path), "onnx", "fp32")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForSequenceClassification"]}))
+    assert "give format=onnx-model for a reward model" in refusal(str(tmp_path), "onnx", "fp32")
+
+
+def launched(*words):
+    command = [sys.executable, "-m", "launchers.export", "prompts=8", "max_new_tokens=8", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "onnx-model", "torch"])
+def test_every_format_is_built_and_verified_by_the_launcher(format, tiny, tmp_path):
+    pytest.importorskip("onnxruntime_genai", reason="pip install 'rlhf-trl-ext[export]'")
+    done = launched(f"policy={tiny}", f"format={format}", f"output={tmp_path}/e")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "equal on 8 of 8 prompts" in done.stdout
+    again = launched(f"policy={tiny}", f"format={format}", f"output={tmp_path}/e")
+    assert again.returncode == 1 and "exists: give overwrite=true" in again.stderr
+
+
+@pytest.mark.slow
+def test_gpt2_and_weights_of_another_policy_end_with_a_sentence(tiny, tmp_path):
+    pytest.importorskip("onnxruntime_genai", reason="pip install 'rlhf-trl-ext[export]'")
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path / "gpt2")
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 600}
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
+    done = launched(f"policy={tmp_path}/gpt2", f"output={tmp_path}/e")
+    assert done.returncode == 1 and "onnxruntime-genai cannot build policy" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "e").exists()
+    from rlhf_trl_ext.models.tiny import build_tiny
+
+    build_tiny(tmp_path / "other", seed=1)
+    export(str(tiny), "torchscript", "fp32", tmp_path / "t")
+    done = launched(f"policy={tmp_path}/other", f"output={tmp_path}/t", "format=torchscript", "build=false")
+    assert done.returncode == 1 and "in fp32, so it is no export of it" in done.stderr
