@@ -1,5 +1,6 @@
 """The benchmark's cells, algorithm x data set x seed: one pipeline for every data set and seed, run together."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from evaluation.comparison.budget import Budget
 from evaluation.comparison.results import benchmark_results
 from evaluation.comparison.run import Run, read_run
+from evaluation.comparison.tuning import Tuning
 from evaluation.files import write_json
 from evaluation.verdicts.results import judge_of, summarise
 from rlhf_trl_ext.configuration.checks import ConfigError
@@ -29,17 +31,19 @@ OWN = (
     "held_out_rewards",
     "settings",
     "num_processes",
+    "tune",
 )
 
 
 class Benchmark:
-    """compose: (group, name) -> composed configuration of `conf/<group>/<name>.yaml`.
+    """compose: (group, name) -> composed configuration of `conf/<group>/<name>.yaml`. every_pair: whether every two
+    algorithms are judged, or each against the baseline alone.
 
     Raises ConfigError for wrong names, arguments or budgets, before anything is trained.
     """
 
-    def __init__(self, config: DictConfig, compose: Callable[[str, str], DictConfig]):
-        self.config, self.compose = config, compose
+    def __init__(self, config: DictConfig, compose: Callable[[str, str], DictConfig], every_pair: bool = True):
+        self.config, self.compose, self.every_pair = config, compose, every_pair
         OmegaConf.set_struct(config, False)
         self.folder = Path(config.output_dir or Path(config.output_root) / "benchmark")
         for key in ("algorithms", "datasets", "seeds"):
@@ -54,7 +58,13 @@ class Benchmark:
         self.rows = [*config.algorithms, *([config.aa_control + AGAIN] if config.aa_control else [])]
         self.budget = Budget(**config.budget)
         self.names = [(dataset, seed) for dataset in config.datasets for seed in config.seeds]
-        self.pipelines = {self._name(*names): self._pipeline(*names) for names in self.names}
+        self.chosen: dict[str, dict[str, dict]] = {dataset: {} for dataset in config.datasets}
+        self.pipelines = self._pipelines()
+        tries = functools.partial(Benchmark, compose=compose, every_pair=False)
+        self.tuning = Tuning(self, tries) if config.get("tune") else None
+
+    def _pipelines(self) -> dict[str, Pipeline]:
+        return {self._name(*names): self._pipeline(*names) for names in self.names}
 
     def _name(self, dataset: str, seed: int) -> str:
         return f"{dataset}-seed{seed}"
@@ -68,6 +78,9 @@ class Benchmark:
         cell.dataset = self._group("dataset", dataset)
         cell.merge_with({"seed": seed, "policies": self.rows, "output_dir": None})
         cell.merge_with(self.config.settings.get(dataset) or {})
+        for algorithm, choice in self.chosen[dataset].items():
+            args = {"args": choice["tries"][choice["chosen"]]["args"]}
+            cell.stages[algorithm] = OmegaConf.merge(cell.stages.get(algorithm) or {}, args)
         if self.config.aa_control:
             control = {"algorithm": self.config.aa_control, "args": {"seed": seed + OTHER_SEED}}
             cell.stages[self.config.aa_control + AGAIN] = control
@@ -87,6 +100,8 @@ class Benchmark:
         for pipeline in self.pipelines.values():
             pipeline.check()
         judge_of(self.config)
+        if self.tuning:
+            self.tuning.benchmark.check()
 
     def run(self) -> dict:
         """Train, sample and judge what is not there yet; write and return the results.
@@ -94,6 +109,9 @@ class Benchmark:
         A failed cell does not stop the others. Everything finished is reused by a second run.
         """
         begin = time.time()
+        if self.tuning:
+            self.chosen = self.tuning.run()
+            self.pipelines = self._pipelines()
         processes = self.config.num_processes
         jobs = self.config.jobs or max(1, (os.cpu_count() or 1) // processes)
         places = [place for place in gpu_places(processes, self.config.jobs) if place] or [None] * jobs
@@ -117,7 +135,8 @@ class Benchmark:
         if pipeline.config.baseline in failed:
             return Run(dataset, seed, folder, pipeline.records, lost)
         pipeline.config.policies = [row for row in self.rows if row not in failed]
-        write_json(folder / "results.json", summarise(pipeline.config, pipeline.records, folder, every_pair=True))
+        results = summarise(pipeline.config, pipeline.records, folder, every_pair=self.every_pair)
+        write_json(folder / "results.json", results)
         run = read_run(folder)
         run.dataset, run.failed = dataset, lost
         return run
@@ -136,5 +155,11 @@ class Benchmark:
             "datasets": list(self.config.datasets),
             "seeds": list(self.config.seeds),
             "baseline": self.config.baseline,
+            "tuning": self.tuning
+            and {
+                "seeds": list(self.config.tune.seeds),
+                "metric": self.config.tune.metric,
+                "by_dataset": self.chosen,
+            },
             "budget": {**OmegaConf.to_container(self.config.budget), "in_words": self.budget.in_words(online)},
         }

@@ -95,6 +95,8 @@ def _efficiency(runs: list[Run], rows: list[str], threshold: str | float | None)
 def in_words(results: dict) -> list[str]:
     """Sentences on the results: the budget, each data set's differences by the judge, A/A, failures."""
     sentences = [results["budget"]["in_words"]]
+    if tuning := results.get("tuning"):
+        sentences.append(tuning_in_words(tuning, results["seeds"]))
     for dataset, own in results["by_dataset"].items():
         prefix = f"{dataset}: " if len(results["by_dataset"]) > 1 else ""
         judged = [row for row in own["differences"] if row["key"] == "win_rate"]
@@ -112,6 +114,21 @@ def in_words(results: dict) -> list[str]:
         flagged.setdefault(cell["algorithm"], set()).update(cell.get("flags") or [])
     names = {name: ", ".join(sorted(flags)) for name, flags in flagged.items() if flags}
     return sentences + [f"{name} is flagged on at least one seed: {flags}." for name, flags in names.items()]
+
+
+def tuning_in_words(tuning: dict, seeds: list[int]) -> str:
+    """What was chosen on which seeds, and whether the grid was wide enough."""
+    chosen = {
+        (algorithm, dataset): choice
+        for dataset, own in tuning["by_dataset"].items()
+        for algorithm, choice in own.items()
+    }
+    tries = len(next(iter(chosen.values()))["tries"])
+    text = f"Settings are the best of {tries} tries for each algorithm by {tuning['metric']} on seeds "
+    text += f"{', '.join(map(str, tuning['seeds']))}; everything else here is of seeds {', '.join(map(str, seeds))}."
+    ends = [f"{', '.join(own['at_the_end'])} of {name} on {data}" for (name, data), own in chosen.items()]
+    ends = [end for end in ends if not end.startswith(" of ")]
+    return text + (f" The best lies at the end of what was tried for {'; '.join(ends)}: try further." if ends else "")
 
 
 def _best(means: dict[str, dict], differences: list[dict], baseline: str) -> list[str]:

@@ -39,6 +39,23 @@ def table(results: dict, dataset: str) -> Group:
     return Group(quality, cost)
 
 
+def tuning(results: dict, dataset: str) -> Table:
+    """What was tried and chosen for every algorithm, apart from what is compared: a row a try."""
+    own = results["tuning"]
+    seeds = ", ".join(map(str, own["seeds"]))
+    drawn = Table(title=f"{dataset}: settings chosen on seeds {seeds}", title_justify="left")
+    drawn.add_column("algorithm")
+    drawn.add_column("settings")
+    drawn.add_column(own["metric"], justify="right")
+    drawn.add_column("")
+    for algorithm, choice in own["by_dataset"][dataset].items():
+        for i, each in enumerate(choice["tries"]):
+            settings = ", ".join(f"{name}={value:g}" for name, value in each["args"].items())
+            score = spread(each[own["metric"]], 3) or "failed"
+            drawn.add_row(algorithm if i == 0 else "", settings, score, "chosen" if i == choice["chosen"] else "")
+    return drawn
+
+
 def spread(estimate: dict | None, digits: int) -> str:
     """`mean (low-high)`, or nothing."""
     if estimate is None:

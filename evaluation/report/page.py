@@ -96,6 +96,7 @@ def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture
         tables = [tabular.means(runs, dataset), tabular.by_judge(runs, dataset)]
         tables += [tabular.injections(runs, dataset), tabular.differences(runs, dataset)]
         tables += [tabular.comparison(runs, other, dataset)] if other else []
+        tables += [tabular.tuning(runs, dataset)]
         title = f"Results on {dataset}" if several else "Results"
         yield Section(title, [table for table in tables if table], by_dataset[dataset])
         tables = [*tabular.flags(runs, dataset), tabular.alerts(runs, dataset)]

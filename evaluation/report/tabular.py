@@ -73,6 +73,28 @@ def means(runs: Runs, dataset: str) -> Table:
     return Table("Results", header, rows, note)
 
 
+def tuning(runs: Runs, dataset: str) -> Table | None:
+    """What was tried for every algorithm on seeds of their own, and chosen; None where nothing was."""
+    own = runs.results.get("tuning")
+    if not own:
+        return None
+    rows = [
+        [
+            Cell(algorithm),
+            Cell(", ".join(f"{name}={value:g}" for name, value in each["args"].items())),
+            number(each[own["metric"]]),
+            Cell("chosen" if i == choice["chosen"] else ""),
+        ]
+        for algorithm, choice in own["by_dataset"][dataset].items()
+        if algorithm in runs.rows
+        for i, each in enumerate(choice["tries"])
+    ]
+    name = METRICS.get(own["metric"], own["metric"])
+    note = f"{name} on seeds {', '.join(map(str, own['seeds']))}, which no other number here is of. "
+    note += "Without a number: failed on one of them."
+    return Table("Settings, as chosen beforehand", ["algorithm", "settings", name, ""], rows, note)
+
+
 def differences(runs: Runs, dataset: str) -> Table | None:
     """Every two algorithms, metric by metric."""
     summary = runs.results["by_dataset"][dataset]

@@ -9,6 +9,8 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 
 from evaluation.comparison.benchmark import Benchmark
+from evaluation.comparison.results import tuning_in_words
+from evaluation.comparison.tuning import value
 from rlhf_trl_ext.configuration.checks import ConfigError
 
 
@@ -35,6 +37,63 @@ def test_cells_share_what_comes_before_them_and_differ_in_what_they_compare(comp
     assert grpo["dataset"]["seed"] == 1 and dpo["args"]["max_steps"] == 60
     # Watched by gold, but the last policy is the one compared.
     assert grpo["held_out"]["functions"] and grpo["held_out"]["args"]["load_best_model_at_end"] is False
+
+
+TUNED = [
+    "aa_control=null",
+    "tune=learning_rate",
+    "tune.seeds=[7]",
+    "tune.tries=[{learning_rate: x1},{learning_rate: x4, beta: 0.5}]",
+]
+
+
+def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_path):
+    more = "tune.tries=[{learning_rate: x1},{learning_rate: x4, critic_learning_rate: 0.5}]"
+    config = composed("benchmark", f"output_root={tmp_path}", "algorithms=[dpo,ppo]", "seeds=[0]", *TUNED, more)
+    benchmark = Benchmark(config, groups(composed))
+    tries = benchmark.tuning.benchmark
+    assert list(tries.pipelines) == ["embedded-seed7"] and tries.folder == benchmark.folder / "tuning"
+    configs = tries.pipelines["embedded-seed7"].configs
+    rates = {name: configs[name].args.learning_rate for name in tries.rows}
+    assert rates == {"dpo_try0": 2e-4, "dpo_try1": 8e-4, "ppo_try0": 2e-4, "ppo_try1": 8e-4}
+    assert configs["ppo_try1"].args.critic_learning_rate == 0.5
+    assert "critic_learning_rate" not in benchmark.tuning.values["dpo"][1]
+
+    scores = {"dpo_try0": 0.7, "dpo_try1": 0.6, "ppo_try1": 0.8}  # a seed of ppo_try0 failed
+    means = {name: {"win_rate": {"mean": mean, "interval": [mean, mean]}} for name, mean in scores.items()}
+    tries.run = lambda: {"datasets": ["embedded"], "by_dataset": {"embedded": {"means": means}}}
+    benchmark.chosen = benchmark.tuning.run()
+    chosen = benchmark.chosen["embedded"]
+    assert (chosen["dpo"]["chosen"], chosen["ppo"]["chosen"]) == (0, 1)
+    assert chosen["ppo"]["tries"][0]["win_rate"] is None
+    assert chosen["dpo"]["at_the_end"] == ["learning_rate"]
+    compared = benchmark._pipelines()["embedded-seed0"].configs
+    assert (compared["dpo"].args.learning_rate, compared["ppo"].args.learning_rate) == (2e-4, 8e-4)
+    text = tuning_in_words({"by_dataset": benchmark.chosen, "metric": "win_rate", "seeds": [7]}, [0])
+    assert "best of 2 tries for each algorithm by win_rate on seeds 7" in text and "try further" in text
+
+
+@pytest.mark.parametrize(
+    "mistake, told",
+    [
+        (
+            "tune.seeds=[0,5]",
+            r"tune.seeds=\[0, 5\]: settings would be chosen on seeds that are compared \(0 of seeds\)",
+        ),
+        ("tune.tries=[{lerning_rate: x2}]", "none of dpo has an argument lerning_rate"),
+        ("stages.dpo.args.learning_rate=1e-3", "learning_rate=0.004 of dpo has no effect, as the command line sets"),
+    ],
+)
+def test_tuning_that_would_choose_nothing_is_refused(composed, tmp_path, mistake, told):
+    overrides = (f"output_root={tmp_path}", "algorithms=[dpo]", "seeds=[0]", *TUNED, mistake)
+    with pytest.raises(ConfigError, match=told):
+        Benchmark(composed("benchmark", *overrides), groups(composed))
+
+
+def test_a_value_is_a_number_or_a_factor_of_the_algorithms_own():
+    assert [value("beta", given, 0.1) for given in (0.5, "0.5", "x3")] == [0.5, 0.5, 0.3]
+    with pytest.raises(ConfigError, match="beta=fast is no value: give a number, or a factor such as x2"):
+        value("beta", "fast", 0.1)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +128,24 @@ def test_a_failed_cell_does_not_stop_the_others_and_nothing_finished_is_repeated
     assert cells["grpo"]["win_rate"] is not None and cells["grpo"]["phases"]["generate"] > 0
     assert how["dpo"] == "FAILED" and "dpo on embedded, seed 0, failed." in results["in_words"]
 
+    assert results["tuning"] is None
+
     cells, how, results = run()
     assert {how[name] for name in ("sft", "reward", "grpo", "samples-grpo")} == {"reused"}, how
     assert how["dpo"] != "reused" and cells["dpo"]["status"] == "finished"
     assert {row["key"] for row in results["by_dataset"]["embedded"]["differences"]} >= {"win_rate", "gold_reward", "kl"}
+
+
+@pytest.mark.slow
+def test_settings_are_chosen_and_then_compared_on_other_seeds(tmp_path):
+    command = [sys.executable, "-m", "launchers.benchmark", "experiment=smoke", f"output_root={tmp_path}"]
+    command += ["algorithms=[dpo]", "seeds=[0]", *TUNED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
+    choice = results["tuning"]["by_dataset"]["embedded"]["dpo"]
+    scores = [each["win_rate"]["mean"] for each in choice["tries"]]
+    assert scores[choice["chosen"]] == max(scores)
+    trained = OmegaConf.load(tmp_path / "benchmark" / "embedded-seed0" / "dpo" / "config.yaml")
+    assert trained.args.learning_rate == choice["tries"][choice["chosen"]]["args"]["learning_rate"]
+    assert {cell["seed"] for cell in results["cells"]} == {0} and "settings chosen on seeds 7" in done.stdout
