@@ -12,6 +12,7 @@ from rlhf_trl_ext.configuration.acceptance import accept, refuse_foreign_hydra
 from rlhf_trl_ext.configuration.folders import CONF
 from rlhf_trl_ext.configuration.mistakes import report_user_errors
 from rlhf_trl_ext.configuration.overrides import opened, options_last
+from rlhf_trl_ext.stages import sweep
 from rlhf_trl_ext.stages.guard import end_with_parent
 
 
@@ -22,11 +23,13 @@ def entry(config_name: str, positional: str | None = None):
     """
 
     def decorate(main):
+        jobs = []  # of a sweep in this process
+
         @functools.wraps(main)
         def task(config):
             with report_user_errors():
                 accept(config, config_name)
-                main(config)
+                sweep.keep(jobs, main(config))
 
         def command():
             if os.environ.get("WORLD_SIZE", "1") != "1" and {"-m", "--multirun"} & set(sys.argv[1:]):
@@ -43,7 +46,7 @@ def entry(config_name: str, positional: str | None = None):
             warnings.filterwarnings("ignore", category=FutureWarning)
             if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
                 end_with_parent()
-            with report_user_errors():
+            with report_user_errors(), sweep.shown(jobs):
                 refuse_foreign_hydra(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 

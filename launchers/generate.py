@@ -9,6 +9,9 @@ def main(config):
 
     record = generate(config)
     print(f"{record['name']}: {record['prompts']} samples in {record['file']}")
+    print(
+        f"next: python -m launchers.evaluate baseline=<samples.jsonl> 'policies={{{record['name']}: {record['file']}}}'"
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def main(config: DictConfig):
         if "JOB_RECORD" in os.environ:  # a sweep wants to know
             Path(os.environ["JOB_RECORD"]).write_text(json.dumps(record))
         print("\n".join(ending(record)))
+    return record
 
 
 if __name__ == "__main__":

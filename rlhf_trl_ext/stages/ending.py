@@ -1,33 +1,56 @@
 """The last lines of a run: the model's folder, its metrics, and the next command."""
 
-import json
 from pathlib import Path
+
+from rlhf_trl_ext.callbacks.records import read_metrics
+from rlhf_trl_ext.files import read_mark
 
 # Metrics of a record that are worth a line, if it has them.
 SHOWN = ("eval_loss", "eval_accuracy", "eval_margin", "eval_rewards/accuracies", "eval_rewards/margins", "eval_reward")
 
 
+# Of a training log, where nothing was held out.
+LOGGED = ("reward", "rewards/accuracies", "accuracy", "loss")
+
+
 def ending(record: dict) -> list[str]:
     """Lines on a trained stage. record: as `stages.train.train` returns it."""
     folder = Path(record["folder"])
-    metrics = {key: record["metrics"][key] for key in SHOWN if key in (record.get("metrics") or {})}
-    did = "".join(f", {key.removeprefix('eval_')} {value:.4g} on held-out rows" for key, value in metrics.items())
+    model = folder if (folder / "config.json").is_file() else folder / "adapter"
     return [
-        f"{record['name']}: {record['steps']} steps in {record['train_seconds']} s{did}",
-        f"model: {folder}",
-        f"next: {_next(folder)}",
+        f"{record['name']}: {record['steps']} steps in {record['train_seconds']} s{_did(record, folder)}",
+        f"model: {model}",
+        f"next: {_next(model)}",
     ]
 
 
-def _next(folder: Path) -> str:
-    model = folder if (folder / "config.json").is_file() else folder / "adapter"
-    try:
-        described = json.loads((folder / "config.json").read_text()).get("architectures") or []
-    except (OSError, ValueError):
-        described = []
-    if any("SequenceClassification" in name for name in described):
-        return f"python -m launchers.train algorithm=grpo reward.path={folder} ..., or judge=reward_model judge.path="
-    return f"python -m launchers.chat policy={model}, or python -m launchers.generate policy={model} ..."
+def _did(record: dict, folder: Path) -> str:
+    """How a stage did: on held-out rows, or at the end of its log."""
+    metrics = {key: record["metrics"][key] for key in SHOWN if key in (record.get("metrics") or {})}
+    if metrics:
+        values = ", ".join(f"{key.removeprefix('eval_')} {value:.4g}" for key, value in metrics.items())
+        return f", {values} on held-out rows"
+    rows = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []
+    last = {key: row[key] for row in rows for key in LOGGED if isinstance(row.get(key), int | float)}
+    shown = ", ".join(f"{key} {last[key]:.4g}" for key in LOGGED if key in last)
+    return f", {shown} at the end of training (evaluate=true measures held-out rows)" if shown else ""
+
+
+def _next(model: Path) -> str:
+    if _is_reward(model):
+        return (
+            f"python -m launchers.train algorithm=grpo reward.path={model} ..., or "
+            f"python -m launchers.evaluate ... judge=reward_model judge.path={model}"
+        )
+    commands = [f"python -m launchers.{verb} policy={model}" for verb in ("chat", "generate", "serve")]
+    return f"{', '.join(commands[:-1])}, or {commands[-1]}"
+
+
+def _is_reward(model: Path) -> bool:
+    config = read_mark(model / "config.json") or {}
+    adapter = read_mark(model / "adapter_config.json") or {}
+    names = [*(config.get("architectures") or []), str(adapter.get("task_type"))]
+    return any("SequenceClassification" in name or name == "SEQ_CLS" for name in names)
 
 
 def pipeline_ending(results: dict, folder: Path) -> list[str]:

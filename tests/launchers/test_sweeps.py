@@ -151,3 +151,11 @@ def test_a_preempted_job_of_two_processes_saves_in_the_middle_and_goes_on(few, t
     assert step >= 50 and step % 50  # no step at which a checkpoint was due
     (log,) = tmp_path.glob("multirun/*/log.txt")
     assert f"SIGTERM: saved at step {step} of 400" in log.read_text()
+
+
+def test_a_sweep_in_one_process_ends_with_a_table_of_folders(sweep, tmp_path):
+    printed, code, _ = sweep("seed=0,1", "shown_rows=0")
+    folders = sorted(str(path.parent) for path in tmp_path.glob("stages/*/stage.json"))
+    assert code == 0 and len(folders) == 2
+    table = printed[printed.rindex("job") :]
+    assert "seed=0" in table and "seed=1" in table and "max_steps" not in table

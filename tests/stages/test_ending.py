@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from rlhf_trl_ext.stages import sweep
 from rlhf_trl_ext.stages.ending import ending, pipeline_ending
 
 
@@ -21,7 +22,26 @@ def test_a_stage_says_where_its_model_is_how_it_did_and_what_comes_next(tmp_path
 
 def test_adapters_that_were_not_merged_are_named(tmp_path):
     record = {"name": "x", "steps": 4, "train_seconds": 2.0, "metrics": {}, "folder": str(tmp_path)}
-    assert f"policy={tmp_path}/adapter" in ending(record)[2]
+    lines = ending(record)
+    assert f"policy={tmp_path}/adapter" in lines[2] and lines[1] == f"model: {tmp_path}/adapter"
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"task_type": "SEQ_CLS"}')
+    assert f"reward.path={tmp_path}/adapter" in ending(record)[2]
+
+
+def test_without_held_out_rows_a_stage_tells_the_end_of_its_log(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5, "reward": 0.25}\n')
+    (line, *_) = lines_of(tmp_path, "LlamaForCausalLM")
+    assert "reward 0.25, loss 1.5 at the end of training (evaluate=true" in line
+
+
+def test_a_sweep_ends_with_a_row_a_job():
+    records = [
+        {"steps": 4, "train_seconds": 2.0, "metrics": {"eval_loss": loss}, "folder": f"out/{loss}"} for loss in (1, 2)
+    ]
+    table = sweep.table([(["algorithm=dpo", f"seed={seed}"], record) for seed, record in enumerate(records)])
+    assert [column.header for column in table.columns] == ["job", "steps", "seconds", "loss", "folder"]
+    assert list(table.columns[0].cells) == ["seed=0", "seed=1"] and list(table.columns[4].cells) == ["out/1", "out/2"]
 
 
 def test_a_pipeline_names_the_policy_that_won_most():
