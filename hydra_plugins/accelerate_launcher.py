@@ -43,6 +43,9 @@ class AccelerateLauncher(Launcher):
             sys.exit(
                 "error: hydra/launcher=accelerate starts accelerate itself: run `python -m launchers.train -m ...`."
             )
+        for name, value in (("num_processes", self.num_processes), ("jobs", self.jobs)):
+            if value is not None and (type(value) is not int or value < 1):
+                sys.exit(f"error: hydra.launcher.{name}={value}: at least 1 is needed.")
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         self.processes = Processes(self.places())

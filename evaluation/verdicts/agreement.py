@@ -61,13 +61,22 @@ def read_labels(path: str | Path, pairs: list[tuple[str, str]], count: int) -> V
     labels = {pair: [Verdict(None)] * count for pair in pairs}
     for place, row in local_records(str(path), Path(path)):
         try:
-            policy, pair, outcome = row["policy"], int(row["pair"]), float(row["outcome"])
-        except (ValueError, KeyError, TypeError):
+            policy, pair, outcome = row["policy"], row["pair"], row["outcome"]
+        except (KeyError, TypeError):
             raise ValueError(f"labels={place}: policy, pair and outcome are needed.") from None
-        if policy not in against or not 0 <= pair < count or outcome not in (0.0, 0.5, 1.0):
+        numbers = type(pair) is int and type(outcome) in (int, float)  # true and "1" are neither
+        if policy not in against or not numbers or not 0 <= pair < count or outcome not in (0.0, 0.5, 1.0):
             raise ValueError(
                 f"labels={place}: policy={policy}, pair={pair}, outcome={outcome}; allowed are "
                 f"{', '.join(against)}, 0 to {count - 1}, and 0, 0.5 or 1."
             )
-        labels[policy, against[policy]][pair] = Verdict(outcome, outcome)
+        given = labels[policy, against[policy]]
+        if given[pair].outcome not in (None, outcome):
+            raise ValueError(
+                f"labels={place}: policy={policy}, pair={pair} has two outcomes, {given[pair].outcome:g} and "
+                f"{outcome:g}; give one for each pair."
+            )
+        given[pair] = Verdict(float(outcome), float(outcome))
+    if not any(verdict.outcome is not None for row in labels.values() for verdict in row):
+        raise ValueError(f"labels={path} holds no label: one JSON object a line, with policy, pair and outcome.")
     return labels

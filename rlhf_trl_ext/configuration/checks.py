@@ -181,6 +181,8 @@ def _wrong_type(name: str, value, annotation) -> str | None:
     allowed = re.sub(r"<class '([\w.]+)'>", r"\1", str(plain)).replace("typing.", "")
     if isinstance(value, bool) and kinds <= {int, float}:  # true would pass as 1
         return f"{name}={formatted(value)}: {allowed} is needed, and true and false are no numbers."
+    if isinstance(value, float) and kinds == {int}:  # 1.0 would pass as 1 and stay a float
+        return f"{name}={formatted(value)}: {allowed} is needed, a whole number."
     # "1" would pass as a number and stay a string; 1 and "no" as true and false, and "off" would stay true.
     strict = (isinstance(value, str) and kinds <= {int, float, bool}) or kinds == {bool}
     config = None if dataclasses.is_dataclass(plain) else ConfigDict(arbitrary_types_allowed=True)
@@ -219,6 +221,8 @@ def choices(target, key: str) -> tuple[str, ...]:
     field = getattr(target, "__dataclass_fields__", {}).get(key)
     if field is None:
         return ()
+    if key in ranges.CHOICES:
+        return ranges.CHOICES[key]
     if field.metadata.get("choices"):
         return tuple(map(str, field.metadata["choices"]))
     listed = _LISTED.search(field.metadata.get("help") or "")

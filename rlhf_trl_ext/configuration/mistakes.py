@@ -80,6 +80,8 @@ def _of_hydra(message: str, error: Exception) -> str:
         argument = next(filter(_is_unreadable, sys.argv[1:]), None)
         reason = f"{argument}: {reason}" if argument and not reason.startswith(argument.lstrip("+~")) else reason
         return f"{reason}; values with = ( ) [ ] {{ }} , : or spaces are quoted twice, 'key=\"value\"'."
+    if merged := re.match(r"Error merging override \+*(.*)", message):
+        return f"{merged[1]}: another kind of value stands there, a list [a,b], names and values {{a: b}} or one value."
     if full:
         return f"{full}: {message.partition(' full_key')[0]}."
     return message

@@ -2,6 +2,7 @@
 
 import difflib
 
+from rlhf_trl_ext.configuration.ranges import FIELDS, outside
 from rlhf_trl_ext.configuration.training_run import Run
 
 # Trackers that transformers refuses, once the weights are loaded, where their package is absent.
@@ -59,7 +60,9 @@ def generation_words(run: Run) -> str | None:
     from transformers import GenerationConfig
 
     known = [name for name in vars(GenerationConfig()) if not name.startswith("_")]
-    for name in keywords:
+    for name, value in keywords.items():
+        if name in FIELDS and (reason := outside(value, *FIELDS[name])):
+            return f"args.generation_kwargs.{name}={value}: {reason}."
         if name not in known:
             close = difflib.get_close_matches(name, known)
             hint = f"did you mean {' or '.join(close)}?" if close else "see transformers.GenerationConfig."

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from rlhf_trl_ext.configuration import handed_on
 from rlhf_trl_ext.configuration.checks import ConfigError, listed, problems
 from rlhf_trl_ext.configuration.packages import attention, generation_words, kernels, trackers
 from rlhf_trl_ext.configuration.training_run import Run
@@ -24,7 +25,7 @@ def preflight(config: DictConfig) -> None:
     errors = [error for key in ("args", "trainer", "model", "dataset") for error in problems(config[key], key)]
     if not errors:
         run = Run(config)
-        errors = [error for find in CHECKS if (error := find(run)) is not None]
+        errors = [error for find in (*CHECKS, *handed_on.CHECKS) if (error := find(run)) is not None]
     if errors:
         raise ConfigError(listed(errors))
 
@@ -41,6 +42,18 @@ def enough_rows(rows: int, args) -> None:
         raise ConfigError(
             f"dataset has {rows} rows and a batch needs {needed} ({sum_of}): "
             "give more data or a smaller args.per_device_train_batch_size."
+        )
+
+
+def some_left(dataset, args) -> None:
+    """Raises ConfigError where a trainer has left out every row of its data, as TRL does with what max_length cuts off.
+
+    dataset: the trainer's, prepared; args: its arguments.
+    """
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise ConfigError(
+            f"args.max_length={getattr(args, 'max_length', None)}: no row is left, as all that is learnt from lies "
+            "behind it; give more."
         )
 
 

@@ -99,6 +99,8 @@ OF_CLASS: dict[str, dict[str, tuple[dict, str]]] = {
     "DPOConfig": {"beta": (POSITIVE, "the loss is a function of beta times the margin, and constant at 0")},
     "KTOConfig": {"beta": (POSITIVE, "the loss is a function of beta times the margin, and constant at 0")},
 }
+# Closed sets of words that no class states.
+CHOICES = {"importance_sampling_level": ("token", "sequence"), "vllm_mode": ("server", "colocate")}
 # Fields of TRL that a run here decides otherwise; a value would be dropped.
 ELSEWHERE: dict[str, str] = {
     "output_dir": "a run's folder is given by output_dir=<folder>, without args.",
@@ -135,11 +137,14 @@ def refusal(target, key: str, value) -> str | None:
         return None
     if key == "max_steps" and value == 0:
         return f"-1 or at least 1 is needed: {limits[1]}"
+    return outside(value, *limits)
+
+
+def outside(value, limits: dict, reason: str) -> str | None:
+    """What is wrong with a number, or with the first of a list, as `above 0 is needed: <reason>`, or None."""
     for item in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(item, int | float) and not isinstance(item, bool):
-            message = _outside(item, limits[0])
-            if message:
-                return f"{message}: {limits[1]}"
+        if isinstance(item, int | float) and not isinstance(item, bool) and (message := _outside(item, limits)):
+            return f"{message}: {reason}"
     return None
 
 

@@ -1,6 +1,7 @@
 """Review of a configuration: every error that it shows by itself, reported together before anything is loaded."""
 
 import re
+from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -30,6 +31,11 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
         )
     if launcher == "pipeline" and OmegaConf.is_list(config.policies) and set(config.policies) == {config.baseline}:
         errors.append(f"policies=[{config.baseline}] is the baseline; name at least one policy beside it.")
+    if launcher == "benchmark" and OmegaConf.is_list(config.algorithms):
+        if config.baseline in config.algorithms:
+            errors.append(f"algorithms: {config.baseline} is the baseline that all are compared with; leave it out.")
+        if "threshold" in words and isinstance(config.threshold, str) and config.threshold not in config.algorithms:
+            errors.append(f"threshold={config.threshold}: a number is allowed, or {', '.join(config.algorithms)}.")
     errors += [
         f"{override}: algorithm={config.get('name')} has no use for it, as nothing is sampled; leave it out."
         for override in overrides
@@ -61,7 +67,7 @@ def _by_experiment(errors: list[str], overrides: list[str]) -> list[str]:
     kept, foreign = [], {}
     for error in errors:
         match = re.match(r"((\w+)\.[\w.]+)=.*?: (\w+) has no such argument", error)
-        if match and match[2] in typed and match[1] not in typed:
+        if match and match[2] in typed and "={" not in typed[match[2]] and match[1] not in typed:
             foreign.setdefault((typed[match[2]], match[3]), []).append(match[1])
         else:
             kept.append(error)
@@ -93,12 +99,30 @@ def _of_parts(config: DictConfig, launcher: str, wrong: bool) -> list[str]:
             except ConfigError as error:
                 messages = [str(error)]
         errors += messages
+    path = _text(config, "args.deepspeed")
+    if launcher in ("train", "plan") and path is not None and not Path(path).is_file():
+        errors.append(f"args.deepspeed={path}: no such file; give one in JSON, or deepspeed=zero2.")
+    errors += _absent_rewards(config, launcher)
     models = checkpoints(config, launcher)
     for group in ([model for model in models if is_local(model[1])], [m for m in models if not is_local(m[1])]):
         errors += [refusal for model in group if (refusal := checkpoint_refusal(*model))]
         if errors or wrong:
             break
     return errors
+
+
+def _absent_rewards(config: DictConfig, launcher: str) -> list[str]:
+    """Rewards that are null where they are asked for: in training on prompts, and in sampling."""
+    key = {"train": "trainer.reward_funcs", "generate": "reward.functions"}.get(launcher)
+    functions = OmegaConf.select(config, key, throw_on_missing=False) if key else None
+    if not OmegaConf.is_list(functions):
+        return []
+    return [
+        f"reward.functions[{index}]=null: give a reward model (reward=model reward.path=<folder>), reward=gold, or a "
+        "function of your own."
+        for index in range(len(functions))
+        if not OmegaConf.is_missing(functions, index) and functions[index] is None
+    ]
 
 
 def _resolves(config: DictConfig, key: str) -> bool:

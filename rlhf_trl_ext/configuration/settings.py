@@ -35,6 +35,12 @@ def _no_baseline(models: dict) -> dict:
     return models
 
 
+def _all(shares: dict) -> dict:
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"they sum to {sum(shares.values()):g}, and shares sum to 1; an unwanted one is 0")
+    return shares
+
+
 def _built(node: dict) -> dict:
     if "_target_" not in node:
         raise ValueError("{_target_: module.Class, ...} is needed")
@@ -59,6 +65,9 @@ def _writable_file(path: str) -> str:
     return _writable(path)
 
 
+Shares = Annotated[
+    dict[Literal["sft", "reward", "rl", "evaluation"], Annotated[float, Field(ge=0, le=1)]], AfterValidator(_all)
+]
 Models = Annotated[dict[Text, Text], Field(min_length=1), AfterValidator(_no_baseline)]
 Named = Annotated[Texts, Field(min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
@@ -104,7 +113,7 @@ SHARED = {
     "pairs": Mapping,
     "hub": Built,
     "seed": Seed,
-    "shares": dict[Literal["sft", "reward", "rl", "evaluation"], Annotated[float, Field(ge=0, le=1)]] | None,
+    "shares": Shares | None,
     "output_root": Output,
     "output_dir": Output | None,
     "overwrite": Flag,

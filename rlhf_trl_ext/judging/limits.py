@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rlhf_trl_ext.quantities import Amount
+
 
 class BudgetReached(ValueError):
     """The next request could exceed the budget."""
@@ -33,8 +35,8 @@ class Pace:
 class Prices:
     """US dollars per million tokens; None where unknown."""
 
-    prompt: float | None = None
-    completion: float | None = None
+    prompt: Amount | None = None
+    completion: Amount | None = None
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float | None:
         """US dollars, or None where a price is unknown."""

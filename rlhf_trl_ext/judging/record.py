@@ -22,6 +22,8 @@ class Record:
 
     def __init__(self, path: str | Path):
         self.path = of_process(Path(path))
+        if self.path.is_dir():
+            raise ValueError(f"record={path}: it is a folder, and a file is needed; give another path.")
         self._file: int | None = None
         self._lock = FileLock(f"{self.path}.lock")
         self._forget()

@@ -43,6 +43,9 @@ class ModelArguments(trl.ModelConfig):
                     "two revisions; give one of them."
                 )
             self.model_name_or_path, self.model_revision = name, revision
+        if self.model_revision not in ("main", None) and Path(self.model_name_or_path or ".").exists():
+            where = f"folder {self.model_name_or_path}" if self.model_name_or_path else "model that is built"
+            raise ValueError(f"model_revision={self.model_revision}: a {where} has no revisions; leave it out.")
         if self.build is not None and not callable(self.build):
             raise ValueError(f"build={self.build}: {{_target_: <function>, _partial_: true}} is needed, or null.")
         if self.chat_template is not None:

@@ -20,6 +20,8 @@ from rlhf_trl_ext.rewards.gold import content_of
 from rlhf_trl_ext.stages.identity import built_folder, digest
 from rlhf_trl_ext.stages.sources import source
 
+PAIRS = (("chosen", "rejected"), ("first", "second"))  # columns of the two replies of a row
+
 
 class Pairs:
     """Pairs in a file of JSON lines, read anew at each pass, so that memory does not grow with their number."""
@@ -146,7 +148,7 @@ def _records(files: list[str]) -> Iterator[tuple[str, dict]]:
     for file in files:
         for name, path in reading.local_files(file, "pairs.files").items():
             for where, row in reading.local_records(name, path):
-                if not isinstance(row, dict) or "prompt" not in row or not ("completion" in row or _pair(row)):
+                if not _is_whole(row):
                     raise ValueError(
                         f"pairs.files={file}, {where}: a row has a prompt, and chosen and rejected, first and "
                         "second, or completion."
@@ -154,8 +156,19 @@ def _records(files: list[str]) -> Iterator[tuple[str, dict]]:
                 yield where, row
 
 
+def _is_whole(row) -> bool:
+    """Whether a row has a prompt, and a reply or a pair of them, each as text or messages."""
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str | list):
+        return False
+    names = next((names for names in (*PAIRS, ("completion",)) if all(name in row for name in names)), ())
+    try:
+        return bool(names) and all(isinstance(content_of(row[name]), str) for name in names)
+    except (TypeError, KeyError, IndexError):
+        return False
+
+
 def _pair(row: dict) -> Pair | None:
-    for names, known in ((("chosen", "rejected"), 1.0), (("first", "second"), row.get("known"))):
+    for names, known in zip(PAIRS, (1.0, row.get("known")), strict=True):
         if all(name in row for name in names):
             return Pair(row["prompt"], *(content_of(row[name]) for name in names), known)
     return None

@@ -13,7 +13,8 @@ from rlhf_trl_ext.callbacks.preemption import Preemption
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
-from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
+from rlhf_trl_ext.configuration.handed_on import named_refusals
+from rlhf_trl_ext.configuration.preflight import enough_rows, preflight, some_left
 from rlhf_trl_ext.data import inspection
 from rlhf_trl_ext.files import full_disk
 from rlhf_trl_ext.models.card import write_card
@@ -73,15 +74,17 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     callbacks = [recorder, Checkpoints(args.save_total_limit), *_callbacks(config, stage.folder, recorder)]
     args.save_total_limit = None  # Checkpoints removes the old ones
     data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "processing_class": tokenizer}
-    with as_config_error():
+    with as_config_error(), named_refusals(args, model):
         extra = accepted(trainer, {**data, "callbacks": callbacks, **model.trainer_arguments()})
         trainer = trainer(model=checkpoint, args=args, **extra)
+        some_left(trainer.train_dataset, args)
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
     if state.is_main_process:
         stage.begin()
-    stopped = _train(stage, trainer)
+    with named_refusals(args, model):
+        stopped = _train(stage, trainer)
     metrics = trainer.evaluate() if config.evaluate else {}
     with as_config_error():
         save(trainer, stage.folder, model.merge_adapter)

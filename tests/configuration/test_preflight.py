@@ -39,6 +39,21 @@ BAD = [
     ),
     (["algorithm=sft", "++args.packing=true"], "args.packing=true with model.attn_implementation=None: "),
     (["algorithm=sft", "++args.padding_free=true"], "args.padding_free=true with "),
+    (["algorithm=sft", "++args._target_=trl.DPOConfig"], r"args._target_=trl.DPOConfig: SFTTrainer takes SFTConfig"),
+    (["algorithm=sft", "++trainer._target_=trl.SFTConfig"], "trainer._target_=trl.SFTConfig: it is no trainer; give a"),
+    (["algorithm=grpo", "reward=gold", "++args.reward_weights=[1.0,2.0]"], r"args.reward_weights=\[1.0,2.0\]: 2 for 1"),
+    (["algorithm=grpo", "++args.generation_kwargs={temperature: -1}"], "kwargs.temperature=-1: above 0 is needed"),
+    (["algorithm=grpo", "++args.importance_sampling_level=x"], "importance_sampling_level=x: allowed are token, seq"),
+    (["algorithm=sft", "++args.activation_offloading=true"], "args.activation_offloading=true with args.use_cpu=true"),
+    (["algorithm=sft", "++args.lr_scheduler_kwargs={foo: 1}"], "args.lr_scheduler_kwargs.foo=1: no such word; allowed"),
+    (["algorithm=sft", "++args.gradient_checkpointing_kwargs={use_rentrant: true}"], "did you mean use_reentrant"),
+    (["algorithm=sft", "++args.torch_compile_backend=nope"], "args.torch_compile_backend=nope: allowed are no, eager"),
+    (
+        ["algorithm=sft", "++model.use_peft=true", "++model.lora_task_type=LM"],
+        "lora_task_type=LM: allowed are SEQ_CLS",
+    ),
+    (["algorithm=sft", "++args.optim=adamw_bnb_8bit"], "args.optim=adamw_bnb_8bit: bitsandbytes is not installed; pip"),
+    (["algorithm=dpo", "+budget={sampled_tokens: 3}"], "budget.sampled_tokens=3: algorithm=dpo samples none"),
     (["algorithm=sft", "++args.deepspeed=/no.json"], "args.deepspeed=/no.json: no DeepSpeed configuration in JSON"),
     (["algorithm=sft", "++args.report_to=[none,wand]"], "args.report_to=wand: allowed are none, all, azure_ml, "),
     (["algorithm=sft", "++args.report_to=true"], "args.report_to=True: allowed are none, all"),
@@ -65,6 +80,7 @@ def refusal_of(config) -> str:
 def test_a_bad_combination_is_told_with_its_remedy(overrides, expected, composed, monkeypatch):
     monkeypatch.setattr(vllm_arguments, "_installed", lambda package: None)
     monkeypatch.setattr("transformers.integrations.integration_utils.get_available_reporting_integrations", list)
+    monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: "load_in" in str(overrides))
     for check in ("is_kernels_available", "is_flash_attn_2_available"):
         monkeypatch.setattr(f"transformers.utils.{check}", lambda: False)
     assert re.search(expected, refusal_of(composed("train", *overrides)))

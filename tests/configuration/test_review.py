@@ -112,6 +112,14 @@ OTHERS = [
     ("train", "++name=a/../b", "name=a/../b: it names a folder; letters, digits, . - and _"),
     ("train", "++view=rows", "view=rows: allowed are 'demonstrations', 'preferences'"),
     ("train", "++model.build=3", "model.build=3: {_target_: <function>, _partial_: true} is needed"),
+    ("train", "++model.model_revision=v2", "model.model_revision=v2: a model that is built has no revisions"),
+    ("train", "++args.deepspeed=/tmp", "args.deepspeed=/tmp: no such file; give one in JSON, or deepspeed="),
+    ("train", "++args.max_steps=4.0", "args.max_steps=4.0: int is needed, a whole number"),
+    ("train", "algorithm=grpo reward=objectives", "reward.functions[0]=null: give a reward model"),
+    ("generate", "policy=a reward.path=null", "reward.functions[0]=null: give a reward model"),
+    ("plan", "++args.deepspeed=/no.json", "args.deepspeed=/no.json: no such file"),
+    ("benchmark", "algorithms=[sft,dpo]", "algorithms: sft is the baseline that all are compared with; leave it out"),
+    ("benchmark", "threshold=soon", "threshold=soon: a number is allowed, or dpo, ppo"),
     ("train", "dataset.seed=-1", "dataset.seed=-1: int is needed (input should be greater than or equal to 0)"),
     ("train", "++model.model_name_or_path=true", "model.model_name_or_path=true: str | None is needed"),
     ("generate", "++policy=/no/such", "policy=/no/such: no such folder"),
@@ -145,6 +153,7 @@ def test_no_policy_takes_the_name_of_the_baseline(launcher, refusal_of):
 
 
 def test_shares_are_checked_where_no_data_set_reads_them(refusal_of):
+    assert "they sum to 0.5, and shares sum to 1" in refusal_of("train", "dataset=embedded", "shares={sft: 0.5}")
     assert "shares={sft: -1}: at least 0 is needed" in refusal_of("train", "dataset=embedded", "shares={sft: -1}")
 
 
