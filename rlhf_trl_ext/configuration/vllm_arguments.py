@@ -13,7 +13,8 @@ def vllm_version(run: Run) -> str | None:
         return None
     required = [Requirement(line) for line in importlib.metadata.requires("trl")]
     allowed = next(one.specifier for one in required if one.name == "vllm")
-    installed, remedy = _installed("vllm"), "`make setup-gpu`, or pip install -e '.[vllm]' -c .ci/constraints-gpu.txt"
+    remedy = "`make setup-gpu` (on a CPU `make vllm`), or pip install -e '.[vllm]' -c .ci/constraints-gpu.txt"
+    installed = _installed("vllm")
     if installed is None:
         return f"args.use_vllm=true: vLLM is not installed; {remedy}, or leave it false."
     if Version(Version(installed).base_version) not in allowed:
@@ -26,8 +27,8 @@ def vllm_version(run: Run) -> str | None:
 
 
 def vllm_sampling(run: Run) -> str | None:
-    """vLLM's log-probs are of the whole distribution, which is not what such arguments sample from."""
-    if not run.argument("use_vllm") or not run.argument("vllm_importance_sampling_correction", True):
+    """vLLM gives log-probs of what such arguments leave of the distribution, the trainer of all; RLOO has no ratio."""
+    if not run.argument("use_vllm") or not run.argument("vllm_importance_sampling_correction"):
         return None
     for name, off in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
         value = run.argument(name)

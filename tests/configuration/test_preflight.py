@@ -125,6 +125,7 @@ def test_vllm_with_a_cut_distribution(name, value, composed, monkeypatch):
     preflight(cut)
     whole = composed("train", "algorithm=grpo", "++args.use_vllm=true", "++args.top_p=1.0", "++args.top_k=0")
     preflight(whole)
+    preflight(composed("train", "algorithm=rloo", "++args.use_vllm=true", f"++args.{name}={value}"))
 
 
 def test_a_server_of_vllm_is_sent_weights_by_gpus_only(composed, monkeypatch):

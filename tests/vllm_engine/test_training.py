@@ -74,6 +74,16 @@ def test_resume_is_exact(name, make, tmp_path, in_float32):
     assert losses[0] == losses[1] and len(losses[0]) == 8
 
 
+def test_samples_depend_on_the_seed(make):
+    """Alone, an engine begins with the same random numbers in every run."""
+    sampled = []
+    for seed in (1, 2, 1):
+        trainer = make(seed=seed, max_steps=2)
+        prompts = [trainer.processing_class("lamp")["input_ids"]] * 4
+        sampled.append(trainer.vllm_generation.generate(prompts, None, 4)[1])
+    assert sampled[0] == sampled[2] != sampled[1]
+
+
 def test_the_launcher_trains_the_tiny_model_with_it(composed, few, tmp_path):
     from rlhf_trl_ext.stages.train import train
 

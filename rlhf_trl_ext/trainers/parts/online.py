@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 from trl.trainer.utils import entropy_from_logits, get_config_model_id, selective_log_softmax
 
 from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
@@ -102,6 +102,8 @@ class Online(CompiledGeneration, LengthSorting, ExactResume):
             raise TypeError(f"{name}: args is a {type(args).__name__}; give a {self.config_class.__name__}.")
         with unpacked_on_cpu(args):
             super().__init__(model, _loaded(reward_funcs), args, **kwargs)
+        if args.use_vllm and args.vllm_mode == "colocate":  # an engine sets the seed of its process, to one of its own
+            set_seed(args.seed + self.accelerator.process_index // args.vllm_tensor_parallel_size)
         for function in self.reward_funcs:
             if isinstance(function, AdapterReward):
                 function.attach(self.model, self.processing_class)
