@@ -120,6 +120,14 @@ def test_scores_are_standardised_on_samples_of_the_reference(ppo):
     assert trainer.score_scale == pytest.approx(measured.std().item(), rel=1e-5)
 
 
+def test_equal_rewards_of_the_reference_are_not_magnified(ppo, caplog):
+    trainer = ppo(
+        reward_funcs=lambda completions, **kwargs: [0.5] * len(completions), score_scale="reference", max_steps=1
+    )
+    trainer.train()
+    assert trainer.score_scale == 1.0 and "all rewards of the reference are equal" in caplog.text
+
+
 def test_a_critic_that_was_a_reward_model_is_read_on_the_scale_of_the_scores(ppo):
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(10, 200, (2, 6), generator=generator)

@@ -1,6 +1,7 @@
 """Rewards brought to a common scale, for algorithms whose result depends on it."""
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from rlhf_trl_ext.callbacks.records import REFERENCE_TOKENS
 from rlhf_trl_ext.functional.policy_gradient import masked_mean, masked_variance
 from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder, load_critic
 
+logger = logging.getLogger(__name__)
 REFERENCE = "reference"
+SAME = 1e-6  # a standard deviation that is rounding
 UNITS = "scores.json"
 
 
@@ -37,7 +40,7 @@ class ScoredCritic(CriticMixin):
     With `reference`, center and scale are mean and standard deviation of the rewards of completions that the first
     policy, which is the reference, samples on prompts spread over the training data (arXiv:2403.17031, detail 3;
     Ziegler et al., arXiv:1909.08593, 2.2). They are measured once, before the first step, and kept in checkpoints.
-    Completions without a reward do not count.
+    Completions without a reward do not count; where all have the same, the scale is 1.
 
     The critic is loaded as `args.critic_path` asks. One that was a reward model speaks in rewards, and goes on doing
     so. One that started from the policy speaks in the scores of its run, whose center and scale lie beside it in
@@ -82,7 +85,10 @@ class ScoredCritic(CriticMixin):
         if self.score_center is None:
             self.score_center = masked_mean(rewards, valid, self.total).item()
         if self.score_scale is None:
-            self.score_scale = max(masked_variance(rewards, valid, self.total).sqrt().item(), 1e-6)
+            deviation = masked_variance(rewards, valid, self.total).sqrt().item()
+            if deviation < SAME:
+                logger.warning("score_scale=reference: all rewards of the reference are equal, so none is divided.")
+            self.score_scale = deviation if deviation >= SAME else 1.0
 
     def resume_state(self) -> dict:
         return {**super().resume_state(), "score_center": self.score_center, "score_scale": self.score_scale}
