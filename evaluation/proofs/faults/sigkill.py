@@ -181,6 +181,6 @@ def main(kills: int, seed: int, names: list[str] | None, output: str) -> dict:
 
 
 if __name__ == "__main__":
-    options = parser(__doc__, "kills", 50, "outputs/faults")
+    options = parser(__doc__, "--kills", 50, "outputs/faults")
     options.add_argument("--algorithms", nargs="+", dest="names", help="of conf/algorithm")
     main(**vars(options.parse_args()))

@@ -141,6 +141,6 @@ def main(signals: int = 20, seed: int = 0, output: str = "outputs/signals", kind
 
 
 if __name__ == "__main__":
-    options = parser(__doc__, "signals", 20, "outputs/signals")
+    options = parser(__doc__, "--signals", 20, "outputs/signals")
     options.add_argument("--kinds", nargs="+", choices=tuple(COMMANDS), default=tuple(COMMANDS))
     main(**vars(options.parse_args()))

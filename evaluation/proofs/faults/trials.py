@@ -25,9 +25,9 @@ def conclude(file: Path, summary: dict, trials: list[dict]) -> dict:
 
 
 def parser(description: str, counted: str, count: int, output: str) -> argparse.ArgumentParser:
-    """Options of a proof: `--<counted>`, `--seed` and `--output`."""
+    """Options of a proof: `counted`, `--seed` and `--output`."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument(f"--{counted}", type=int, default=count)
+    options.add_argument(counted, type=int, default=count)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--output", default=output)
     return options
