@@ -205,13 +205,19 @@ HARMFUL = [
 ]
 
 
-@pytest.mark.parametrize("target", HARMFUL)
-def test_a_target_that_is_not_trusted_is_not_built(target, refusal_of):
-    for overrides in ([f"++callbacks.a._target_={target}"], [f"reward.functions=[{{_target_: {target}}}]"]):
-        answer = refusal_of("train", "algorithm=grpo", *overrides)
-        assert f"_target_={target}: " in answer and "give trust=[" in answer
-    by_name = "{_target_: hydra.utils.get_method, path: " + target + "}"
-    assert "give trust=[" in refusal_of("train", "algorithm=grpo", f"reward.functions=[{by_name}]")
+def test_targets_that_are_not_trusted_are_not_built(refusal_of):
+    callbacks = [f"++callbacks.a{number}._target_={target}" for number, target in enumerate(HARMFUL)]
+    functions = ",".join(f"{{_target_: {target}}}" for target in HARMFUL)
+    answer = refusal_of("train", "algorithm=grpo", *callbacks, f"reward.functions=[{functions}]")
+    for number, target in enumerate(HARMFUL):
+        for where in (f"callbacks.a{number}.", f"reward.functions[{number}]."):
+            (line,) = (line for line in answer.splitlines() if f" {where}_target_={target}: " in line)
+            assert "give trust=[" in line
+    by_name = ",".join("{_target_: hydra.utils.get_method, path: " + target + "}" for target in HARMFUL)
+    answer = refusal_of("train", "algorithm=grpo", f"reward.functions=[{by_name}]")
+    for number in range(len(HARMFUL)):
+        (line,) = (line for line in answer.splitlines() if f" reward.functions[{number}]." in line)
+        assert "give trust=[" in line
 
 
 def test_trust_is_given_by_the_command_line_alone(composed, refusal_of):
