@@ -9,6 +9,7 @@ def main(config):
     from rich.console import Console
     from rich.pretty import pprint
 
+    from evaluation.verdicts.correction import in_words as corrected_in_words
     from evaluation.verdicts.evaluate import Evaluation
     from evaluation.verdicts.results import table
     from rlhf_trl_ext.configuration.checks import as_config_error
@@ -24,6 +25,8 @@ def main(config):
     console.print(table(results))
     for row in results["policies"].values():
         print(row["in_words"])
+        if row.get("corrected"):
+            print(corrected_in_words(row["corrected"]))
     for name, diagnostics in results.get("failures", {}).items():
         print(f"{name} flagged:", ", ".join(row["name"] for row in diagnostics if row["flagged"]) or "nothing")
     print(f"written to {evaluation.output} and {evaluation.output.with_suffix('.md')}")

@@ -15,12 +15,13 @@ from evaluation.comparison.differences import estimate
 from evaluation.comparison.efficiency import interval
 from evaluation.comparison.landscapes.summary import difference, ratio
 from evaluation.quality.metrics import calibration_error
+from evaluation.verdicts.correction import prediction_powered, rogan_gladen
 from evaluation.verdicts.length_control import LANGUAGE_MODELS, LengthPrior, joint
 from evaluation.verdicts.ranking import ranking
 from rlhf_trl_ext.judging.bias import position_bias
 from rlhf_trl_ext.statistics import mean_interval, wilson_interval
 
-PROMPTS, SEEDS = (20, 100, 500), (3, 5, 10)
+PROMPTS, LABELS, SEEDS = (20, 100, 500), (50, 100, 300), (3, 5, 10)
 Draw = tuple[list[float] | None, float]  # interval and true value
 
 
@@ -104,6 +105,20 @@ def length_controlled(apart: float, policies: int = 1, prior: LengthPrior | None
     return draw
 
 
+def corrected(kind: str, rate: float, sensitivity: float, specificity: float) -> Callable:
+    """A judge of known errors, corrected by the human labels of a fifth of its pairs."""
+
+    def draw(g: np.random.Generator, labels: int) -> Draw:
+        human = (g.random(5 * labels) < rate).astype(float)
+        judge = np.where(human == 1, g.random(len(human)) < sensitivity, g.random(len(human)) >= specificity)
+        human[labels:] = np.nan
+        estimate = {"Rogan-Gladen": rogan_gladen, "prediction-powered": prediction_powered}[kind]
+        interval = estimate(judge.astype(float), human, np.arange(len(human)))
+        return interval and interval[1:], rate
+
+    return draw
+
+
 def over_seeds(between: float, prompts: int, shared_prompts: bool, wins: bool = False) -> Callable:
     """Means over seeds and prompts; `same`: all seeds have the same prompts."""
 
@@ -157,6 +172,11 @@ BY_PROMPTS = {
     "length controlled, 1 deviation longer, language model": length_controlled(1.0, 1, LANGUAGE_MODELS),
     "length controlled, 1 deviation longer, language model, five policies": length_controlled(1.0, 5, LANGUAGE_MODELS),
 }
+BY_LABELS = {
+    f"{kind}, win rate {errors[0]}, sensitivity {errors[1]}, specificity {errors[2]}": corrected(kind, *errors)
+    for kind in ("Rogan-Gladen", "prediction-powered")
+    for errors in ((0.5, 0.8, 0.8), (0.7, 0.9, 0.7), (0.9, 0.85, 0.75), (0.5, 0.98, 0.98))
+}
 BY_SEEDS = {
     "mean, no spread between seeds": over_seeds(0.0, 100, shared_prompts=False),
     "mean, spread between seeds": over_seeds(0.3, 100, shared_prompts=False),
@@ -167,6 +187,9 @@ BY_SEEDS = {
     "ratio of tokens": token_ratio,
     "difference of final rewards": welch,
 }
+
+
+TABLES = ((BY_PROMPTS, PROMPTS, "prompts"), (BY_LABELS, LABELS, "labels"), (BY_SEEDS, SEEDS, "seeds"))
 
 
 def coverage(draw: Callable, size: int, experiments: int, seed: int = 0) -> tuple[float | None, float]:
@@ -197,7 +220,7 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=1000, help="simulated for every cell")
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     given = parser.parse_args()
-    for rows, sizes, unit in ((BY_PROMPTS, PROMPTS, "prompts"), (BY_SEEDS, SEEDS, "seeds")):
+    for rows, sizes, unit in TABLES:
         chosen = {name: draw for name, draw in rows.items() if given.only in name}
         if chosen:
             print(*table(chosen, sizes, unit, given.experiments), "", sep="\n", flush=True)

@@ -25,6 +25,7 @@ def markdown(results: dict, samples: dict[str, list[dict]], num_samples: int = 3
         ]
     if results.get("agreement"):
         parts += ["", "## Agreement", "", *_agreement(results["agreement"])]
+    parts += _corrected(results)
     if results.get("ranking"):
         parts += ["", "## Ranking (Bradley-Terry)", "", *_ranking(results["ranking"])]
     if results.get("failures"):
@@ -90,6 +91,27 @@ def _win_rates(results: dict) -> list[str]:
             body.append([f"{name}, AlpacaEval-2's GLM", "", "", "", _number(controlled), *[""] * 6])
     intervals = "Intervals are over prompts, not over training seeds; ties count one half."
     return [*rows(header, body), "", intervals]
+
+
+def _corrected(results: dict) -> list[str]:
+    """The judge's win rates beside those that human labels make of them."""
+    known = {name: row["corrected"] for name, row in results["policies"].items() if row.get("corrected")}
+    if not known:
+        return []
+    kinds = ("raw", "rogan_gladen", "prediction_powered", "human")
+    header = ["policy", "the judge alone", "Rogan-Gladen", "prediction-powered", "people alone", "labels"]
+    header += ["sensitivity"]
+    body = [
+        [
+            name,
+            *(f"{own[kind][0]:.3f} ({_interval(own[kind][1:])})" if own[kind] else "not to be had" for kind in kinds),
+            f"{own['labels']} of {own['pairs']}",
+            f"{own['sensitivity']:.2f}, specificity {own['specificity']:.2f}",
+        ]
+        for name, own in known.items()
+    ]
+    words = "The labelled pairs have to be a random choice of all; ties count one half."
+    return ["", "## Win rates corrected by human labels", "", *rows(header, body), "", words]
 
 
 def _biases(results: dict) -> list[str]:

@@ -11,6 +11,7 @@ from evaluation.quality.metrics import reward_quality, text_metrics
 from evaluation.report.markdown import markdown
 from evaluation.verdicts import store
 from evaluation.verdicts.agreement import agreement, gold_verdicts, read_labels
+from evaluation.verdicts.correction import correction
 from evaluation.verdicts.fairness import fairness
 from evaluation.verdicts.length_control import read_anchor
 from evaluation.verdicts.pairwise import (
@@ -25,7 +26,7 @@ from evaluation.verdicts.pairwise import (
     with_anchor,
 )
 from evaluation.verdicts.results import PERPLEXITY, describe, read_results
-from evaluation.verdicts.samples import check_pairs
+from evaluation.verdicts.samples import check_pairs, prompt_ids
 from evaluation.verdicts.store import Verdicts
 from rlhf_trl_ext.configuration.checks import build
 from rlhf_trl_ext.data.samples import read_samples
@@ -169,6 +170,8 @@ class Evaluation:
             row["metrics"] = self._metrics(name)
             if self.anchor is not None:
                 row["alpaca_eval"] = with_anchor(own, rows, self.samples[self.baseline], self.anchor)
+            if self.labels:
+                row["corrected"] = correction(own, self.labels[name, self.baseline], prompt_ids(rows))
             row["reward_quality"] = reward_quality(own, rows, self.samples[self.baseline])
             row.update(describe(rows), examples=_examples(own))
         return policies
