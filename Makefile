@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu demo smoke test test-all test-slow kills ops lint overhead gpu vllm ppo-parity trl-latest pictures clean
+.PHONY: help setup setup-gpu demo smoke loop test test-all test-slow kills ops lint overhead gpu vllm ppo-parity trl-latest pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ demo: setup  ## SFT, reward model and five policies on the embedded task, compar
 
 smoke: setup  ## the demo in under a minute: every stage, a few steps each
 	$(BIN)/python -m launchers.pipeline experiment=smoke
+
+loop: setup  ## a served policy, simulated users, their feedback, the policy trained on it: better by gold? (minutes)
+	$(BIN)/python -m evaluation.proofs.loop
 
 test: setup  ## the quick tests (at most 4 minutes on two cores, offline)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm" -n auto --maxprocesses 4 --dist loadfile
