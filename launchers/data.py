@@ -18,7 +18,7 @@ def main(config):
     console = Console()
     console.width = max(console.width, 100)  # a log file has no width of its own
     dataset, model = build(config.dataset, "dataset"), build(config.model, "model")
-    with as_config_error():
+    with as_config_error("dataset"):
         tokenizer = model.tokenizer(model.checkpoint(built_folder(config)))
         rows = dataset.load(config.view, config.split, tokenizer)
         facts = inspection.summary(rows, tokenizer)

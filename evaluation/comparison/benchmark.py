@@ -53,6 +53,11 @@ class Benchmark:
             raise ConfigError(f"aa_control={config.aa_control}: allowed are null, {', '.join(config.algorithms)}.")
         if unknown := sorted(set(config.settings) - set(config.datasets)):
             raise ConfigError(f"settings.{unknown[0]}: allowed are {', '.join(config.datasets)}, as in datasets.")
+        for dataset, settings in config.settings.items():
+            if unknown := sorted(set(settings) - set(config)):
+                raise ConfigError(
+                    f"settings.{dataset}.{unknown[0]}: no such key; a pipeline's are given, as samples.*."
+                )
         if isinstance(config.threshold, str) and config.threshold not in config.algorithms:
             config.threshold = None
         self.rows = [*config.algorithms, *([config.aa_control + AGAIN] if config.aa_control else [])]

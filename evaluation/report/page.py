@@ -51,7 +51,7 @@ def report(
     """
     judged = bool(compare or algorithms or metrics) or not _only_logs(folder, logs)
     runs = read(folder, algorithms, metrics) if judged else None
-    other = read(compare) if compare else None
+    other = read(compare, key="compare") if compare else None
     path = Path(output or Path(folder) / "report.html")
     by_dataset = pictures(runs) if judged else {}
     sections = list(_sections(runs, other, by_dataset)) if judged else []

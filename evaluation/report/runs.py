@@ -40,10 +40,13 @@ class Runs:
         return [run for run in self.runs if run.dataset == dataset and run.results]
 
 
-def read(folder: str | Path, algorithms: list[str] | None = None, metrics: list[str] | None = None) -> Runs:
+def read(
+    folder: str | Path, algorithms: list[str] | None = None, metrics: list[str] | None = None, key: str = "folder"
+) -> Runs:
     """Results in a folder that holds benchmark.json, results.json, or folders with a results.json each.
 
-    algorithms, metrics: the only ones to show. Raises ValueError when there is nothing, or no such algorithm or metric.
+    algorithms, metrics: the only ones to show. key: the setting that names the folder, for messages. Raises ValueError
+    when there is nothing, or no such algorithm or metric.
     """
     folder, problems = Path(folder), []
     if (folder / "benchmark.json").exists():
@@ -56,12 +59,12 @@ def read(folder: str | Path, algorithms: list[str] | None = None, metrics: list[
         places = [folder] if (folder / "results.json").exists() else [p.parent for p in folder.glob("*/results.json")]
         if not places and (folder / "metrics.jsonl").exists():
             raise ValueError(
-                f"{folder} is one stage, without samples and verdicts to report: give the folder of a pipeline or a "
-                f"benchmark, or look at it with `python -m launchers.dashboard output_root={folder}`."
+                f"{key}={folder} is one stage, without samples and verdicts to report: give the folder of a pipeline "
+                f"or a benchmark, or look at it with `python -m launchers.dashboard output_root={folder}`."
             )
         if not places:
             raise ValueError(
-                f"{folder} holds neither benchmark.json nor results.json, nor do its folders: "
+                f"{key}={folder} holds neither benchmark.json nor results.json, nor do its folders: "
                 "write one with `python -m launchers.benchmark` or `python -m launchers.pipeline`."
             )
         runs = _read(sorted(places), problems)

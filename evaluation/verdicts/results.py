@@ -31,7 +31,18 @@ def judge_of(config) -> Judge:
     """The judge of a configuration. Raises ValueError when it cannot work, for want of a key say."""
     judge = build(config.judge, "judge")
     judge.check()
+    if judge.recorded and config.get("dataset") and config.judge.get("field") is not None:
+        _check_field(config)
     return judge
+
+
+def _check_field(config) -> None:
+    """Raises ConfigError where the samples of a pipeline will carry no score that its judge reads."""
+    known = ["reward", *(f"rewards/{name}" for name in config.reward.get("names") or ())]
+    known += ["held_out_reward"] * bool(config.get("held_out"))
+    known += ["gold_reward"] * bool(getattr(build(config.dataset, "dataset"), "gold", None))
+    if config.judge.field not in known:
+        raise ConfigError(f"judge.field={config.judge.field}: samples of this pipeline have {', '.join(known)}.")
 
 
 SPENT = ("sampled_tokens", "train_seconds", "peak_memory_mb")

@@ -37,8 +37,11 @@ class ConfigError(ValueError):
 
 
 @contextlib.contextmanager
-def as_config_error():
-    """Turn ValueError and OSError of data, models and files into ConfigError: one sentence, no traceback."""
+def as_config_error(where: str = ""):
+    """Turn ValueError and OSError of data, models and files into ConfigError: one sentence, no traceback.
+
+    where: the key of what is read inside, for messages that begin with one of its arguments.
+    """
     try:
         yield
     except (ConfigError, HydraException):  # a sentence already; a choice that does not exist, which is an OSError
@@ -49,7 +52,8 @@ def as_config_error():
             "model.chat_template=<file.jinja>, or data without it."
         ) from error
     except (ValueError, OSError, ImportError) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        message = " ".join(str(error).split())
+        raise ConfigError(f"{where}.{message}" if where and re.match(r"\w+=", message) else message) from error
 
 
 def build(node: DictConfig, where: str, **extra):

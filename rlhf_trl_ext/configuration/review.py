@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from rlhf_trl_ext.configuration import credentials, settings, trust, unread
+from rlhf_trl_ext.configuration import credentials, outputs, settings, trust, unread
 from rlhf_trl_ext.configuration.checks import ConfigError, build, listed, problems
 from rlhf_trl_ext.configuration.paths import checkpoint_refusal, folder_creatable, is_local
 
@@ -45,6 +45,11 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
     unsafe = bool(errors)
     errors += unread.refusals(launcher, overrides)
     errors += settings.refusals(config, launcher)
+    errors += outputs.refusals(config, launcher)
+    if launcher == "evaluate" and config.results is not None:
+        errors += [
+            f"{key} and results are both given: give one of them." for key in ("baseline", "policies") if key in words
+        ]
     if isinstance(folder := config.get("output_dir"), str) and (reason := folder_creatable(folder)):
         errors.append(f"output_dir={folder}: {reason}.")
     if not unsafe:

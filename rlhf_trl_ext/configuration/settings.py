@@ -83,6 +83,7 @@ SAMPLES = {
     "samples.temperature": Amount,
     "samples.batch_size": Count,
 }
+COMPARED = SAMPLES | {"samples.max_prompts": Annotated[int, Strict(), Field(ge=2)] | None}  # a win rate needs two pairs
 COMPILED = {"samples.compiled_generation": Literal["auto", "on", "off"]}
 PAIRS = {
     "pairs.policies": Texts,
@@ -135,7 +136,7 @@ SHARED = {
     "budget.seconds": Positive | None,
 }
 OF_LAUNCHER: dict[str, dict[str, Any]] = {
-    "pipeline": {"policies": Named, "baseline": Text, "jobs": Count | None, **SAMPLES, **COMPILED, **PAIRS},
+    "pipeline": {"policies": Named, "baseline": Text, "jobs": Count | None, **COMPARED, **COMPILED, **PAIRS},
     "benchmark": {
         "algorithms": Named,
         "datasets": Named,
@@ -147,7 +148,8 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "tune.metric": Literal["win_rate", "length_controlled_win_rate", "gold_reward", "reward"],
         "tune.tries": Annotated[list[Annotated[dict[Text, float | Text], Field(min_length=1)]], Field(min_length=1)],
         "jobs": Count | None,
-        **SAMPLES,
+        "settings": dict[str, Mapping],
+        **COMPARED,
         **COMPILED,
         **PAIRS,
     },
@@ -166,7 +168,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "task.actions": Annotated[int, Strict(), Field(ge=2)],
         "task.length": Count,
         "policy": Mapping,
-        "policy.width": Count,
+        "policy.width": Annotated[int, Strict(), Field(ge=2, multiple_of=2)],
         "policy.initial_std": Positive,
         "batch": Mapping,
         "batch.questions": Count,
@@ -332,6 +334,7 @@ def _in_words(error: dict) -> str:
         "string_too_short": "a word is needed",
         "greater_than": f"above {limit} is needed",
         "greater_than_equal": f"at least {limit} is needed",
+        "multiple_of": f"a multiple of {limit} is needed",
         "less_than": f"below {limit} is needed",
         "less_than_equal": f"at most {limit} is needed",
         "literal_error": f"allowed are {limit}",

@@ -38,7 +38,7 @@ def _generate(stage: Stage, model, dataset) -> dict:
     config = stage.config
     stage.begin()
     set_seed(config.seed)
-    with as_config_error():
+    with as_config_error("dataset"):
         tokenizer = model.tokenizer(config.policy)
         held_out_prompts = dataset.load("prompts", "evaluation", tokenizer)
         if held_out.chooses(config):  # the checkpoint, on prompts that are not reported on

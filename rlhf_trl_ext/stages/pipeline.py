@@ -43,7 +43,8 @@ class Pipeline:
         for name in config.stages:
             self._configured(name, f"stages.{name}")  # a mistyped stage is told before anything runs
         samples = {SAMPLES + name: self._sampling(name) for name in self.sampled}
-        self.configs = self._needed([*self.sampled, *(need for one in samples.values() for need in one.needs)])
+        rewards = [(need, "reward.stage or reward.needs") for one in samples.values() for need in one.needs]
+        self.configs = self._needed([*((name, "") for name in self.sampled), *rewards])
         if clash := sorted(samples.keys() & self.configs.keys()):
             raise ConfigError(f"stages.{clash[0]}: the samples of {clash[0].removeprefix(SAMPLES)} have this name.")
         self.configs |= samples
@@ -55,10 +56,9 @@ class Pipeline:
         self.records: dict[str, dict] = {}
         self.folders: dict[str, Path] = {}
 
-    def _needed(self, names: list[str]) -> dict[str, DictConfig]:
-        """Configurations of these stages and of all that they need."""
+    def _needed(self, waiting: list[tuple[str, str]]) -> dict[str, DictConfig]:
+        """Configurations of these stages and of all that they need. waiting: names, each with the key that gives it."""
         configs: dict[str, DictConfig] = {}
-        waiting = [(name, "") for name in names]
         while waiting:
             name, user = waiting.pop(0)
             if name not in configs:

@@ -52,7 +52,7 @@ def train(config: DictConfig) -> dict:
 
 def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     config, state = stage.config, PartialState()
-    with as_config_error(), state.main_process_first():
+    with as_config_error("dataset"), state.main_process_first():
         checkpoint = model.checkpoint(built_folder(config))
         tokenizer = model.tokenizer(checkpoint)
         train_dataset = dataset.load(config.view, "train", tokenizer)
