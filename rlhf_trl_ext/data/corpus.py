@@ -175,7 +175,8 @@ class Corpus:
                 tally.other_splits += len(converted) - len(mine)
                 rows.extend(mine)
         if tally.bad_records > self.max_bad_fraction * tally.read:
-            other = None if isinstance(self.convert, Forms) else advice(itertools.islice(self._records(view), 5), view)
+            any_form = isinstance(self.convert, Forms) and self.convert.form is None
+            other = None if any_form else advice(itertools.islice(self._records(view), 5), view)
             raise ValueError(
                 f"max_bad_fraction={self.max_bad_fraction} is exceeded by {self._source(view)}: {tally.bad_records} of "
                 f"{tally.read} records are bad: {tally.bad_by_reason()}; "

@@ -153,3 +153,9 @@ def test_rows_of_another_form_are_named_with_what_reads_them(tmp_path, row, view
     with pytest.raises(ValueError, match="20 of 20 records are bad") as error:
         Corpus(HH(), path=str(tmp_path / "rows.jsonl")).load(view)
     assert expected in str(error.value) and str(error.value).endswith("or raise dataset.max_bad_fraction.")
+
+
+def test_rows_of_another_form_than_the_one_that_is_read(tmp_path):
+    turns = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here."}]
+    with pytest.raises(ValueError, match=r"20 of 20 records are bad: missing field chosen.*have the form messages"):
+        corpus(tmp_path, [{"messages": turns}] * 20).load("preferences")
