@@ -235,6 +235,13 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "pdf": Flag | None,
     },
     "dashboard": {"host": Text, "port": Port},
+    "monitor": {
+        "traffic": Text,
+        "hours": Positive | None,
+        "window": Count,
+        "rules": dict[Text, dict[Text, Any]],
+        "output": OutputFile | None,
+    },
     "export": {
         "policy": Text,
         "format": Literal["onnx", "onnx-model", "torch", "torchscript", "tensorrt"],
