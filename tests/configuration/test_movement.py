@@ -77,14 +77,14 @@ def test_every_algorithm(algorithm, composed, tiny, tmp_path):
 # Experiment -> a stage of it that needs no other one, and what stands in for data of the hub and labels.
 EXPERIMENTS = {
     "smoke": ["algorithm=dpo"],
-    "demo": ["algorithm=dpo"],
-    "overoptimisation": ["algorithm=grpo", *SAMPLED],
-    "multi_objective": ["algorithm=grpo", *SAMPLED],
-    "prototype": ["algorithm=dpo", "dataset=embedded"],
-    "full": ["algorithm=dpo", "dataset=embedded"],
-    "rlaif": ["algorithm=sft"],
-    "rlaif_dpo": ["algorithm=sft"],
-    "rlaif_hh": ["algorithm=sft", "dataset@dataset.rest=embedded"],
+    "demo": ["algorithm=dpo", *SMALL],
+    "overoptimisation": ["algorithm=grpo", *SAMPLED, *SMALL],
+    "multi_objective": ["algorithm=grpo", *SAMPLED, *SMALL],
+    "prototype": ["algorithm=dpo", "dataset=embedded", *SMALL],
+    "full": ["algorithm=dpo", "dataset=embedded", *SMALL],
+    "rlaif": ["algorithm=sft", "++dataset.rest.demonstrations=240"],
+    "rlaif_dpo": ["algorithm=sft", "++dataset.rest.demonstrations=240"],
+    "rlaif_hh": ["algorithm=sft", "dataset@dataset.rest=embedded", "++dataset.rest.demonstrations=240"],
 }
 
 
