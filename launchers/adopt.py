@@ -13,7 +13,7 @@ def main(config):
     folder = Path(config.folder).expanduser()
     output = Path(config.output_dir or Path(config.output_root, "adopted", folder.resolve().name))
     with as_config_error():
-        record = adopt(folder, output)
+        record = adopt(folder, output, trusted="pickle" in config.trust)
     print(f"{folder}: a run of {record['framework']}, adopted in {output}")
     print(f"metrics: {record['rows']} rows of {record['log']}" if record["rows"] else "metrics: no log that is known")
     if record["overrides"]:

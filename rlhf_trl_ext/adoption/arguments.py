@@ -1,5 +1,6 @@
 """Arguments of other frameworks as overrides of this project, and those that have no counterpart."""
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -105,12 +106,15 @@ def read(framework: str, folder: Path) -> dict:
     names = {"LLaMA-Factory": ("*.yaml",), "Axolotl": ("*.y*ml",), "verl": (".hydra/config.yaml", "config.yaml")}
     for pattern in names.get(framework, ()):
         for path in sorted(folder.glob(pattern)):
-            content = yaml.safe_load(path.read_text())
+            content = None
+            with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # of another program, or damaged
+                content = yaml.safe_load(path.read_text())
             if isinstance(content, dict):
                 return _flat(content) if framework == "verl" else content
     if framework == "OpenRLHF":
         for path in sorted(folder.glob("*.sh")):
-            return _flags(path.read_text())
+            with contextlib.suppress(ValueError):  # quotes that are not closed
+                return _flags(path.read_text(errors="replace"))
     return {}
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from rlhf_trl_ext.adoption import arguments, logs, weights
-from rlhf_trl_ext.files import write
+from rlhf_trl_ext.files import finite, read_mark, write
 
 
 def framework(folder: Path) -> str:
@@ -16,7 +16,7 @@ def framework(folder: Path) -> str:
         return "LLaMA-Factory"
     if any(folder.glob("**/global_step_*/actor")) or any(folder.glob("**/model_world_size_*_rank_*.pt")):
         return "verl"
-    if any(folder.glob("**/_actor")) or any("openrlhf" in path.read_text() for path in folder.glob("*.sh")):
+    if any(folder.glob("**/_actor")) or _has_text(folder, ("*.sh",), ("openrlhf",)):
         return "OpenRLHF"
     if _has_text(folder, ("README.md", "*.y*ml"), ("axolotl", "base_model:")):
         return "Axolotl"
@@ -36,7 +36,7 @@ def framework(folder: Path) -> str:
 
 
 def _config(checkpoint: Path) -> dict:
-    return json.loads((checkpoint / "config.json").read_text())
+    return read_mark(checkpoint / "config.json") or {}
 
 
 def _has_text(folder: Path, patterns: tuple[str, ...], words: tuple[str, ...]) -> bool:
@@ -44,17 +44,23 @@ def _has_text(folder: Path, patterns: tuple[str, ...], words: tuple[str, ...]) -
     return any(word in text for text in texts for word in words)
 
 
-def adopt(folder: Path, output: Path) -> dict:
+def adopt(folder: Path, output: Path, trusted: bool = False) -> dict:
     """Write `output/metrics.jsonl`, `output/model` and `output/overrides.txt`; the run's folder is only read.
 
+    trusted: whether shards that are pickles may be loaded, which can run code.
     Returns framework, rows, log, model (what was done, or why not), overrides, lacking (arguments without counterpart).
-    Raises ValueError where the folder is no run, and where `output` is not empty.
+    Raises ValueError where the folder is no run, where `output` is not empty, and for pickles that are not trusted.
     """
     if not folder.is_dir():
         raise ValueError(f"folder={folder}: no such folder; give the one that holds a run's checkpoints and logs.")
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"output_dir={output} is not empty: give another one.")
-    name = framework(folder)
+    name, checkpoint = framework(folder), weights.find(folder)
+    if checkpoint and weights.opens_pickles(checkpoint) and not trusted:
+        raise ValueError(
+            f"{checkpoint} holds shards that are pickles, and loading them can run code; if you know where they come "
+            "from, give trust=[pickle] on the command line."
+        )
     rows, log = logs.read(folder)
     overrides, lacking = arguments.overrides(name, arguments.read(name, folder))
     output.mkdir(parents=True, exist_ok=True)
@@ -67,13 +73,13 @@ def adopt(folder: Path, output: Path) -> dict:
         "model": None,
     }
     record["problem"] = None
-    if checkpoint := weights.find(folder):
+    if checkpoint:
         try:
             record["model"] = weights.adopt(checkpoint, output / "model")
         except ValueError as error:
             record["problem"] = str(error)
     if rows:
-        write(output / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write(output / "metrics.jsonl", "".join(json.dumps(finite(row), allow_nan=False) + "\n" for row in rows))
     text = "\n".join([*overrides, *(f"# no counterpart: {each}" for each in lacking)])
     write(output / "overrides.txt", text + "\n")
     write(output / "adopted.json", json.dumps({**record, "folder": str(folder.resolve())}, indent=2))

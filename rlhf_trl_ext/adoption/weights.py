@@ -1,12 +1,13 @@
 """Checkpoints of other frameworks as folders that transformers loads."""
 
 import importlib.util
-import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from rlhf_trl_ext.files import read_mark
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 HEADS = ("value_head", "score", "v_head")
@@ -34,6 +35,12 @@ def _number(path: Path) -> int:
     return int(numbers[-1]) if numbers else 0
 
 
+def opens_pickles(checkpoint: Path) -> bool:
+    """Whether `adopt` has other packages load pickles of this checkpoint, which can run code."""
+    kind = _kind(checkpoint)
+    return kind == "deepspeed" or (kind == "verl" and not _whole(checkpoint) and bool(importlib.util.find_spec("verl")))
+
+
 def adopt(checkpoint: Path, target: Path) -> str:
     """Make `target` a folder that loads: a link where nothing is to be changed; returns what was done.
 
@@ -50,10 +57,16 @@ def adopt(checkpoint: Path, target: Path) -> str:
     return f"a link to {checkpoint}" + (" (adapters: give merged weights where they are needed)" * (kind == "adapter"))
 
 
+def _whole(checkpoint: Path) -> Path | None:
+    """The merged model that verl may have saved beside its shards."""
+    folder = checkpoint / "huggingface"
+    return folder if folder.is_dir() and any(map(any, map(folder.glob, WEIGHTS))) else None
+
+
 def _verl(checkpoint: Path, target: Path) -> str:
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     command += ["--local_dir", str(checkpoint), "--target_dir", str(target)]
-    if (whole := checkpoint / "huggingface").is_dir() and any(map(any, map(whole.glob, WEIGHTS))):
+    if whole := _whole(checkpoint):
         target.symlink_to(whole.resolve(), target_is_directory=True)
         return f"a link to {whole}"
     if importlib.util.find_spec("verl") is None:
@@ -93,7 +106,9 @@ def _copy_small(source: Path, target: Path) -> None:
 
 def _reward_head(checkpoint: Path) -> str | None:
     """The prefix of a value head beside a bare base model, as OpenRLHF writes reward models and critics."""
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = read_mark(checkpoint / "config.json")
+    if config is None:
+        raise ValueError(f"{checkpoint}/config.json is no JSON: copy the checkpoint again.")
     if any("ForSequenceClassification" in name for name in config.get("architectures") or []):
         return None
     names = [config["value_head_prefix"]] if "value_head_prefix" in config else HEADS

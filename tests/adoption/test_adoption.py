@@ -1,6 +1,8 @@
 """Small runs in the layouts that other frameworks publish; the source of each stands beside it."""
 
 import json
+import os
+import pickle
 import shutil
 
 import pytest
@@ -182,10 +184,37 @@ def test_shards_of_deepspeed_are_converted(tiny, tmp_path):
     flat = torch.cat([value.detach().flatten() for value in named.values()])
     optimizer = {"zero_stage": 2, "partition_count": 1, "single_partition_of_fp32_groups": [flat]}
     torch.save({"optimizer_state_dict": optimizer}, folder / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
-    record = adopt(run, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"run holds shards that are pickles, .* give trust=\[pickle\]"):
+        adopt(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    record = adopt(run, tmp_path / "out", trusted=True)
     assert record["framework"] == "DeepSpeed" and record["problem"] is None
     loaded = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model").named_parameters())
     assert loaded.keys() == named.keys() and all(torch.equal(loaded[name], named[name]) for name in named)
+
+
+class Runs:
+    """A pickle that runs a command when it is loaded."""
+
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_a_hostile_folder_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    (run / "global_step1").mkdir(parents=True)
+    (run / "latest").write_text("global_step1")
+    for path in (run / "global_step1" / "mp_rank_00_model_states.pt", run / "training_args.bin", run / "optimizer.pt"):
+        path.write_bytes(pickle.dumps(Runs()))
+    (run / "trainer_state.json").write_text('{"global_step": 1, "log_history": [{"step": 1, "loss": NaN}]}')
+    (run / "training_args.yaml").write_text("!!python/object/apply:os.system ['touch ran']")
+    (run / "run.sh").write_bytes(b"\xff\xfe touch ran")
+    with pytest.raises(ValueError, match="pickles"):
+        adopt(run, tmp_path / "out")
+    (run / "global_step1" / "mp_rank_00_model_states.pt").unlink()
+    adopt(run, tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_is_no_run_and_what_would_be_overwritten_is_refused(tiny, tmp_path):
