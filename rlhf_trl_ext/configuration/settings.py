@@ -235,6 +235,15 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "pdf": Flag | None,
     },
     "dashboard": {"host": Text, "port": Port},
+    "annotate": {
+        "baseline": Text,
+        "policies": Models,
+        "output": Output,
+        "max_pairs": Count | None,
+        "host": Text,
+        "port": Port,
+        "accounts_variable": Text,
+    },
     "monitor": {
         "traffic": Text,
         "hours": Positive | None,
