@@ -106,7 +106,11 @@ def _local(path: str, reward: bool, tokenizer: bool) -> str | None:
     if not (folder / "config.json").exists():
         if is_adapter(path):
             return _adapter(path, reward, tokenizer)
-        return "the folder holds no config.json, so no model; give the folder of a saved model, or a hub id."
+        inside = sorted(
+            {str(file.parent) for name in ("config", "adapter_config") for file in folder.glob(f"*/{name}.json")}
+        )
+        place = f"one of its folders, {' or '.join(inside[-2:])}" if inside else "the folder of a saved model"
+        return f"the folder holds no config.json, so no model; give {place}, or a hub id."
     try:
         json.loads((folder / "config.json").read_text())
     except ValueError:

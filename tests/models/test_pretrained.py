@@ -113,3 +113,10 @@ def test_a_revision_reaches_every_load(monkeypatch):
     assert arguments.trainer_arguments()["peft_config"].revision == "v2"
     with pytest.raises(ValueError, match="two revisions; give one of them"):
         ModelArguments(model_name_or_path="org/name@v2", model_revision="v1")
+
+
+def test_a_folder_around_models_names_them(policy, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert "give the folder of a saved model" in checkpoint_refusal("policy", str(tmp_path / "run"))
+    (tmp_path / "run" / "adapter").symlink_to(policy[1])
+    assert f"give one of its folders, {tmp_path}/run/adapter" in checkpoint_refusal("policy", str(tmp_path / "run"))
