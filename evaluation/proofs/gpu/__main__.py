@@ -94,9 +94,9 @@ class Table:
 
     def planner(self) -> None:
         """Predicted against measured peaks."""
-        cpu = ["--cpu"] if self.options.cpu else []
+        further = ["--cpu"] * self.options.cpu + ["--first", "2"] * self.options.tiny
         rows = self.results["planner"] = []
-        for row in self.results_of([sys.executable, "-m", "evaluation.proofs.gpu.planner", str(self.folder), *cpu]):
+        for row in self.results_of([sys.executable, "-m", "evaluation.proofs.gpu.planner", str(self.folder), *further]):
             rows.append(row)
             name = f"plan {row['algorithm']:<7}{row['model']:<9}{row['rows']:>3} x {row['tokens']:<4}"
             if "error" in row:
@@ -132,7 +132,11 @@ def main() -> None:
     parser.add_argument("--trl112", type=Path, help="an interpreter with trl==1.12.0, or a folder that holds it")
     parser.add_argument("--minutes", type=float, default=12, help="what is not done by then is left out")
     parser.add_argument("--cpu", action="store_true", help="without a GPU, in float32")
-    parser.add_argument("--tiny", action="store_true", help="a model of 0.1 M parameters, eight rows of eight tokens")
+    parser.add_argument(
+        "--tiny",
+        action="store_true",
+        help="a model of 0.1 M parameters, eight rows of eight tokens, two rows of the planner",
+    )
     parser.add_argument("--output", type=Path, default=Path("outputs/gpu.json"))
     options = parser.parse_args()
     import torch
