@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib import rc_context
 
 from evaluation.comparison.differences import estimate
+from evaluation.comparison.run import CONTROLLED
 from evaluation.report import curves
 from evaluation.report.drawing import STYLE, Palette, Picture, axes, legend
 from evaluation.report.pareto import frontier, objective_means
@@ -21,6 +22,39 @@ def pictures(runs: Runs) -> dict[str, list[Picture]]:
             made = [draw(runs, dataset, palette) for draw in DRAWN]
         by_dataset[dataset] = [picture for picture in made if picture is not None]
     return by_dataset
+
+
+def forest(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
+    """Win rates against the baseline, raw and at equal lengths, with their intervals."""
+    means = runs.results["by_dataset"][dataset]["means"]
+    rows = [row for row in runs.rows if "win_rate" in means.get(row, {})]
+    if not rows or not runs.shows("win_rate"):
+        return None
+    rows.sort(key=lambda row: means[row]["win_rate"]["mean"])
+    figure, (one,) = axes(width=5.6, height=1.3 + 0.42 * len(rows))
+    for place, row in enumerate(rows):
+        for metric, shift, filled in (("win_rate", 0.12, True), (CONTROLLED, -0.18, False)):
+            if metric not in means[row]:
+                continue
+            mean, (low, high) = means[row][metric]["mean"], means[row][metric]["interval"]
+            if metric == CONTROLLED and len(runs.of(dataset)) == 1:
+                low, high = _controlled_ends(runs, dataset, row) or (mean, mean)
+            colour = palette.colour(row)
+            one.hlines(place + shift, low, high, color=colour, linewidth=2 if filled else 1)
+            face = colour if filled else "white"
+            one.plot(mean, place + shift, palette.marker(row), color=colour, markerfacecolor=face, markersize=6)
+    one.axvline(0.5, color="black", linestyle=":", linewidth=1)
+    one.set_yticks(range(len(rows)), rows)
+    one.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))
+    one.set(xlabel=f"win rate against {runs.results['baseline']} (share of prompts)", ylabel="algorithm")
+    caption = "Filled: as judged; hollow: at equal lengths, where that can be told. Lines: 95 % intervals. An "
+    caption += "algorithm whose line crosses one half is not distinguishable from the baseline."
+    return Picture(f"{dataset}-forest", "Win rates against the baseline", caption, figure)
+
+
+def _controlled_ends(runs: Runs, dataset: str, row: str) -> list[float] | None:
+    """Of one seed: its own interval, which is over prompts."""
+    return runs.of(dataset)[0].results["policies"][row].get("length_controlled_ci")
 
 
 def matrix(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
@@ -138,4 +172,4 @@ def pareto(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     return Picture(f"{dataset}-pareto", "Pareto frontier", caption, figure)
 
 
-DRAWN = (matrix, curves.learning, curves.frontier, curves.overoptimisation, efficiency, costs, pareto)
+DRAWN = (forest, curves.frontier, matrix, curves.learning, curves.overoptimisation, efficiency, costs, pareto)

@@ -10,9 +10,12 @@ from jinja2 import Environment, PackageLoader
 from evaluation.report import tabular, training
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
+from evaluation.report.recommendation import Recommendation, recommend
 from evaluation.report.runs import Runs, read
 from evaluation.report.tabular import Table
 from rlhf_trl_ext.files import write
+
+FIRST = ("-forest", "-kl-reward")  # names of the pictures that stand beside the recommendation
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Section:
     """A part of the page, in the order of its fields."""
 
     title: str
+    recommendation: Recommendation | None = None
+    first: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     folded: list[Folded] = field(default_factory=list)
@@ -61,7 +66,8 @@ def report(
     write(path, _html(heading, sections, form="svg"))
     figures = path.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for picture in {id(picture): picture for section in sections for picture in section.pictures}.values():
+    drawn = [picture for section in sections for picture in (*section.first, *section.pictures)]
+    for picture in {id(picture): picture for picture in drawn}.values():
         (figures / f"{picture.name}.png").write_bytes(picture.file("png"))
     written = {"html": path, "figures": figures}
     if pdf is not False and (pdf or _printable()):
@@ -85,7 +91,7 @@ def _logs(folders: list[str]) -> Section:
         for log in logs
         if (log.folder / "overrides.txt").is_file()
     ]
-    return Section("Training", [training.table(logs)], [drawn] if drawn else [], arguments)
+    return Section("Training", tables=[training.table(logs)], pictures=[drawn] if drawn else [], folded=arguments)
 
 
 def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture]]) -> Iterator[Section]:
@@ -98,12 +104,15 @@ def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture
         tables += [tabular.comparison(runs, other, dataset)] if other else []
         tables += [tabular.tuning(runs, dataset)]
         title = f"Results on {dataset}" if several else "Results"
-        yield Section(title, [table for table in tables if table], by_dataset[dataset])
+        first = [picture for picture in by_dataset[dataset] if picture.name.endswith(FIRST)]
+        others = [picture for picture in by_dataset[dataset] if picture not in first]
+        yield Section(title, recommend(runs, dataset), first, [table for table in tables if table], others)
         tables = [*tabular.flags(runs, dataset), tabular.alerts(runs, dataset)]
         if any(tables):
-            yield Section(f"What went wrong{f' on {dataset}' if several else ''}", [table for table in tables if table])
+            name = f"What went wrong{f' on {dataset}' if several else ''}"
+            yield Section(name, tables=[table for table in tables if table])
     if lost := tabular.failed(runs):
-        yield Section("Cells without a result", [lost])
+        yield Section("Cells without a result", tables=[lost])
     yield Section("Configurations and versions", folded=list(_settings(runs)))
 
 
@@ -127,13 +136,13 @@ def summary(runs: Runs) -> list[str]:
         sentence
         for sentence, own in zip(runs.results["in_words"], words, strict=True)
         if not hidden & set(own) or sentence == runs.results["budget"]["in_words"]
-    ] + runs.problems
+    ]
 
 
 def _unjudged(folder: str) -> dict:
     """The notice at the top of a page without verdicts."""
     words = "Nothing here was judged: samples of these policies and one judge tell which is better."
-    return {"title": Path(folder).resolve().name, "subtitle": "Training logs.", "summary": [words]}
+    return {"title": Path(folder).resolve().name, "subtitle": "Training logs.", "summary": [], "problems": [words]}
 
 
 def _heading(runs: Runs, other: Runs | None) -> dict:
@@ -142,7 +151,7 @@ def _heading(runs: Runs, other: Runs | None) -> dict:
     subtitle = f"Data: {', '.join(results['datasets'])}. Seeds: {seeds}. Baseline: {results['baseline']}. "
     subtitle += f"Judge: {results['judge']}."
     title = results["name"] + (f" against {other.results['name']}" if other else "")
-    return {"title": title, "subtitle": subtitle, "summary": summary(runs)}
+    return {"title": title, "subtitle": subtitle, "summary": summary(runs), "problems": runs.problems}
 
 
 def _html(heading: dict, sections: list[Section], form: str) -> str:

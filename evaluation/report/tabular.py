@@ -70,7 +70,7 @@ def means(runs: Runs, dataset: str) -> Table:
     )
     if fair := summary.get("fair_judge"):
         note += f" Is this a fair judge? {fair}."
-    return Table("Results", header, rows, note)
+    return Table("Every number", header, rows, note)
 
 
 def tuning(runs: Runs, dataset: str) -> Table | None:

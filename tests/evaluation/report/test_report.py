@@ -1,9 +1,12 @@
 """The report of runs: what it says and draws, that it is one file, and that a browser opens it offline."""
 
+import html
 import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -13,7 +16,8 @@ from evaluation.report import page as page_of_report
 from evaluation.report.figures import pictures
 from evaluation.report.page import report
 from evaluation.report.pareto import frontier
-from evaluation.report.runs import read
+from evaluation.report.recommendation import recommend
+from evaluation.report.runs import Runs, read
 from evaluation.report.tables import COLUMNS, samples, tidy
 from evaluation.verdicts import evaluate
 from evaluation.verdicts import results as verdict_results
@@ -57,6 +61,40 @@ def test_one_file_says_what_was_found(page):
     assert "On the Pareto frontier (dotted): " in page and "&lt;0&gt;" not in page.split("</style>")[0]
 
 
+def test_the_first_screen_recommends_and_says_how_far_to_believe_it(results, page):
+    recommendation = recommend(read(str(results)), "embedded")
+    first = html.unescape(page.split("<details")[0])
+    assert recommendation.take in first and all(reason in first for reason in recommendation.reasons)
+    reasons = " ".join(recommendation.reasons)
+    for part in (
+        "It is better than dpo",
+        "3 training seeds",
+        "Is this a fair judge?",
+        "sampled tokens",
+        "equal length",
+    ):
+        assert part in reasons, part
+
+
+def test_a_policy_is_only_taken_where_it_beats_the_baseline_and_a_common_flag_is_one_line():
+    def recommended(rates, flags):
+        means = {name: {"win_rate": {"mean": sum(ends) / 2, "interval": ends}} for name, ends in rates.items()}
+        cell = {"dataset": "d", "status": "finished", "train_seconds": 9, "sampled_tokens": 5, "peak_memory_mb": 1}
+        cells = [{**cell, "algorithm": name, "flags": flags.get(name, [])} for name in rates]
+        summary = {"means": means, "differences": [], "fair_judge": "yes"}
+        results = {"baseline": "sft", "judge": "gold", "algorithms": list(rates), "by_dataset": {"d": summary}}
+        run = SimpleNamespace(dataset="d", results=results, samples={name: [{}] * 40 for name in rates})
+        return recommend(Runs(Path(), {**results, "cells": cells}, [run]), "d")
+
+    assert recommended({"a": [0.6, 0.8], "b": [0.2, 0.4]}, {}).take.startswith("Take a: it wins 70%")
+    assert recommended({"a": [0.4, 0.7]}, {}).take.startswith("Keep sft: a, which wins most, wins 55%")
+    assert recommended({"a": [0.1, 0.3]}, {}).take.startswith("Keep sft: the best of the others, a, wins 20%")
+    flagged = recommended({"a": [0.6, 0.8], "b": [0.2, 0.4]}, {"a": ["short"], "b": ["copying", "short"]})
+    assert any("Every policy is flagged for short" in reason for reason in flagged.reasons)
+    assert flagged.warnings == ["b is flagged for copying."]
+    assert "another seed may rank otherwise" in " ".join(flagged.reasons)
+
+
 def test_nothing_is_fetched(page):
     loaded = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']*)", page) + re.findall(r"url\(([^)]*)\)", page)
     assert loaded and all(place.startswith("data:") for place in loaded)
@@ -67,7 +105,7 @@ def test_nothing_is_fetched(page):
 def test_every_figure_has_labelled_axes_with_units(results, tmp_path):
     drawn = pictures(read(results))["embedded"]
     names = {picture.name.removeprefix("embedded-") for picture in drawn}
-    expected = {"win-rates", "learning-curves", "kl-reward", "overoptimisation", "sample-efficiency"}
+    expected = {"forest", "win-rates", "learning-curves", "kl-reward", "overoptimisation", "sample-efficiency"}
     assert names == expected | {"time-and-memory", "pareto"}
     for picture in drawn:
         for one in picture.figure.axes:

@@ -1,0 +1,117 @@
+"""Which policy to take and how far that may be believed: what a reader of the first screen needs."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from evaluation.comparison.run import CONTROLLED
+from evaluation.report.runs import Runs
+
+
+@dataclass
+class Recommendation:
+    """take: the answer in a sentence; reasons: what it rests on; warnings: flags of single policies."""
+
+    take: str
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def recommend(runs: Runs, dataset: str) -> Recommendation | None:
+    """The policy with the highest win rate, if it beats the baseline; None where no win rates are shown."""
+    summary, baseline = runs.results["by_dataset"][dataset], runs.results["baseline"]
+    control = (runs.results.get("aa_control") or [])[1:]
+    rates = {
+        row: means["win_rate"]
+        for row, means in summary["means"].items()
+        if row in runs.rows and row not in control and "win_rate" in means
+    }
+    if not rates or not runs.shows("win_rate"):
+        return None
+    best = max(rates, key=lambda row: rates[row]["mean"])
+    low, high = rates[best]["interval"]
+    rate = f"{rates[best]['mean']:.0%} of comparisons with {baseline} (95 % interval {low:.0%} to {high:.0%})"
+    if low > 0.5:
+        take = f"Take {best}: it wins {rate}."
+    elif high < 0.5:
+        take = f"Keep {baseline}: the best of the others, {best}, wins {rate}."
+    else:
+        take = f"Keep {baseline}: {best}, which wins most, wins {rate}, and one half lies inside."
+    reasons = [_rivals(runs, summary, best, rates), _certainty(runs, dataset, best), _cost(runs, dataset, best)]
+    fair = summary.get("fair_judge") or "unknown"
+    reasons.append(f"Judged by {runs.results['judge']}. Is this a fair judge? {fair}.")
+    reasons.append(_at_equal_lengths(summary, best))
+    shared, own = _flags(runs, dataset, list(rates))
+    if shared:
+        reasons.append(
+            f"Every policy is flagged for {', '.join(shared)}: look at the task or the reward, not at one policy."
+        )
+    warnings = [f"{name} is flagged for {', '.join(flags)}." for name, flags in own.items() if flags]
+    return Recommendation(take, [reason for reason in reasons if reason], warnings)
+
+
+def _rivals(runs: Runs, summary: dict, best: str, rates: dict) -> str:
+    """From whom the best is told apart, and the cheapest of those from whom it is not."""
+    compared = {}
+    for row in summary["differences"]:
+        if row["key"] == "win_rate" and best in (row["a"], row["b"]):
+            compared[row["b"] if row["a"] == best else row["a"]] = row["distinguishable"]
+    compared = {name: apart for name, apart in compared.items() if name in rates}
+    better = [name for name, apart in compared.items() if apart]
+    alike = [name for name, apart in compared.items() if not apart]
+    parts = [f"It is better than {_listed(better)}."] if better else []
+    if alike:
+        parts.append(f"It is not distinguishable from {_listed(alike)}.")
+        taken = {name: _mean(runs, name, "train_seconds") for name in (best, *alike)}
+        cheapest = min(taken, key=taken.get)
+        if cheapest != best:
+            tokens = _mean(runs, cheapest, "sampled_tokens")
+            parts.append(f"Of these {cheapest} took least: {taken[cheapest]:,.0f} s, {tokens:,.0f} sampled tokens.")
+    return " ".join(parts)
+
+
+def _certainty(runs: Runs, dataset: str, best: str) -> str:
+    own = runs.of(dataset)
+    prompts = int(np.mean([len(run.samples[best]) for run in own]))
+    if len(own) > 1:
+        return f"{len(own)} training seeds, {prompts:,} held-out prompts each; intervals are over both."
+    return f"One training seed and {prompts:,} held-out prompts: another seed may rank otherwise."
+
+
+def _cost(runs: Runs, dataset: str, best: str) -> str:
+    seconds, tokens, memory = (
+        _mean(runs, best, key, dataset) for key in ("train_seconds", "sampled_tokens", "peak_memory_mb")
+    )
+    return f"Training {best} took {seconds:,.0f} s, {tokens:,.0f} sampled tokens and {memory:,.0f} MB at its peak."
+
+
+def _at_equal_lengths(summary: dict, best: str) -> str:
+    controlled = summary["means"][best].get(CONTROLLED)
+    if controlled is None:
+        return f"What {best} would win at equal lengths cannot be told: almost all its answers are longer, or shorter."
+    return f"At equal lengths {best} would win {controlled['mean']:.0%}."
+
+
+def _flags(runs: Runs, dataset: str, names: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Diagnostics that every one of several policies raises, and those of single ones."""
+    raised = {
+        name: sorted({flag for cell in _cells(runs, name, dataset) for flag in cell["flags"] or []}) for name in names
+    }
+    shared = [flag for flag in raised[names[0]] if len(names) > 1 and all(flag in own for own in raised.values())]
+    return shared, {name: [flag for flag in own if flag not in shared] for name, own in raised.items()}
+
+
+def _cells(runs: Runs, name: str, dataset: str | None = None) -> list[dict]:
+    return [
+        cell
+        for cell in runs.results["cells"]
+        if cell["algorithm"] == name and cell["status"] == "finished" and dataset in (None, cell["dataset"])
+    ]
+
+
+def _mean(runs: Runs, name: str, key: str, dataset: str | None = None) -> float:
+    return float(np.mean([cell[key] or 0 for cell in _cells(runs, name, dataset)]))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
