@@ -17,6 +17,7 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev"),
 }
 SPLITS |= {"evaluation": ("eval", "evaluation")}
+SOURCES = {"file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"}
 ENTRY = {"file_name", "formatting", "ranking", "columns", "tags"}  # of dataset_info.json, what is read
 
 
@@ -44,10 +45,13 @@ def chosen_files(path: str, subset: str | None, columns: dict[str, str] | None) 
             described = json.loads(info.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise ValueError(f"path={info} is no JSON ({error}); mend it, or give one data file.") from error
-        file, named, tags = llama_factory(described, subset)
-        return Chosen(reading.local_files(str(folder / file)), columns or named, tags)
+        if _of_llama_factory(described):
+            file, named, tags = llama_factory(described, subset)
+            return Chosen(reading.local_files(str(folder / file)), columns or named, tags)
     files = reading.local_files(path)
     splits = {name: split_of(name) for name in files}
+    if any(splits.values()):  # what lies beside a test split without a name of its own is for training
+        splits = {name: split or "train" for name, split in splits.items()}
     known = list(dict.fromkeys(filter(None, splits.values())))
     if len(known) > 1:
         chosen = _split(path, known, subset)
@@ -67,11 +71,17 @@ def split_of(name: str) -> str | None:
 
 
 def _split(path: str, known: list[str], subset: str | None) -> str:
-    chosen = subset or ("train" if "train" in known else None)
+    chosen = subset or next((name for name in known if name == "train" or len(known) == 1), None)
     if chosen not in known:
         raise ValueError(f"subset={chosen}: allowed are {', '.join(known)}, the splits in {path}.")
     logger.info("path=%s holds the splits %s: only %s is read (dataset.subset)", path, ", ".join(known), chosen)
     return chosen
+
+
+def _of_llama_factory(described) -> bool:
+    """Whether a dataset_info.json is LLaMA-Factory's, and not that of a data set of `datasets`."""
+    entries = described.values() if isinstance(described, dict) else ()
+    return any(isinstance(entry, dict) and SOURCES & entry.keys() for entry in entries)
 
 
 def llama_factory(info: dict, name: str | None) -> tuple[str, dict[str, str] | None, dict[str, str]]:

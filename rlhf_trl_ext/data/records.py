@@ -59,6 +59,8 @@ def _ties(record: dict) -> bool:
 
 def openai_preference(record: dict) -> dict[str, Row]:
     request = typed_field(record, "input", dict)
+    if request.get("tools"):
+        raise BadRow("tools beside the text, which no algorithm here reads")
     pairs = {"chosen": record["preferred_output"], "rejected": record["non_preferred_output"]}
     return preference({"messages": typed_field(request, "messages", list), **pairs})
 

@@ -19,8 +19,8 @@ TURNS = re.compile(r"""\[?\s*\{\s*["'](?:role|from|content|value)["']\s*:""")
 def table_records(stream: IO[bytes], name: str, kind: str) -> Iterator[tuple[str, Any]]:
     """Rows of a table by the names in its first line; cells are text, JSON in a cell (as pandas writes it) is read."""
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    head = text.readline()
-    if not head.strip():
+    head = next((line for line in text if line.strip()), None)
+    if head is None:
         return
     if head.lstrip().startswith("{"):
         raise ValueError(f"path={name} holds JSON, no table: let its name end in .jsonl or .json.")

@@ -77,14 +77,23 @@ def prompt_of(record: dict) -> list[Turn]:
         raise BadRow(f"wrong type: {name} is str")
     if isinstance(value, str) and name != "input" and record.get("input") and isinstance(record["input"], str):
         value = f"{value}\n\n{record['input']}"
-    before = []
-    for question, reply in record.get("history") or ():
-        before += [user(question), assistant(reply)]
-    prompt = before + (hh.opening(value) if is_transcript(value) else turns(value, "user"))
+    prompt = _history(record.get("history")) + (hh.opening(value) if is_transcript(value) else turns(value, "user"))
     if not prompt:
         raise BadRow("no prompt")
     system = next((record[name] for name in ("system", "system_prompt") if record.get(name)), None)
     return [{"role": "system", "content": system}, *prompt] if system and prompt[0]["role"] != "system" else prompt
+
+
+def _history(value: Any) -> list[Turn]:
+    """Earlier turns: Alpaca's pairs of texts, or turns."""
+    if not value:
+        return []
+    if isinstance(value, list) and all(isinstance(item, list | tuple) and len(item) == 2 for item in value):
+        pairs = ((text_field({"history": a}, "history"), text_field({"history": b}, "history")) for a, b in value)
+        return [turn for question, reply in pairs for turn in (user(question), assistant(reply))]
+    if isinstance(value, str):
+        raise BadRow("wrong type: history is str")
+    return turns(value, "history")
 
 
 def joined(prompt: list[Turn], value: Any) -> list[Turn]:

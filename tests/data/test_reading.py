@@ -103,7 +103,7 @@ def test_cells_are_text_but_for_turns(tmp_path):
     assert bad.reason.startswith("turns in a cell that are neither JSON nor Python")
 
 
-@pytest.mark.parametrize("text", ["a, b\n1, 2\n", '"a",b\r\n1,2', '"a"\t"b"\n1\t2\n'])
+@pytest.mark.parametrize("text", ["a, b\n1, 2\n", "\n \na,b\n\n1,2\n", '"a",b\r\n1,2', '"a"\t"b"\n1\t2\n'])
 def test_space_quotes_and_marks_of_tables(tmp_path, text):
     (tmp_path / "rows.csv").write_text(text)
     assert [record for _, record in read(tmp_path / "rows.csv")] == [{"a": "1", "b": "2"}]

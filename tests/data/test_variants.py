@@ -74,6 +74,11 @@ READ = {
         "demonstrations",
         TALK,
     ),
+    "a history of turns": (
+        {"history": [*USER, *REPLY], "instruction": "And now?", "output": GOOD},
+        "prompts",
+        {"prompt": [*USER, *REPLY, {"role": "user", "content": "And now?"}]},
+    ),
     "mathematics with problem and solution": (
         {"problem": QUESTION, "solution": "\\boxed{4}"},
         "prompts",
@@ -117,6 +122,11 @@ REFUSED = {
         "does not begin with Human:",
     ),
     "tools": ({"messages": USER + REPLY, "tools": [{"type": "function"}]}, "tools beside the text"),
+    "tools of a request": (
+        {"input": {"messages": USER, "tools": [{}]}, "preferred_output": REPLY, "non_preferred_output": WORSE},
+        "tools beside the text",
+    ),
+    "a history of texts": ({"history": [QUESTION], "instruction": "?", "output": GOOD}, "wrong type: str instead of"),
     "images": ({**ROW, "images": ["a.png"]}, "images beside the text"),
     "turns of tools": ({"conversations": [*sharegpt(), {"from": "observation", "value": "{}"}]}, "turns of tools"),
     "calls of tools": ({"messages": [*USER, {"role": "assistant", "tool_calls": [{}]}]}, "turns of tools"),
@@ -168,3 +178,13 @@ def test_a_test_split_beside_a_training_split_is_not_trained_on(tmp_path, caplog
         assert prompts == {subset or "train"}
     with pytest.raises(ValueError, match="subset=dev: allowed are test, train"):
         Corpus(path=str(tmp_path), subset="dev")
+    (tmp_path / "data" / "train-00000-of-00001.jsonl").rename(tmp_path / "data" / "rows.jsonl")
+    assert list(Corpus(path=str(tmp_path)).files) == ["data/rows.jsonl"]
+    (tmp_path / "data" / "rows.jsonl").unlink()
+    assert list(Corpus(path=str(tmp_path)).files) == ["data/test-00000-of-00001.jsonl"]  # the only one is read
+
+
+def test_a_description_of_datasets_is_not_llama_factory_s(tmp_path):
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"description": "", "features": {}}))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW))
+    assert Corpus(path=str(tmp_path)).load("preferences").to_list() == [PAIR]
