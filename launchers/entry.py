@@ -42,11 +42,11 @@ def entry(config_name: str, positional: str | None = None):
                 sys.argv[1] = f"{positional}={sys.argv[1]}"
             flags = {"--dry-run": "dry_run=true"}
             sys.argv[1:] = [flags.get(argument) or opened(argument) for argument in sys.argv[1:]]
-            os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach `answered`
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach report_user_errors
             warnings.filterwarnings("ignore", category=FutureWarning)
             if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
                 end_with_parent()
-            with report_user_errors(), sweep.shown(jobs):
+            with report_user_errors(), sweep.table_at_end(jobs):
                 refuse_foreign_hydra(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 

@@ -24,8 +24,8 @@ def main(config):
         raise ConfigError(f"output={output} with build=false: no such export; leave build=false out.")
     dataset = build(config.dataset, "dataset")
     with as_config_error():
-        if told := export.refusal(config.policy, config.format, config.precision):
-            raise ConfigError(told)
+        if reason := export.refusal(config.policy, config.format, config.precision):
+            raise ConfigError(reason)
         view = "preferences" if export.is_reward_model(config.policy) else "prompts"
         rows = list(dataset.load(view, "evaluation"))[: config.prompts]
         if config.build:

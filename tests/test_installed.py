@@ -65,7 +65,7 @@ def test_smoke_ends_in_results_and_is_reused(command, empty):
     """With an algorithm of the user's own, in a folder of the user's own."""
     (empty / "conf" / "algorithm").mkdir(parents=True)
     (empty / "conf" / "algorithm" / "mine.yaml").write_text(MINE)
-    pipeline = (command, "pipeline", "--config-dir", "conf", "experiment=smoke", "policies=[mine]")
+    pipeline = (command, "pipeline", "--config-dir", "conf", "experiment=smoke", "policies=[mine]", "reward=gold")
     run(*pipeline, cwd=empty)
     assert sorted(os.listdir(empty)) == ["conf", "outputs"]
     folder = empty / "outputs" / "smoke"
@@ -73,11 +73,10 @@ def test_smoke_ends_in_results_and_is_reused(command, empty):
     assert (results["baseline"], results["judge"]) == ("sft", "gold_reward")
     assert set(results["policies"]) == {"mine"} and KEYS | {"peak_memory_mb"} <= set(results["policies"]["mine"])
     assert results["policies"]["mine"]["sampled_tokens"] > 0
-    assert results["stages"]["reward"]["metrics"]["eval_accuracy"] > 0
     assert (folder / "mine" / "model.safetensors").exists()
     sample = json.loads((folder / "samples-mine" / "samples.jsonl").read_text().splitlines()[0])
     assert {"prompt", "completion", "reward", "gold_reward", "kl"} <= set(sample)
 
     done = run(*pipeline, cwd=empty)
     stages = {line.split()[0]: line.split()[1] for line in done.splitlines() if "stages/" in line}
-    assert len(stages) == 5 and set(stages.values()) == {"reused"}, done
+    assert len(stages) == 4 and set(stages.values()) == {"reused"}, done

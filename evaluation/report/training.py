@@ -67,11 +67,11 @@ def read_logs(folders: list[str]) -> list[Log]:
 
 def table(logs: list[Log]) -> Table:
     """Steps and the last values of every metric that a run has logged."""
-    shown = [metric for metric in METRICS if any(log.curve(metric).size for log in logs)]
+    metrics = [metric for metric in METRICS if any(log.curve(metric).size for log in logs)]
     rows = []
     for log in logs:
         steps = max((finite_number(row.get("step")) or 0 for row in log.rows), default=0)
-        values = [log.curve(metric)[1] for metric in shown]
+        values = [log.curve(metric)[1] for metric in metrics]
         ends = [number(float(smooth(own, LAST)[-1]) if own.size else None, ".4g") for own in values]
         rows.append([Cell(log.name), Cell(log.framework), number(steps, ",.0f"), *ends])
     note = (
@@ -79,17 +79,17 @@ def table(logs: list[Log]) -> Table:
         "of different units; which policy is better is told by samples that one judge has seen (launchers.generate, "
         "launchers.evaluate)."
     )
-    return Table("Training logs", ["run", "trained by", "steps", *shown], rows, note)
+    return Table("Training logs", ["run", "trained by", "steps", *metrics], rows, note)
 
 
 def picture(logs: list[Log]) -> Picture | None:
     """A panel for every metric with a curve, over optimizer steps."""
-    shown = [metric for metric in METRICS if any(log.curve(metric).shape[1] > 1 for log in logs)]
-    if not shown:
+    metrics = [metric for metric in METRICS if any(log.curve(metric).shape[1] > 1 for log in logs)]
+    if not metrics:
         return None
     palette = Palette([log.name for log in logs], None)
-    figure, panels = axes(len(shown), width=3.8)
-    for one, metric in zip(panels, shown, strict=True):
+    figure, panels = axes(len(metrics), width=3.8)
+    for one, metric in zip(panels, metrics, strict=True):
         for log in logs:
             steps, values = log.curve(metric)
             if len(steps) > 1:

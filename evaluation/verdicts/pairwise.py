@@ -51,27 +51,27 @@ def judge_once(
     missing = [pair for pair in pairs if pair not in known]
     changed = judge_pairs(judge, samples, missing) if missing else {}
     if judge.may_answer_later:
-        changed |= _answered_later(judge, {pair: known[pair] for pair in pairs if pair in known}, samples)
+        changed |= _retried(judge, {pair: known[pair] for pair in pairs if pair in known}, samples)
     if changed:
         known = known | changed
         entries[judge.name] = store.save(folder, judge.name, identity, known, samples)
     return {pair: known[pair] for pair in pairs}
 
 
-def _answered_later(judge: Judge, stored: Verdicts, samples: dict[str, Samples]) -> Verdicts:
+def _retried(judge: Judge, stored: Verdicts, samples: dict[str, Samples]) -> Verdicts:
     """Those of stored verdicts that change where unreadable ones are asked for again.
 
     A question that got an answer, or was refused for good, is in the judge's record and is not sent again.
     """
-    found: Verdicts = {}
+    verdicts: Verdicts = {}
     for (a, b), given in stored.items():
         unread = [place for place, verdict in enumerate(given) if verdict.outcome is None]
         if unread:
             sides = ([samples[name][place] for place in unread] for name in (a, b))
             later = dict(zip(unread, compare(judge, *sides, tolerant=True), strict=True))
             renewed = [later.get(place, verdict) for place, verdict in enumerate(given)]
-            found |= {(a, b): renewed} if renewed != given else {}
-    return found
+            verdicts |= {(a, b): renewed} if renewed != given else {}
+    return verdicts
 
 
 def stored_entries(path: Path) -> dict[str, dict]:

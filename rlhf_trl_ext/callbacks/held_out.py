@@ -45,7 +45,7 @@ def chooses(config: DictConfig) -> bool:
     return bool(config.get("held_out") and config.held_out.get("args", {}).get("load_best_model_at_end"))
 
 
-def watched(config: DictConfig, count: int) -> range:
+def prompts_to_score(config: DictConfig, count: int) -> range:
     """Which of `count` held-out prompts are watched in training: the last `held_out.prompts`.
 
     Where these choose the checkpoint, results are reported on the others. Raises ValueError if none is left.

@@ -330,8 +330,8 @@ def _refusal(key: str, value, kind) -> list[str]:
         if len(formatted(value)) > LONGEST and isinstance(value, dict):  # the part of it that is wrong
             value = error["input"]
             key = ".".join(map(str, (key, *error["loc"])))
-        shown = key if error["type"] == "value_error" and kind is Built else f"{key}={formatted(value)}"
-        return [f"{shown}: {_in_words(error)}{' (or null)' if _optional(kind) else ''}."]
+        setting = key if error["type"] == "value_error" and kind is Built else f"{key}={formatted(value)}"
+        return [f"{setting}: {_in_words(error)}{' (or null)' if _optional(kind) else ''}."]
     return []
 
 

@@ -21,13 +21,13 @@ def write_card(trainer, config: DictConfig, base: str, rows: int, record: dict) 
     card = ModelCard.load(path)
     if not config.dataset.get("path") and isinstance(config.dataset.get("hub"), str):
         card.data.datasets = [data]
-    shown = f"[{base}](https://huggingface.co/{base})" if card.data.base_model else f"`{base}`"
+    link = f"[{base}](https://huggingface.co/{base})" if card.data.base_model else f"`{base}`"
     lines = [line for line in card.text.splitlines() if not line.startswith("This model is a fine-tuned version of")]
     at = next((number + 1 for number, line in enumerate(lines) if line.startswith("# ")), 0)
     args = ", ".join(f"{key} {getattr(trainer.args, key)}" for key in SETTINGS if hasattr(trainer.args, key))
     numbers = ", ".join(f"{key} {value:.4g}" for key, value in sorted(_numbers(record).items()))
     table = {
-        "base": shown,
+        "base": link,
         "data": f"`{data}`, {rows:,} rows of {config.view}",
         "algorithm": f"`algorithm={config.name}`, seed {config.seed}; {args}",
         "training": f"{record['steps']} steps in {record['train_seconds']} s on {record['world_size']} process(es)",

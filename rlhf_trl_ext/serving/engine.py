@@ -44,10 +44,10 @@ def command(kind: str, model: str, port: int, options: list[str], max_batch_size
 
 def _program(name: str, install: str) -> str:
     beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if not found:
+    program = str(beside) if beside.exists() else shutil.which(name)
+    if not program:
         raise ValueError(f"engine={name}: {name} is not installed; {install}.")
-    return found
+    return program
 
 
 class Engine:

@@ -70,8 +70,8 @@ def export(policy: str, format: str, precision: str, output: Path) -> None:
 
     Raises ValueError with a sentence where the builder cannot.
     """
-    if told := refusal(policy, format, precision):
-        raise ValueError(told)
+    if reason := refusal(policy, format, precision):
+        raise ValueError(reason)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as aside:
         FORMATS[format][0](policy, precision, Path(aside))

@@ -54,8 +54,8 @@ class Slots:
     def take(self) -> None:
         """Raises Refusal (429) where none is free."""
         if self.taken >= self.count:
-            told = f"{self.count} requests are in work: ask again after {RETRY_AFTER} s."
-            raise Refusal(429, told, "rate_limit_error")
+            message = f"{self.count} requests are in work: ask again after {RETRY_AFTER} s."
+            raise Refusal(429, message, "rate_limit_error")
         self.taken += 1
 
     def free(self) -> None:

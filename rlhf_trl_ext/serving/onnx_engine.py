@@ -82,20 +82,20 @@ class OnnxEngine:
     def _whole(self, ids: list[int], body: dict, chats: bool) -> dict:
         tokens = list(self._tokens(ids, body))
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        said = {"message": {"role": "assistant", "content": text}} if chats else {"text": text}
-        choice = {"index": 0, **said, "finish_reason": self._end(tokens)}
+        content = {"message": {"role": "assistant", "content": text}} if chats else {"text": text}
+        choice = {"index": 0, **content, "finish_reason": self._end(tokens)}
         return self._about("chat.completion" if chats else "text_completion", choice, ids, tokens)
 
     def _events(self, ids: list[int], body: dict, chats: bool) -> Iterator[str]:
-        kind, tokens, shown = "chat.completion.chunk" if chats else "text_completion", [], ""
+        kind, tokens, sent = "chat.completion.chunk" if chats else "text_completion", [], ""
         for token in self._tokens(ids, body):
             tokens.append(token)
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             if text.endswith("\ufffd"):  # in the middle of a character
                 continue
-            said = {"delta": {"content": text[len(shown) :]}} if chats else {"text": text[len(shown) :]}
-            shown = text
-            piece = {"index": 0, **said, "finish_reason": None}
+            content = {"delta": {"content": text[len(sent) :]}} if chats else {"text": text[len(sent) :]}
+            sent = text
+            piece = {"index": 0, **content, "finish_reason": None}
             yield f"data: {json.dumps(self._about(kind, piece))}\n\n"
         last = {"index": 0, **({"delta": {}} if chats else {"text": ""}), "finish_reason": self._end(tokens)}
         yield f"data: {json.dumps(self._about(kind, last, ids, tokens))}\n\n"

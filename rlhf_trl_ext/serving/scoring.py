@@ -39,9 +39,9 @@ def score(connection: sqlite3.Connection, reward, share: float, after: int) -> i
         if not sampled(answer_id, share):
             continue
         prompt = json.loads(prompt)
-        said = [{"role": "assistant", "content": completion}] if isinstance(prompt, list) else completion
+        turns = [{"role": "assistant", "content": completion}] if isinstance(prompt, list) else completion
         try:
-            value = reward([prompt], [said])[0]
+            value = reward([prompt], [turns])[0]
         except Exception as error:  # a chat that the reward model's template refuses
             logger.warning("answer %s is not scored (%s).", answer_id, type(error).__name__)
             continue

@@ -30,8 +30,8 @@ class Answer:
         self.usage = payload.get("usage") or self.usage
         text = ""
         for choice in payload.get("choices") or []:
-            said = choice.get("delta") or choice.get("message") or choice
-            text += said.get("content") or said.get("text") or ""
+            part = choice.get("delta") or choice.get("message") or choice
+            text += part.get("content") or part.get("text") or ""
             self.finish = choice.get("finish_reason") or self.finish
             self.token_ids += choice.get("token_ids") or []
             logprobs = choice.get("logprobs") or {}

@@ -116,7 +116,7 @@ def verify(policy: str, folder: Path, format: str, precision: str, rows: list[di
         exported = runner(folder, format)
         rewards = is_reward_model(policy)
         compare = _rewards if rewards else _tokens
-        found = compare(Original(policy), exported, tokenizer, rows, max_new_tokens)
+        comparison = compare(Original(policy), exported, tokenizer, rows, max_new_tokens)
     except (RuntimeError, ValueError, OSError) as error:
         raise ValueError(f"format={format}: its runtime refuses the export ({_short(error)}).") from error
     except Exception as error:  # onnxruntime's own classes
@@ -125,7 +125,7 @@ def verify(policy: str, folder: Path, format: str, precision: str, rows: list[di
         raise ValueError(f"format={format}: its runtime refuses the export ({_short(error)}).") from error
     record = {"policy": str(policy), "format": format, "precision": precision}
     sizes = {"megabytes": size(folder), "original_megabytes": size(Path(policy))}
-    return record | {"kind": "reward" if rewards else "policy"} | found | sizes | {"files": digests(folder)}
+    return record | {"kind": "reward" if rewards else "policy"} | comparison | sizes | {"files": digests(folder)}
 
 
 def _changed(folder: Path) -> list[str]:

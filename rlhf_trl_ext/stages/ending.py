@@ -32,8 +32,8 @@ def _did(record: dict, folder: Path) -> str:
         return f", {values} on held-out rows"
     rows = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []
     last = {key: row[key] for row in rows for key in LOGGED if isinstance(row.get(key), int | float)}
-    shown = ", ".join(f"{key} {last[key]:.4g}" for key in LOGGED if key in last)
-    return f", {shown} at the end of training (evaluate=true measures held-out rows)" if shown else ""
+    values = ", ".join(f"{key} {last[key]:.4g}" for key in LOGGED if key in last)
+    return f", {values} at the end of training (evaluate=true measures held-out rows)" if values else ""
 
 
 def _next(model: Path) -> str:

@@ -42,8 +42,8 @@ def _generate(stage: Stage, model, dataset) -> dict:
         tokenizer = model.tokenizer(config.policy)
         held_out_prompts = dataset.load("prompts", "evaluation", tokenizer)
         if held_out.chooses(config):  # the checkpoint, on prompts that are not reported on
-            watched = held_out.watched(config, len(held_out_prompts))
-            held_out_prompts = held_out_prompts.select(range(watched.start))
+            places = held_out.prompts_to_score(config, len(held_out_prompts))
+            held_out_prompts = held_out_prompts.select(range(places.start))
         columns = held_out_prompts[: config.samples.max_prompts]
     prompts = columns.pop("prompt")
     device = "cpu" if config.args.get("use_cpu") or not torch.cuda.is_available() else "cuda"

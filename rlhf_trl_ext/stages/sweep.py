@@ -15,7 +15,7 @@ def keep(jobs: Jobs, record: dict | None) -> None:
 
 
 @contextlib.contextmanager
-def shown(jobs: Jobs):
+def table_at_end(jobs: Jobs):
     """Print the table of `jobs` at the end, also where a job failed."""
     try:
         yield

@@ -61,7 +61,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         eval_dataset = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
     if config.held_out and evaluates:
         with as_config_error():
-            eval_dataset = eval_dataset.select(held_out.watched(config, len(eval_dataset)))
+            eval_dataset = eval_dataset.select(held_out.prompts_to_score(config, len(eval_dataset)))
     if state.is_main_process and config.shown_rows:
         inspection.show(train_dataset, eval_dataset, config.view, tokenizer, config.shown_rows)
     args.model_init_kwargs = {**model.load_arguments(), **(args.model_init_kwargs or {})}

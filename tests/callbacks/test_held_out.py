@@ -106,11 +106,11 @@ def test_a_completion_without_a_trained_reward_stays_without_one():
 
 def test_checkpoints_are_chosen_on_prompts_that_are_not_reported_on(composed):
     config = composed("train", "algorithm=grpo", "held_out=gold", "held_out.prompts=8")
-    assert held_out.chooses(config) and list(held_out.watched(config, 20)) == list(range(12, 20))
+    assert held_out.chooses(config) and list(held_out.prompts_to_score(config, 20)) == list(range(12, 20))
     with pytest.raises(ValueError, match=r"held_out.prompts=8, but there are 8 held-out prompts"):
-        held_out.watched(config, 8)
+        held_out.prompts_to_score(config, 8)
     watching = composed("train", "algorithm=grpo", "held_out=gold", "++held_out.args.load_best_model_at_end=false")
-    assert not held_out.chooses(watching) and list(held_out.watched(watching, 8)) == list(range(8))
+    assert not held_out.chooses(watching) and list(held_out.prompts_to_score(watching, 8)) == list(range(8))
 
 
 def test_offline_stages_are_as_without(composed):

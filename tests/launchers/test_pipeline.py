@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from command_lines import one_after_another
 from conftest import ROOT
 
 
@@ -21,6 +22,6 @@ def test_only_what_a_change_reaches_runs_again(tmp_path):
 
 
 def test_a_failing_stage_is_told_with_its_log(tmp_path):
-    done = pipeline(f"output_root={tmp_path}", "policies=[dpo]", "dataset.demonstrations=4")
-    assert done.returncode == 1
-    assert "stage sft failed" in done.stderr and "log.txt" in done.stderr
+    smoke = ["launchers.pipeline", "experiment=smoke", "policies=[dpo]", "dataset.demonstrations=4"]
+    printed = one_after_another([[*smoke, f"output_root={tmp_path}"]])
+    assert "error: stage sft failed" in printed and "log.txt" in printed

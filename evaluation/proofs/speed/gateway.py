@@ -91,7 +91,7 @@ async def ask(session: aiohttp.ClientSession, url: str, stream: bool) -> tuple[i
 
 async def closed_loop(url: str, clients: int, seconds: float, stream: bool) -> np.ndarray:
     """Latencies `(N,)` in seconds of clients that ask again as soon as they are answered."""
-    found = []
+    results = []
 
     async def client(session, number):
         await asyncio.sleep(number / clients / 10)  # not all in the same moment
@@ -99,11 +99,11 @@ async def closed_loop(url: str, clients: int, seconds: float, stream: bool) -> n
         while time.perf_counter() < end:
             status, latency, _ = await ask(session, url, stream)
             assert status == 200, status
-            found.append(latency)
+            results.append(latency)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await asyncio.gather(*(client(session, number) for number in range(clients)))
-    return np.array(found)
+    return np.array(results)
 
 
 async def burst(url: str, clients: int) -> Counter:
