@@ -1,7 +1,5 @@
 """Learning curves of algorithms on four reward landscapes: `python -m launchers.landscapes`."""
 
-import json
-
 from launchers.entry import entry
 
 
@@ -12,11 +10,12 @@ def main(config):
 
     from evaluation.comparison.landscapes.benchmark import Benchmark
     from evaluation.comparison.landscapes.show import draw, table
+    from evaluation.files import write_json
 
     benchmark = Benchmark(config, lambda name: compose(f"algorithm/{name}"))
     benchmark.check()
     results = benchmark.run()
-    (benchmark.folder / "results.json").write_text(json.dumps(results, indent=1))
+    write_json(benchmark.folder / "results.json", results)
     with (benchmark.folder / "results.txt").open("w") as file:
         for console in (Console(width=140), Console(width=140, file=file)):
             for landscape, rows in results.items():

@@ -39,7 +39,7 @@ def as_samples(records: Iterable[tuple[str, dict]], source: str) -> Samples:
 
 def _sample(place: str, row) -> dict:
     try:
-        sample = {**row, "prompt": row["prompt"] if isinstance(row["prompt"], str) else list(row["prompt"])}
+        sample = {**row, "prompt": row["prompt"] if isinstance(row["prompt"], str) else _turns(row["prompt"])}
         if "completion" in row:
             sample["completion"] = text_of(row["completion"])
     except (TypeError, KeyError, AttributeError):
@@ -49,6 +49,14 @@ def _sample(place: str, row) -> dict:
         ) from None
     scores = [name for name in row if name in SCORES or name.startswith(OBJECTIVE)]
     return sample | {name: _score(row[name]) for name in scores}
+
+
+def _turns(prompt: list[dict]) -> list[dict]:
+    """A conversation whose messages have a role and text. Raises TypeError or KeyError for anything else."""
+    turns = [{**turn, "content": text_of([{**turn, "content": turn["content"] or ""}])} for turn in prompt]
+    if not all(isinstance(turn["role"], str) for turn in turns):
+        raise TypeError
+    return turns
 
 
 def _score(value) -> float | bool | None:

@@ -26,7 +26,8 @@ def ending(record: dict) -> list[str]:
 
 def _did(record: dict, folder: Path) -> str:
     """How a stage did: on held-out rows, or at the end of its log."""
-    metrics = {key: record["metrics"][key] for key in SHOWN if key in (record.get("metrics") or {})}
+    recorded = record.get("metrics") or {}
+    metrics = {key: recorded[key] for key in SHOWN if recorded.get(key) is not None}  # null: no finite number
     if metrics:
         values = ", ".join(f"{key.removeprefix('eval_')} {value:.4g}" for key, value in metrics.items())
         return f", {values} on held-out rows"

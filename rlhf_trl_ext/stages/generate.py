@@ -12,7 +12,7 @@ from transformers import set_seed
 
 from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.configuration.checks import as_config_error, build
-from rlhf_trl_ext.files import written
+from rlhf_trl_ext.files import finite, written
 from rlhf_trl_ext.judging.prompt import as_text
 from rlhf_trl_ext.models.perplexity import perplexity
 from rlhf_trl_ext.models.sampling import sample
@@ -63,7 +63,8 @@ def _generate(stage: Stage, model, dataset) -> dict:
         for row in tqdm(rows, total=len(prompts), desc=stage.name, unit="sample"):
             demonstration = known.get(as_text(row["prompt"]))
             row.setdefault("reward", _mean([row[name] for name in scores if name.startswith(OBJECTIVE)]))
-            file.write(json.dumps(row | ({"demonstration": demonstration} if demonstration else {})) + "\n")
+            row |= {"demonstration": demonstration} if demonstration else {}
+            file.write(json.dumps(finite(row), allow_nan=False) + "\n")
     perplexities = perplexity(policy, tokenizer, demonstrations, config.samples.batch_size) if demonstrations else {}
     return stage.finish({"prompts": len(prompts), "file": str(path), **perplexities})
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.configuration.overrides import KEPT
-from rlhf_trl_ext.files import read_mark, write
+from rlhf_trl_ext.files import finite, read_mark, write
 from rlhf_trl_ext.stages import files, kinds, replacement
 from rlhf_trl_ext.stages.identity import declared, identify, versions
 
@@ -86,7 +86,7 @@ class Stage:
         record = {"name": self.name, "fingerprint": self.fingerprint, **record}
         results = {file for pattern in self.kind.results for file in self.folder.glob(pattern) if file.is_file()}
         results = files.record(self.folder, {file for file in results if file.name not in kinds.ABOUT})
-        write(self.folder / "stage.json", json.dumps({**record, "files": results}, indent=2))
+        write(self.folder / "stage.json", json.dumps(finite({**record, "files": results}), indent=2, allow_nan=False))
         replacement.discard(self.folder)
         return record
 

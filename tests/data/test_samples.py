@@ -50,6 +50,20 @@ def test_scores_are_numbers_absent_or_no_numbers(tmp_path):
     assert samples[1]["other"] == math.inf  # what is no score is left as it is
 
 
+WRONG = [[3], ["text"], [{"role": "user"}], [{"content": "x"}], [{"role": "user", "content": {"x": 1}}]]
+
+
+@pytest.mark.parametrize("prompt", WRONG)
+def test_a_prompt_is_text_or_messages_with_text(prompt, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps({"prompt": prompt, "completion": "a"}) + "\n")
+    with pytest.raises(ValueError, match=r"samples.jsonl:1 holds no samples"):
+        read_samples(path)
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
+    path.write_text(json.dumps({"prompt": parts, "completion": "a"}) + "\n")
+    assert read_samples(path)[0]["prompt"] == [{"role": "user", "content": "Hi"}]
+
+
 @pytest.mark.parametrize("line", ["[1]", '{"completion": "a"}', '{"prompt": "a", "completion": 3}', '{"prompt": ', "1"])
 def test_a_row_that_is_no_sample_is_told_with_its_line(line, tmp_path):
     path = tmp_path / "samples.jsonl"

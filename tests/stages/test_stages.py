@@ -107,6 +107,14 @@ def test_a_folder_of_somebody_else_is_not_written_into(tmp_path):
         a_stage(tmp_path, output_dir=str(tmp_path / "theirs")).begin()
 
 
+def test_what_is_no_number_is_null_in_the_record(tmp_path):
+    made = a_stage(tmp_path)
+    made.begin()
+    made.finish({"metrics": {"eval_loss": float("nan")}})
+    recorded = json.loads((made.folder / "stage.json").read_text(), parse_constant=pytest.fail)
+    assert recorded["metrics"] == {"eval_loss": None}
+
+
 def test_a_damaged_result_is_not_reused(tmp_path):
     stage = a_stage(tmp_path)
     stage.begin()
