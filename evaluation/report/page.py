@@ -54,7 +54,7 @@ def report(
     training logs stand beside those of `folder`; it may then hold runs without results. Raises ValueError for wrong
     names or folders, and for pdf=true without the extra.
     """
-    judged = bool(compare or algorithms or metrics) or not _only_logs(folder, logs)
+    judged = bool(compare or algorithms or metrics) or not training.only_logs(folder, alone=bool(logs))
     runs = read(folder, algorithms, metrics) if judged else None
     other = read(compare, key="compare") if compare else None
     path = Path(output or Path(folder) / "report.html")
@@ -73,14 +73,6 @@ def report(
     if pdf is not False and (pdf or _printable()):
         written["pdf"] = _print(_html(heading, sections, form="png"), path.with_suffix(".pdf"))
     return written
-
-
-def _only_logs(folder: str, logs: list[str] | None) -> bool:
-    """Whether there is nothing judged in a folder, but runs with a log: adopted ones, or stages."""
-    place = Path(folder)
-    judged = [*place.glob("benchmark.json"), *place.glob("results.json"), *place.glob("*/results.json")]
-    depths = training.DEPTHS if logs else training.DEPTHS[1:]  # one stage alone is no report
-    return not judged and any(any(place.glob(pattern)) for pattern in depths)
 
 
 def _logs(folders: list[str]) -> Section:

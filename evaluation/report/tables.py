@@ -10,6 +10,7 @@ import pandas as pd
 
 from evaluation.comparison.run import Run
 from evaluation.report.runs import read
+from evaluation.report.training import only_logs, read_logs
 from rlhf_trl_ext.callbacks.records import read_metrics
 
 KEYS = ("dataset", "seed", "algorithm")
@@ -25,10 +26,15 @@ def tidy(folder: str | Path) -> pd.DataFrame:
     Columns: dataset, seed, algorithm, kind, metric, step, sampled_tokens, value. kind: `final` (of the samples that the
     trained policy draws, and what training cost), `training` (a training log) or `held_out` (an evaluation during
     training, without its `eval_`). step and sampled_tokens: optimizer steps and completion tokens by then; NaN for what
-    samples none. A number that one step logs twice stands as it was logged first. Raises ValueError for a folder
-    without results.
+    samples none. A number that one step logs twice stands as it was logged first. A folder of runs without results, as
+    launchers.adopt makes them, gives what they logged; algorithm is then the run's name, data set and seed are None.
+    Raises ValueError for a folder without either.
     """
-    rows = [row for run in read(folder).runs for row in _final(run) + _logged(run)]
+    if only_logs(folder):
+        logs = read_logs([str(folder)])
+        rows = [row for log in logs for row in _numbers(log.folder / "metrics.jsonl", (None, None, log.name))]
+    else:
+        rows = [row for run in read(folder).runs for row in _final(run) + _logged(run)]
     return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(list(COLUMNS[:-1]), ignore_index=True)
 
 
@@ -59,15 +65,18 @@ def _final(run: Run) -> list[tuple]:
 
 def _logged(run: Run) -> list[tuple]:
     """Numbers of every metrics.jsonl."""
-    numbers = []
-    for name in (run.results["baseline"], *run.results["policies"]):
-        path = run.folder / name / "metrics.jsonl"
-        tokens = float("nan")
-        for row in read_metrics(path) if path.exists() else []:
-            tokens = row.get("sampled_tokens", tokens)
-            for key, value in row.items():
-                if key not in NOT_METRICS and isinstance(value, int | float):
-                    kind = "held_out" if key.startswith(HELD_OUT) else "training"
-                    place = (run.dataset, run.seed, name, kind, key.removeprefix(HELD_OUT))
-                    numbers.append((*place, row["step"], tokens, float(value)))
+    names = (run.results["baseline"], *run.results["policies"])
+    files = ((run.folder / name / "metrics.jsonl", (run.dataset, run.seed, name)) for name in names)
+    return [row for path, place in files for row in _numbers(path, place)]
+
+
+def _numbers(path: Path, place: tuple) -> list[tuple]:
+    """Rows of a log. place: data set, seed and algorithm."""
+    numbers, tokens = [], float("nan")
+    for row in read_metrics(path) if path.exists() else []:
+        tokens = row.get("sampled_tokens", tokens)
+        for key, value in row.items():
+            if key not in NOT_METRICS and isinstance(value, int | float):
+                kind = "held_out" if key.startswith(HELD_OUT) else "training"
+                numbers.append((*place, kind, key.removeprefix(HELD_OUT), row["step"], tokens, float(value)))
     return numbers

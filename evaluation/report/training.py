@@ -42,6 +42,16 @@ class Log:
         return np.array([pair for pair in pairs if None not in pair], float).reshape(-1, 2).T
 
 
+def only_logs(folder: str | Path, alone: bool = False) -> bool:
+    """Whether there is nothing judged in a folder, but runs with a log: adopted ones, or stages.
+
+    alone: whether the folder may be one run itself.
+    """
+    place = Path(folder)
+    judged = [*place.glob("benchmark.json"), *place.glob("results.json"), *place.glob("*/results.json")]
+    return not judged and any(any(place.glob(pattern)) for pattern in DEPTHS[0 if alone else 1 :])
+
+
 def read_logs(folders: list[str]) -> list[Log]:
     """The runs in folders, each a run's own or one of runs, at most two levels deep, under names that differ.
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from evaluation.report import training
 from evaluation.report.dashboard.runs import LoggedRuns
 from evaluation.report.page import report
+from evaluation.report.tables import tidy
 from rlhf_trl_ext.adoption.run import adopt
 from rlhf_trl_ext.callbacks.records import read_metrics
 
@@ -120,6 +121,10 @@ def test_four_frameworks_stand_side_by_side_with_ours_in_the_report(adopted, tmp
     assert all(f"<td>{name}</td>" in text for name in rows) and "Nothing here was judged" in text
     assert "arguments of verl, as overrides here" in text and (tmp_path / "figures" / "training-logs.png").is_file()
     assert "<script" not in text
+    table = tidy(folder.parent)
+    assert set(table["algorithm"]) == {"TRL", "LLaMA-Factory", "Axolotl", "verl"} and table["dataset"].isna().all()
+    rewards = table.query("algorithm == 'verl' and metric == 'reward'")
+    assert rewards[["step", "value"]].to_numpy().tolist() == [[1, 0.1], [4, 0.4]]
     with pytest.raises(ValueError, match=r"holds no metrics\.jsonl: give folders of runs; launchers\.adopt"):
         training.read_logs([str(tmp_path / "figures")])
 
