@@ -25,6 +25,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, as_json
+from rlhf_trl_ext.configuration.paths import adapter_base, is_adapter
 from rlhf_trl_ext.stages import files, kinds
 from rlhf_trl_ext.stages.sources import is_installed, locate, module_of, source, string_defaults
 
@@ -192,11 +193,21 @@ class _Reading:
             path = _named_file(text, key) or _path(text)
             if path is not None:
                 self.content[key] = _content(path, f"{key}={text}")
+                if base := _base_of(path):
+                    self.content[f"{key} base"] = _content(base, f"{key}={text}, its base {base}")
         if DOTTED.fullmatch(text) and (module := module_of(text)):
             if is_installed(module, locate(module)):
                 self.installed |= {module.partition(".")[0]} if last == "_target_" else set()
             else:
                 self.modules.add(module)
+
+
+def _base_of(path: Path) -> Path | None:
+    """The folder of the model that adapters lie on, where it is on this machine."""
+    with contextlib.suppress(ValueError):  # the configuration's review says what is wrong with them
+        base = Path(adapter_base(str(path))) if is_adapter(str(path)) else None
+        return base if base is not None and base.exists() else None
+    return None
 
 
 def _named_file(text: str, key: str) -> Path | None:

@@ -1,5 +1,6 @@
 """What makes a stage another one: settings, files by content, code by source; by the declaration of its kind."""
 
+import json
 import os
 import sys
 
@@ -160,3 +161,14 @@ def test_the_kind_is_stated_and_not_guessed_from_a_name_or_a_key(composed):
 def test_only_a_judge_is_asked_at_any_speed():
     mine = [trained(trainer={"reward": {"_target_": "mine.Reward", "timeout": seconds}}) for seconds in (1, 2)]
     assert mine[0] != mine[1]
+
+
+def test_the_base_of_an_adapter_decides_as_well(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir(), adapter.mkdir()
+    (base / "config.json").write_text("{}")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "../base"}))
+    before = digest({"policy": str(adapter)})
+    assert digest({"policy": str(adapter)}) == before
+    (base / "model.safetensors").write_text("trained further")
+    assert digest({"policy": str(adapter)}) != before
