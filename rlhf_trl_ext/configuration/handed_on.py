@@ -144,12 +144,13 @@ def named_refusals(args, model) -> Iterator[None]:
 
     args: the trainer's arguments; model: `ModelArguments`.
     """
+    given = set(args.model_init_kwargs or ())  # TRL takes them away
     try:
         yield
     except (TypeError, ValueError, KeyError, AssertionError, ImportError) as error:
         message = " ".join(str(error).strip("\"'").split())
         word = re.search(r"unexpected keyword argument '(\w+)'", message)
-        if word and word[1] in (args.model_init_kwargs or {}):
+        if word and word[1] in given:
             raise ConfigError(f"args.model_init_kwargs.{word[1]}: the model's class has no such argument.") from error
         if key := next((key for words, key in ADAPTERS.items() if words in message), None):
             raise ConfigError(f"model.{key}={formatted(getattr(model, key))}: {message}") from error
