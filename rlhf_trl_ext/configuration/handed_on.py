@@ -148,7 +148,7 @@ def named_refusals(args, model) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, KeyError, AssertionError, ImportError) as error:
-        message = " ".join(str(error).strip("\"'").split())
+        message = " ".join(str(error.args[0] if error.args else error).split())
         word = re.search(r"unexpected keyword argument '(\w+)'", message)
         if word and word[1] in given:
             raise ConfigError(f"args.model_init_kwargs.{word[1]}: the model's class has no such argument.") from error

@@ -30,6 +30,6 @@ def test_other_errors_stay_what_they_are():
 
 
 def test_rows_that_are_all_cut_off_are_told():
-    with pytest.raises(ConfigError, match="args.max_length=2: no row is left"):
+    with pytest.raises(ConfigError, match=r"args\.max_length=2: no row is left"):
         some_left([], SimpleNamespace(max_length=2))
     some_left([1], SimpleNamespace(max_length=2))
