@@ -31,7 +31,7 @@ SETTINGS = {
     "use_vllm": True,
 }
 COLOCATED = {"vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.1, "vllm_max_model_length": 128}
-PLUGIN = "[vllm.general_plugins]\nunpacked = rlhf_trl_ext.trainers.parts.vllm_weights:keep_unpacked\n"
+PLUGIN = "[vllm.general_plugins]\nunpacked = rlhf_trl_ext.trainers.parts.vllm_engine:keep_unpacked\n"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,3 +92,9 @@ def test_the_launcher_trains_the_tiny_model_with_it(composed, few, tmp_path):
     record = train(composed("train", *asked, "++args.max_completion_length=8"))
     rows = [json.loads(line) for line in Path(record["folder"], "metrics.jsonl").read_text().splitlines()]
     assert any("sampling/importance_sampling_ratio/mean" in row for row in rows)
+
+
+def test_an_engine_too_short_for_prompt_and_completion_is_refused(make):
+    """vLLM alone cuts such completions where its length ends, and nothing says so."""
+    with pytest.raises(ValueError, match="vllm_max_model_length=12: the longest prompt has "):
+        make(vllm_max_model_length=12).train()

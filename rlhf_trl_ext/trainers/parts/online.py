@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
-from transformers import TrainingArguments, set_seed
+from transformers import TrainingArguments
 from trl.trainer.utils import entropy_from_logits, get_config_model_id, selective_log_softmax
 
 from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
@@ -24,7 +24,7 @@ from rlhf_trl_ext.trainers.parts.compiled_generation import CompiledGeneration
 from rlhf_trl_ext.trainers.parts.length_sorting import LengthSorting
 from rlhf_trl_ext.trainers.parts.resume import ExactResume
 from rlhf_trl_ext.trainers.parts.shared_base import AdapterReward
-from rlhf_trl_ext.trainers.parts.vllm_weights import unpacked_on_cpu
+from rlhf_trl_ext.trainers.parts.vllm_engine import check_length_and_seed, unpacked_on_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ class Online(CompiledGeneration, LengthSorting, ExactResume):
             raise TypeError(f"{name}: args is a {type(args).__name__}; give a {self.config_class.__name__}.")
         with unpacked_on_cpu(args):
             super().__init__(model, _loaded(reward_funcs), args, **kwargs)
-        if args.use_vllm and args.vllm_mode == "colocate":  # an engine sets the seed of its process, to one of its own
-            set_seed(args.seed + self.accelerator.process_index // args.vllm_tensor_parallel_size)
+        if args.use_vllm and args.vllm_mode == "colocate":
+            check_length_and_seed(self)
         for function in self.reward_funcs:
             if isinstance(function, AdapterReward):
                 function.attach(self.model, self.processing_class)

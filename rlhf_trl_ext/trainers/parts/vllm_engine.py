@@ -1,8 +1,9 @@
-"""Weights that vLLM can be sent on a CPU."""
+"""What an engine of vLLM in the process of a trainer needs besides TRL: its length, its seed, weights for a CPU."""
 
 import contextlib
 
 import torch
+from transformers import set_seed
 
 
 @contextlib.contextmanager
@@ -37,3 +38,20 @@ def keep_unpacked() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = linear
+
+
+def check_length_and_seed(trainer) -> None:
+    """Let samples follow `args.seed`: an engine seeds its process with its own number, the same in every run.
+
+    Raises ValueError where the engine is too short for the longest prompt and a completion, which it would cut.
+    """
+    args = trainer.args
+    if not trainer._is_vlm:
+        prompt, completion = trainer._longest_prompt(), args.max_completion_length
+        length = trainer.vllm_generation.llm.llm_engine.model_config.max_model_len
+        if prompt + completion > length:
+            raise ValueError(
+                f"vllm_max_model_length={length}: the longest prompt has {prompt} tokens and max_completion_length is "
+                f"{completion}; give {prompt + completion}, or shorter prompts or completions."
+            )
+    set_seed(args.seed + trainer.accelerator.process_index // args.vllm_tensor_parallel_size)  # one for an engine
