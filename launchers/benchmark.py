@@ -5,6 +5,8 @@ from launchers.entry import entry
 
 @entry("benchmark")
 def main(config):
+    from shlex import quote
+
     from hydra import compose
     from rich.console import Console
 
@@ -29,7 +31,9 @@ def main(config):
         console.print(table(results, dataset))
     for sentence in results["in_words"]:
         print(f"- {sentence}")
-    print(f"written to {benchmark.folder / 'benchmark.json'}; `python -m launchers.report {benchmark.folder}` draws it")
+    print(
+        f"written to {benchmark.folder / 'benchmark.json'}; `python -m launchers.report {quote(str(benchmark.folder))}` draws it"
+    )
 
 
 if __name__ == "__main__":

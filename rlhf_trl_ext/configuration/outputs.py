@@ -25,10 +25,15 @@ def refusals(config: DictConfig, launcher: str) -> list[str]:
     }
     kinds |= {"evaluate": _of_evaluation(config)} if launcher == "evaluate" else {}
     return [
-        f"{path} is there already and holds no {kind}, so it is not replaced; give another path, or move it away."
+        f"{_setting(config)}={path}: it is there already and holds no {kind}, so it is not replaced; give another "
+        "path, or move it away."
         for path, kind, is_own in kinds.get(launcher, ())
         if path is not None and path.is_file() and path.stat().st_size and not is_own(path)
     ]
+
+
+def _setting(config: DictConfig) -> str:
+    return "output" if "output" in config else "output_dir"
 
 
 def _output(config: DictConfig) -> Path | None:

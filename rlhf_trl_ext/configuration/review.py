@@ -43,7 +43,8 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
         if override != "held_out=null"
     ]
     unsafe = bool(errors)
-    errors += unread.refusals(launcher, overrides)
+    adapters = OmegaConf.select(config, "model.use_peft", throw_on_missing=False)
+    errors += unread.refusals(launcher, overrides, bool(adapters) or launcher not in ("train", "pipeline", "plan"))
     errors += settings.refusals(config, launcher)
     errors += outputs.refusals(config, launcher)
     if launcher == "evaluate" and config.results is not None:

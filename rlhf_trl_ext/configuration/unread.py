@@ -18,9 +18,16 @@ ARGUMENTS = {
 }
 
 
-def refusals(launcher: str, overrides: list[str]) -> list[str]:
-    """One sentence for every override of a key that `launcher` has from a shared file and does not read."""
-    errors = []
+def refusals(launcher: str, overrides: list[str], adapters: bool = True) -> list[str]:
+    """One sentence for every override of a key that `launcher` has from a shared file and does not read.
+
+    adapters: whether adapters are trained; without them nothing reads their settings.
+    """
+    errors = [
+        f"{typed}: model.use_peft is false, so there is no adapter; give model.use_peft=true, or leave this out."
+        for typed in (override.lstrip("+~") for override in overrides)
+        if typed.startswith(("model.lora_", "model.merge_adapter")) and not adapters
+    ]
     for override in overrides:
         typed = override.lstrip("+~")
         first, _, below = typed.partition("=")[0].partition(".")

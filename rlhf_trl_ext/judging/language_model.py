@@ -36,6 +36,8 @@ class LanguageModelJudge(Judge):
     seed: Seed = 0
 
     def __post_init__(self) -> None:
+        if not self.model.strip():
+            raise ValueError("model is empty: give the name of a model, or a folder.")
         check_temperature(self.temperature, "levels of the scale")
         if not 0 <= self.max_unreadable <= 1:
             raise ValueError(f"max_unreadable={self.max_unreadable}: a share, 0 to 1.")

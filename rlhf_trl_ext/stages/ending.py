@@ -1,6 +1,7 @@
 """The last lines of a run: the model's folder, its metrics, and the next command."""
 
 from pathlib import Path
+from shlex import quote
 
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.files import read_mark
@@ -40,10 +41,10 @@ def _did(record: dict, folder: Path) -> str:
 def _next(model: Path) -> str:
     if _is_reward(model):
         return (
-            f"python -m launchers.train algorithm=grpo reward.path={model} ..., or "
-            f"python -m launchers.evaluate ... judge=reward_model judge.path={model}"
+            f"python -m launchers.train algorithm=grpo {quote(f'reward.path={model}')} ..., or "
+            f"python -m launchers.evaluate ... judge=reward_model {quote(f'judge.path={model}')}"
         )
-    commands = [f"python -m launchers.{verb} policy={model}" for verb in ("chat", "generate", "serve")]
+    commands = [f"python -m launchers.{verb} {quote(f'policy={model}')}" for verb in ("chat", "generate", "serve")]
     return f"{', '.join(commands[:-1])}, or {commands[-1]}"
 
 
@@ -59,6 +60,6 @@ def pipeline_ending(results: dict, folder: Path) -> list[str]:
     lines = [f"written to {folder / 'results.json'}, models to {folder}/<stage>"]
     if results["policies"]:
         best = max(results["policies"], key=lambda name: results["policies"][name]["win_rate"] or 0.0)
-        lines += [results["policies"][best]["in_words"], f"next: python -m launchers.report {folder}"]
-        lines += [f"      python -m launchers.chat policy={folder / best}"]
+        lines += [results["policies"][best]["in_words"], f"next: python -m launchers.report {quote(str(folder))}"]
+        lines += [f"      python -m launchers.chat {quote(f'policy={folder / best}')}"]
     return lines

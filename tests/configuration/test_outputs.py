@@ -30,13 +30,13 @@ def test_a_foreign_file_is_not_replaced_and_an_own_one_is(launcher, tmp_path):
         if content == "my thesis" and launcher in ("evaluate", "capability"):  # no JSON at all: what a crash left
             assert found == []
         else:
-            assert found[0].startswith(f"{path} is there already and holds no ")
+            assert found[0].startswith(f"output={path}: it is there already and holds no ")
 
 
 def test_the_report_beside_an_evaluation_is_nobody_else_s(tmp_path):
     config = OmegaConf.create({"output": None, "output_root": str(tmp_path), "results": None})
     (tmp_path / "evaluation.md").write_text("# My notes")
-    assert refusals(config, "evaluate")[0].startswith(f"{tmp_path / 'evaluation.md'} is there already")
+    assert refusals(config, "evaluate")[0].startswith(f"output={tmp_path / 'evaluation.md'}: it is there")
     (tmp_path / "evaluation.md").write_text(EVALUATION + "sft")
     assert refusals(config, "evaluate") == []
     config.output = str(tmp_path / "evaluation.md")  # the report would replace the results
@@ -55,4 +55,4 @@ def test_a_folder_with_results_of_another_kind_keeps_them(launcher, name, other,
     config = OmegaConf.create({"output_dir": str(tmp_path)})
     assert refusals(config, launcher) == []
     (tmp_path / name).write_text(json.dumps(other))
-    assert refusals(config, launcher)[0].startswith(f"{tmp_path / name} is there already")
+    assert refusals(config, launcher)[0].startswith(f"output_dir={tmp_path / name}: it is there already")

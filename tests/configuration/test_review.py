@@ -46,7 +46,6 @@ NUMBERS = [
     ("algorithm=dpo", "args.adam_beta2=1", "at least 0 and below 1 is needed"),
     ("algorithm=dpo", "args.label_smoothing=0.5", "at least 0 and below 0.5 is needed"),
     ("algorithm=dpo", "args.gradient_accumulation_steps=0", "at least 1 is needed"),
-    ("algorithm=dpo", "model.lora_dropout=1.5", "at least 0 and below 1 is needed"),
 ]
 
 
@@ -111,6 +110,11 @@ OTHERS = [
     ("train", "++trust=3", "trust=3: a list is needed"),
     ("train", "++name=a/../b", "name=a/../b: it names a folder; letters, digits, . - and _"),
     ("train", "++view=rows", "view=rows: allowed are 'demonstrations', 'preferences'"),
+    (
+        "train",
+        "++model.lora_r=8",
+        "model.lora_r=8: model.use_peft is false, so there is no adapter; give model.use_peft",
+    ),
     ("train", "++model.build=3", "model.build=3: {_target_: <function>, _partial_: true} is needed"),
     ("train", "++model.model_revision=v2", "model.model_revision=v2: a model that is built has no revisions"),
     ("train", "++args.deepspeed=/tmp", "args.deepspeed=/tmp: no such file; give one in JSON, or deepspeed="),
