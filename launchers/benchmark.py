@@ -31,9 +31,8 @@ def main(config):
         console.print(table(results, dataset))
     for sentence in results["in_words"]:
         print(f"- {sentence}")
-    print(
-        f"written to {benchmark.folder / 'benchmark.json'}; `python -m launchers.report {quote(str(benchmark.folder))}` draws it"
-    )
+    command = f"python -m launchers.report {quote(str(benchmark.folder))}"
+    print(f"written to {benchmark.folder / 'benchmark.json'}; `{command}` draws it")
 
 
 if __name__ == "__main__":

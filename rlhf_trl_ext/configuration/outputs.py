@@ -48,7 +48,7 @@ def _inside(config: DictConfig, name: str) -> Path | None:
 
 def _of_evaluation(config: DictConfig) -> list[tuple]:
     folder = Path(config.results).parent if isinstance(config.get("results"), str) else Path(str(config.output_root))
-    path = _output(config) or folder / "evaluation.json"
+    path = _output(config) or (folder / "evaluation").with_suffix(".json")
     report = path.with_suffix(".md")
     return [
         (path, "evaluation", _has("judge", "policies")),
