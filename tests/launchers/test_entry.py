@@ -52,6 +52,8 @@ MISTAKES = [
     (["launchers.train", "seed=${seed}"], "dataset.seed: its ${...} cannot be resolved (Recursive"),
     (["launchers.train", "args.max_steps=${oc.env:ABSENT}"], "args.max_steps: its ${...} cannot be resolved"),
     (["launchers.train", "args.max_steps=1="], "args.max_steps=1=: "),
+    (["launchers.pipeline", "reward.stage=nope"], "reward.stage or reward.needs: there is neither a stage nor an"),
+    (["launchers.benchmark", "settings={embedded: {foo: 1}}"], "settings.embedded.foo: no such key; a pipeline"),
     (["launchers.train", "args.max_steps=[1,2"], "args.max_steps=[1,2: no viable alternative"),
     (["launchers.train", "=3"], "an override is written key=value"),
     (["launchers.plan", "model=null"], "model=null: model is a group of settings; allowed are 0.5b, "),

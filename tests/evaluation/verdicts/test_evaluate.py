@@ -13,6 +13,7 @@ from judging.test_prompt import PAIR
 from evaluation.verdicts.agreement import agreement
 from evaluation.verdicts.evaluate import Evaluation
 from evaluation.verdicts.pairwise import against_baseline, chosen_pairs, ranked
+from evaluation.verdicts.results import judge_of
 from rlhf_trl_ext.judging.verdicts import Verdict, combine
 
 
@@ -198,6 +199,15 @@ def test_the_launcher_previews_and_answers_mistakes(files, endpoint, tmp_path):
     assert done.returncode == 0 and "dpo is better than baseline" in done.stdout, done.stderr
     written = done.stdout + done.stderr + "".join(p.read_text() for p in tmp_path.rglob("*") if p.is_file())
     assert key not in written and len(seen()) == 22
+
+
+@pytest.mark.parametrize("field", ["nope", "held_out_reward"])
+def test_a_pipeline_s_judge_reads_a_score_that_its_samples_will_have(field, composed):
+    config = composed("pipeline", "experiment=smoke", "judge=score", f"judge.field={field}")
+    with pytest.raises(ValueError, match=rf"judge.field={field}: samples of this pipeline have reward, gold_reward"):
+        judge_of(config)
+    config.judge.field = "gold_reward"
+    assert judge_of(config).name == "gold_reward"
 
 
 def test_a_score_that_is_no_number_is_unreadable_and_counted_apart(composed, tmp_path):
