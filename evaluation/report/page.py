@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from evaluation.report import tabular, training
+from evaluation.report import incidents, tabular, training
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
 from evaluation.report.recommendation import Recommendation, recommend
@@ -99,11 +99,11 @@ def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture
         first = [picture for picture in by_dataset[dataset] if picture.name.endswith(FIRST)]
         others = [picture for picture in by_dataset[dataset] if picture not in first]
         yield Section(title, recommend(runs, dataset), first, [table for table in tables if table], others)
-        tables = [*tabular.flags(runs, dataset), tabular.alerts(runs, dataset)]
+        tables = [*incidents.flags(runs, dataset), incidents.alerts(runs, dataset)]
         if any(tables):
             name = f"What went wrong{f' on {dataset}' if several else ''}"
             yield Section(name, tables=[table for table in tables if table])
-    if lost := tabular.failed(runs):
+    if lost := incidents.failed(runs):
         yield Section("Cells without a result", tables=[lost])
     yield Section("Configurations and versions", folded=list(_settings(runs)))
 

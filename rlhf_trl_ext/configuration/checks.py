@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rlhf_trl_ext.configuration import ranges
-from rlhf_trl_ext.configuration.settings import formatted
+from rlhf_trl_ext.configuration.values import formatted
 
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # what it logs of a missing object, it raises as well
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}

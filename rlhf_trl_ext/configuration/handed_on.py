@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from hydra.utils import get_object
 
 from rlhf_trl_ext.configuration.checks import ConfigError
-from rlhf_trl_ext.configuration.settings import formatted
 from rlhf_trl_ext.configuration.training_run import Run
+from rlhf_trl_ext.configuration.values import formatted
 
 BITSANDBYTES = re.compile(r"8bit|32bit|bnb|^ademamix|^lion|^paged|^rmsprop_")
 # What PEFT says of an adapter's settings -> the key that it is about.

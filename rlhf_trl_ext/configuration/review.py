@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from rlhf_trl_ext.configuration import credentials, outputs, settings, trust, unread
+from rlhf_trl_ext.configuration import credentials, outputs, trust, unread, values
 from rlhf_trl_ext.configuration.checks import ConfigError, build, listed, problems
 from rlhf_trl_ext.configuration.paths import checkpoint_refusal, folder_creatable, is_local
 
@@ -21,7 +21,7 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
     errors = credentials.refusals(config) + trust.refusals(config, trusted)
     if in_config and not trusted:
         errors.append(
-            f"trust={settings.formatted(in_config)} stands in a file, which cannot vouch for itself; give it on "
+            f"trust={values.formatted(in_config)} stands in a file, which cannot vouch for itself; give it on "
             "the command line."
         )
     if config.get("include_path") and not (config.trust_tasks and "trust_tasks" in words):
@@ -45,7 +45,7 @@ def review(config: DictConfig, launcher: str, overrides: list[str]) -> None:
     unsafe = bool(errors)
     adapters = OmegaConf.select(config, "model.use_peft", throw_on_missing=False)
     errors += unread.refusals(launcher, overrides, bool(adapters) or launcher not in ("train", "pipeline", "plan"))
-    errors += settings.refusals(config, launcher)
+    errors += values.refusals(config, launcher)
     errors += outputs.refusals(config, launcher)
     if launcher == "evaluate" and config.results is not None:
         errors += [
