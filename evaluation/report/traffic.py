@@ -42,14 +42,14 @@ class TrafficReport:
 
     def _policy(self, answers: list[dict]) -> dict:
         whole = [answer for answer in answers if answer["status"] == "complete"]
-        asked = [answer for answer in answers if answer["status"] != "cancelled"]  # by the client: no fault
-        failed = len(asked) - len(whole)
+        finished = [answer for answer in answers if answer["status"] != "cancelled"]  # by the client: no fault
+        failed = len(finished) - len(whole)
         span = max(answer["time"] for answer in answers) - min(answer["time"] - answer["latency"] for answer in answers)
         tokens = sum(answer["completion_tokens"] or 0 for answer in whole)
         row = {
             "answers": len(answers),
             "failures": failed,
-            "failure_rate": _rate(failed, len(asked)),
+            "failure_rate": _rate(failed, len(finished)),
             "latency": _quantiles(answer["latency"] for answer in whole),
             "first_token": _quantiles(answer["first_token"] for answer in whole if answer["first_token"] is not None),
             "tokens": tokens,
@@ -78,14 +78,14 @@ class TrafficReport:
 
     def alerts(self) -> list[dict]:
         """What the rules say of every policy's points, in their order."""
-        found = []
+        raised = []
         for policy in self.by_policy:
             rules = StabilityRules(self.rules).rules
             for point in self.points(policy):
                 for name, rule in rules.items():
                     if message := rule.update(point.get(rule.metric)):
-                        found.append({"policy": policy, "rule": name, "time": point["time"], "message": message})
-        return found
+                        raised.append({"policy": policy, "rule": name, "time": point["time"], "message": message})
+        return raised
 
     def comparisons(self) -> list[dict]:
         """The live A/B: of every two policies, how often people preferred an answer of one to the other's."""
@@ -98,7 +98,7 @@ class TrafficReport:
                     continue
                 pair = tuple(sorted((answer["policy"], other["policy"])))
                 games.setdefault(pair, []).append((float(pair[0] == answer["policy"]), json.dumps(answer["prompt"])))
-        found = []
+        rows = []
         for (policy, against), own in games.items():
             outcomes = np.array([outcome for outcome, _ in own])
             if len(outcomes) < LEAST:
@@ -106,8 +106,8 @@ class TrafficReport:
             groups = np.unique([prompt for _, prompt in own], return_inverse=True)[1]
             row = {"win_rate": float(outcomes.mean()), "win_rate_ci": mean_interval(outcomes, (0, 1), groups)}
             row |= {"policy": policy, "against": against, "pairs": len(own), "prompts_needed": prompts_needed(outcomes)}
-            found.append({**row, "in_words": in_words(policy, against, row)})
-        return found
+            rows.append({**row, "in_words": in_words(policy, against, row)})
+        return rows
 
 
 def _quantiles(values: Iterable[float]) -> dict[str, float] | None:
@@ -142,7 +142,7 @@ def _feedback(answers: list[dict]) -> dict:
 
 def markdown(results: dict) -> str:
     """The report: tables, alerts and sentences."""
-    speed, said = [], []
+    speed, messages = [], []
     for name, row in results["policies"].items():
         latencies = [_seconds(row[key]) for key in ("latency", "first_token")]
         rate = "" if row["tokens_per_second"] is None else f"{row['tokens_per_second']:.1f}"
@@ -151,11 +151,16 @@ def markdown(results: dict) -> str:
             "" if row["reward"] is None else f"{row['reward'][0]:.2f} ({_ends(row['reward'], 2)}), {row['scored']}"
         )
         rates = [f"{_share(row[key])}, {row[count]}" if row[key] else "" for key, count in COUNTED]
-        said.append([name, rewards, *rates, _share(row["edited"]), _share(row["feedback_rate"])])
+        messages.append([name, rewards, *rates, _share(row["edited"]), _share(row["feedback_rate"])])
     columns = ["policy", "answers", "failed", "latency p50 / p95 / p99 (s)", "first token (s)", "tokens / s"]
     parts = ["# Traffic", "", *table(columns, speed), ""]
     columns = ["policy", "reward, scored", "thumbs up, of", "4 or 5 stars, of", "edited", "with feedback"]
-    parts += [*table(columns, said), "", "Intervals: 95 %, Wilson for rates; of each person the last word counts.", ""]
+    parts += [
+        *table(columns, messages),
+        "",
+        "Intervals: 95 %, Wilson for rates; of each person the last word counts.",
+        "",
+    ]
     parts += [f"- {row['in_words']}" for row in results["comparisons"]] or [
         "- No two policies were compared by people."
     ]

@@ -111,11 +111,11 @@ class Annotation:
 
     def means(self) -> dict[tuple[str, int], list[float]]:
         """Outcomes of a pair by everyone who compared it."""
-        found: dict[tuple[str, int], list[float]] = {}
+        outcomes: dict[tuple[str, int], list[float]] = {}
         for own in self.said.values():
             for key, outcome in own.items():
-                found.setdefault(key, []).append(outcome)
-        return found
+                outcomes.setdefault(key, []).append(outcome)
+        return outcomes
 
     def _write_labels(self) -> None:
         """`labels.jsonl` for dataset=labelled, without ties, and `outcomes.jsonl` for launchers.evaluate labels=."""
