@@ -107,17 +107,21 @@ class OnnxEngine:
         return {**head, "choices": [choice], **({"usage": used} if tokens else {})}
 
 
+def application(engine: OnnxEngine) -> Starlette:
+    models = {"object": "list", "data": [{"id": engine.name, "object": "model"}]}
+    routes = [Route(path, engine.answer, methods=["POST"]) for path in ("/v1/chat/completions", "/v1/completions")]
+    routes += [Route("/health", lambda _: JSONResponse({})), Route("/v1/models", lambda _: JSONResponse(models))]
+    return Starlette(routes=routes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--max-batch-size", type=int, default=1)
     given = parser.parse_args()
-    engine = OnnxEngine(given.folder, given.max_batch_size)
-    models = {"object": "list", "data": [{"id": engine.name, "object": "model"}]}
-    routes = [Route(path, engine.answer, methods=["POST"]) for path in ("/v1/chat/completions", "/v1/completions")]
-    routes += [Route("/health", lambda request: JSONResponse({})), Route("/v1/models", lambda _: JSONResponse(models))]
-    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=given.port, log_level="warning")
+    app = application(OnnxEngine(given.folder, given.max_batch_size))
+    uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,33 @@ def launched(*words):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
+def check_served(folder, tiny):
+    """What the export generates behind OpenAI's routes is what transformers generates."""
+    import openai
+    from serving.conftest import serving
+    from transformers import AutoTokenizer
+
+    from rlhf_trl_ext.serving.onnx_engine import OnnxEngine, application
+    from rlhf_trl_ext.serving.verification import Original
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    ids = tokenizer.apply_chat_template(PROMPTS[0]["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+    expected = tokenizer.decode(Original(str(tiny)).greedy(ids, 6, {tokenizer.eos_token_id}), skip_special_tokens=True)
+    asked = {"model": "x", "messages": PROMPTS[0]["prompt"], "max_tokens": 6}
+    with serving(application(OnnxEngine(folder, 1))) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        whole = client.chat.completions.create(**asked)
+        pieces = client.chat.completions.create(stream=True, **asked)
+        streamed = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+        with pytest.raises(openai.BadRequestError, match="logprobs: not known to this engine"):
+            client.chat.completions.create(logprobs=True, **asked)
+    assert whole.choices[0].message.content == expected and whole.usage.prompt_tokens == len(ids)
+    assert streamed == expected.rstrip("\ufffd")
+    (folder / "model.onnx").write_bytes(b"changed")
+    with pytest.raises(ValueError, match="has changed since it was verified"):
+        OnnxEngine(folder, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "onnx-model", "torch"])
 def test_every_format_is_built_and_verified_by_the_launcher(format, tiny, tmp_path):
@@ -85,6 +112,8 @@ def test_every_format_is_built_and_verified_by_the_launcher(format, tiny, tmp_pa
     done = launched(f"policy={tiny}", f"format={format}", f"output={tmp_path}/e")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "equal on 8 of 8 prompts" in done.stdout
+    if format == "onnx":
+        check_served(tmp_path / "e", tiny)
     again = launched(f"policy={tiny}", f"format={format}", f"output={tmp_path}/e")
     assert again.returncode == 1 and "exists: give overwrite=true" in again.stderr
 
