@@ -7,6 +7,7 @@ from launchers.entry import entry
 def main(config):
     import logging
     import os
+    import socket
 
     from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
 
@@ -26,6 +27,7 @@ def main(config):
         )
     with as_config_error():
         listening = listen(config.host, config.port)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # pieces of a stream leave as they come
         host = f"[{config.host}]" if ":" in config.host else config.host
         url = f"http://{host}:{listening.getsockname()[1]}"
         key = f' -H "Authorization: Bearer ${config.key_variable}"' if keys else ""

@@ -7,6 +7,7 @@ processes. Then more clients than the limit allows ask at once. Prints a table.
 import argparse
 import asyncio
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
+import psutil
 
 WORDS = ["The", "umbrella", "is", "here", ",", "please", "come", "to", "the", "desk", "and", "ask", "for", "it", "."]
 
@@ -89,21 +91,27 @@ async def ask(session: aiohttp.ClientSession, url: str, stream: bool) -> tuple[i
         return response.status, time.perf_counter() - begin, dict(response.headers)
 
 
-async def closed_loop(url: str, clients: int, seconds: float, stream: bool) -> np.ndarray:
-    """Latencies `(N,)` in seconds of clients that ask again as soon as they are answered."""
-    results = []
+async def in_flight(url: str, requests: int, seconds: float, stream: bool, latency: float) -> np.ndarray:
+    """Latencies `(N,)` in seconds with so many requests in flight on average.
 
-    async def client(session, number):
-        await asyncio.sleep(number / clients / 10)  # not all in the same moment
+    Clients ask again a random while after an answer, a quarter of the latency at most: without it all would ask in the
+    same moment for ever, as an engine of fixed latency answers all of them in the same moment.
+    """
+    taken, pause = [], latency / 4
+    clients, generator = round(requests * (1 + pause / 2 / latency)), random.Random(0)
+
+    async def client(session):
+        await asyncio.sleep(generator.random() * latency)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            status, latency, _ = await ask(session, url, stream)
+            status, duration, _ = await ask(session, url, stream)
             assert status == 200, status
-            results.append(latency)
+            taken.append(duration)
+            await asyncio.sleep(generator.random() * pause)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(client(session, number) for number in range(clients)))
-    return np.array(results)
+        await asyncio.gather(*(client(session) for _ in range(clients)))
+    return np.array(taken)
 
 
 async def burst(url: str, clients: int) -> Counter:
@@ -121,7 +129,7 @@ def serve(role: str, descriptor: int, latency: float, engine: str, traffic: str)
     if role == "gateway":
         from rlhf_trl_ext.serving import create_app
 
-        app = create_app({"stand-in": engine}, engine="url", traffic=traffic)
+        app = create_app({"stand-in": engine}, engine="url", traffic=traffic or None)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[socket.socket(fileno=descriptor)])
 
 
@@ -130,6 +138,7 @@ class Started:
 
     def __init__(self, role: str, latency: float, engine: str = "", traffic: str = ""):
         self._listening = socket.socket()
+        self._listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._listening.bind(("127.0.0.1", 0))
         self._listening.listen(512)
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
@@ -139,6 +148,10 @@ class Started:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, pass_fds=[self._listening.fileno()])
+
+    def processor_seconds(self) -> float:
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -159,21 +172,33 @@ def quantiles(seconds: np.ndarray) -> str:
 
 
 def measure(clients: int, latency: float, seconds: float, turns: int) -> list[str]:
-    lines = ["| answers | direct p50 | p99 ms | gateway p50 | p99 ms | added p50 | p99 ms |", "|---" * 7 + "|"]
+    columns = (
+        "answers",
+        "direct p50",
+        "p99 ms",
+        "gateway p50",
+        "p99 ms",
+        "added p50",
+        "p99 ms",
+        "processor ms an answer",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     with tempfile.TemporaryDirectory() as folder, Started("engine", latency) as engine:
         traffic = str(Path(folder) / "traffic.sqlite")
         with Started("gateway", latency, engine.url, traffic) as gateway:
             for url in (engine.url, gateway.url):
-                asyncio.run(closed_loop(url, clients, 1.0, False))  # warm
+                asyncio.run(in_flight(url, clients, 1.0, False, latency))  # warm
             for stream in (False, True):
+                before = gateway.processor_seconds()
                 taken = {engine.url: [], gateway.url: []}
                 for _ in range(turns):
                     for url, own in taken.items():
-                        own.append(asyncio.run(closed_loop(url, clients, seconds, stream)))
+                        own.append(asyncio.run(in_flight(url, clients, seconds, stream, latency)))
                 direct, through = (np.concatenate(own) for own in taken.values())
                 added = [1000 * (np.quantile(through, q) - np.quantile(direct, q)) for q in (0.5, 0.99)]
                 kind = "streamed" if stream else "whole"
-                row = f"{quantiles(direct)} | {quantiles(through)} | {added[0]:.1f} | {added[1]:.1f}"
+                spent = 1000 * (gateway.processor_seconds() - before) / len(through)
+                row = f"{quantiles(direct)} | {quantiles(through)} | {added[0]:.1f} | {added[1]:.1f} | {spent:.2f}"
                 lines.append(f"| {kind}, {len(through)} | {row} |")
             counts = asyncio.run(burst(gateway.url, 200))
             lines += ["", f"200 clients at once, limit 100: {dict(counts)} (0: 429 without Retry-After)"]
