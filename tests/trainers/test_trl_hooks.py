@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationMixin, PreTrainedModel, Trainer
 from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
 from trl.extras.profiling import ProfilingContext
+from trl.generation.vllm_generation import VLLMGeneration
 
 # owner, name, parameters, what relies on it
 OVERRIDDEN = [
@@ -102,6 +103,7 @@ READ = [
     (GRPOTrainer, "__init__", "self._is_vlm = ", "CriticMixin, CompletionLogprobs"),
     (GRPOTrainer, "__init__", "self._entropy_bonus_enabled = ", "CompletionLogprobs"),
     (GRPOTrainer, "__init__", "self.vllm_generation = ", "CriticMixin"),
+    (VLLMGeneration, "_init_vllm", "self.llm = LLM(", "check_length_and_seed"),
     (GRPOTrainer, "_generate_and_score_completions", 'output["ref_per_token_logps"]', "PPOTrainer"),
     (GRPOTrainer, "_generate_and_score_completions", 'output["old_per_token_logps"]', "PPOTrainer"),
     (GRPOTrainer, "_compute_loss", "if advantages.dim() == 1:", "PPOTrainer: advantages (B, T)"),

@@ -47,7 +47,7 @@ def check_length_and_seed(trainer) -> None:
     """
     args = trainer.args
     if not trainer._is_vlm:
-        prompt, completion = trainer._longest_prompt(), args.max_completion_length
+        prompt, completion = trainer._longest_prompt(), args.max_completion_length or 1  # None: to the end
         length = trainer.vllm_generation.llm.llm_engine.model_config.max_model_len
         if prompt + completion > length:
             raise ValueError(
