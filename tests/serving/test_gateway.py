@@ -16,16 +16,17 @@ from rlhf_trl_ext.serving.routing import Routing
 from rlhf_trl_ext.serving.traffic import read
 
 TURN = {"role": "user", "content": "Where is my umbrella?"}
+CLIENT = httpx.Client(timeout=10)  # one for all: each of its own would read certificates
 WORDS = "The umbrella is here , please come to the desk and ask for it ."
 
 
 def chat(url, **others):
     headers = others.pop("headers", {})
-    return httpx.post(f"{url}/v1/chat/completions", json={"messages": [TURN], **others}, headers=headers)
+    return CLIENT.post(f"{url}/v1/chat/completions", json={"messages": [TURN], **others}, headers=headers)
 
 
 def metric(url, name, **labels):
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    families = text_string_to_metric_families(CLIENT.get(f"{url}/metrics").text)
     samples = [sample for family in families for sample in family.samples if sample.name == name]
     return sum(s.value for s in samples if labels.items() <= s.labels.items())
 
@@ -40,7 +41,7 @@ def test_the_official_client_streams_and_gives_feedback(gateway, tmp_path):
         assert whole.choices[0].message.content == WORDS and whole.model == "policy"
         assert [model.id for model in client.models.list()] == ["policy", "auto"]
         for new in (True, False):
-            posted = httpx.post(f"{url}/v1/feedback", json={"id": whole.id, "preferred_over": pieces[0].id})
+            posted = CLIENT.post(f"{url}/v1/feedback", json={"id": whole.id, "preferred_over": pieces[0].id})
             assert posted.json()["new"] is new
         assert metric(url, "feedback_total", kind="preferred_over") == 1
     streamed, other = read(tmp_path / "t.sqlite")
@@ -70,7 +71,7 @@ def test_what_is_not_allowed_is_refused_as_openai_does(status, told, request_, r
     own = {"headers": {"Authorization": "Bearer right-key"}, **request_}
     own = own if {"json", "content"} & own.keys() else {**own, "json": {"messages": [TURN]}}
     own["headers"] = {"Content-Type": kind, **own["headers"]}
-    answer = httpx.post(f"{refusing}/v1/chat/completions", **own)
+    answer = CLIENT.post(f"{refusing}/v1/chat/completions", **own)
     assert answer.status_code == status and told in answer.json()["error"]["message"]
     assert "wrong" not in caplog.text
 
@@ -89,8 +90,8 @@ def test_a_right_key_is_taken_and_neither_keys_nor_prompts_are_logged(gateway, c
     with gateway(keys=["other", "right-key"]) as url:
         headers = {"Authorization": "Bearer right-key"}
         assert chat(url, headers=headers).status_code == 200
-        assert httpx.get(f"{url}/health").json() == {"engines": {"policy": True}, "recording": True}
-        assert httpx.get(f"{url}/v1/models").status_code == 401
+        assert CLIENT.get(f"{url}/health").json() == {"engines": {"policy": True}, "recording": True}
+        assert CLIENT.get(f"{url}/v1/models").status_code == 401
     logged = caplog.text + "".join(capfd.readouterr())
     assert "right-key" not in logged and "umbrella" not in logged
 
@@ -165,7 +166,10 @@ def test_percentiles_of_the_metrics_are_those_of_the_clients(gateway):
     with serving(stand_in(0.12)) as engine, gateway({"policy": engine}) as url:
         with ThreadPoolExecutor(4) as clients:
             latencies = sorted(clients.map(lambda _: chat(url).elapsed.total_seconds(), range(24)))
-        counts = [metric(url, "e2e_request_latency_seconds_bucket", le=f"{float(edge)}") for edge in SECONDS]
+        families = list(text_string_to_metric_families(CLIENT.get(f"{url}/metrics").text))
+    (family,) = [family for family in families if family.name == "e2e_request_latency_seconds"]
+    counts = [sample.value for sample in family.samples if sample.name.endswith("_bucket")]
+    assert len(counts) == len(SECONDS) + 1  # and infinity
     for quantile in (0.5, 0.95):
         own = next(i for i, edge in enumerate(SECONDS) if latencies[int(quantile * 24)] <= edge)
         told = next(i for i, count in enumerate(counts) if count >= quantile * 24)
