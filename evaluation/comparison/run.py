@@ -1,6 +1,6 @@
 """One pipeline's results on disk: records of its stages, samples and verdicts, read and never judged again."""
 
-import json
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from evaluation.verdicts import store
 from evaluation.verdicts.pairwise import outcomes
 from evaluation.verdicts.results import read_results
 from evaluation.verdicts.store import Verdicts
-from rlhf_trl_ext.data.samples import Samples, read_samples
+from rlhf_trl_ext.data.samples import Samples, finite_number, read_samples
+from rlhf_trl_ext.files import read_mark
 
 SAMPLES = "samples-"
 CONTROLLED = "length_controlled_win_rate"
@@ -45,7 +46,9 @@ class Run:
         if row not in (self.results or {"policies": ()})["policies"]:
             return {**cell, "status": "failed", "error": self.failed.get(row, "its baseline failed")}
         policy, profile = self.results["policies"][row], self.folder / row / "profile.json"
-        phases = json.loads(profile.read_text())["phases"] if profile.exists() else None
+        phases = (read_mark(profile) or {}).get("phases")
+        if not isinstance(phases, dict) or any(finite_number(share) is None for share in phases.values()):
+            phases = None  # absent, or damaged
         kept = {key: policy.get(key) for key in CELL}
         return {**cell, "status": "finished", "steps": self.records.get(row, {}).get("steps"), **kept, "phases": phases}
 
@@ -96,6 +99,8 @@ def read_run(folder: Path) -> Run:
 def _dataset(folder: Path, results: dict) -> str:
     """The data set's name, from the configuration of the sampling stage."""
     path = folder / f"{SAMPLES}{results['baseline']}" / "config.yaml"
-    dataset = yaml.safe_load(path.read_text())["dataset"] if path.exists() else {}
-    target = (dataset.get("convert") or dataset).get("_target_", "data")
+    target = "data"
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
+        dataset = yaml.safe_load(path.read_text())["dataset"]
+        target = str((dataset.get("convert") or dataset).get("_target_", target))
     return target.split(".")[-2] if "." in target else target

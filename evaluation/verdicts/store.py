@@ -68,6 +68,8 @@ def load(folder: Path, entry: dict, samples: dict[str, Samples]) -> Verdicts:
         try:
             names = row["policy"], row["against"]
             verdict = Verdict(**{key: _value(value) for key, value in row.items() if key in known})
+            if verdict.outcome not in (None, 0.0, 0.5, 1.0) or not _is_share(verdict.preference):
+                raise TypeError
             if unchanged.issuperset(names):
                 verdicts.setdefault(names, []).append(verdict)
         except (KeyError, TypeError):
@@ -78,6 +80,10 @@ def load(folder: Path, entry: dict, samples: dict[str, Samples]) -> Verdicts:
     if lacking:
         raise ValueError(f"{path} lacks verdicts on {lacking[0]}; judge again with `python -m launchers.evaluate`.")
     return verdicts
+
+
+def _is_share(preference) -> bool:
+    return preference is None or (isinstance(preference, int | float) and -0.01 <= preference <= 1.01)  # rounded
 
 
 def _value(value):

@@ -207,6 +207,9 @@ def test_rows_that_are_no_numbers_take_nothing_else_away(tmp_path):
         path.write_text(text.replace('"gold_reward": ', '"gold_reward": NaN, "had": ', 1))
     log = '{"step": 1, "max_steps": 2, "sampled_tokens": 5, "reward": "None"}\n{"step": 2, "reward": NaN}\nnull\n'
     (tmp_path / "good" / "dpo" / "metrics.jsonl").write_text(log)
+    write_pipeline(tmp_path / "torn", 1, policies=("grpo",))
+    (tmp_path / "torn" / "grpo" / "profile.json").write_text('{"phases"')
+    (tmp_path / "torn" / "samples-sft" / "config.yaml").write_text("- [: bad")
     (tmp_path / "good" / "dpo" / "alerts.jsonl").write_text('{"step": NaN}\n[]\n')
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "results.json").write_text('{"baseline": "sft", "policies"')

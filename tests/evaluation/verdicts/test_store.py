@@ -66,6 +66,16 @@ def test_a_damaged_file_is_told_to_readers_and_judged_again(tmp_path):
     assert judge.asked == 4 and len(store.load(tmp_path, entries["counting"], samples)["dpo", "sft"]) == 2
 
 
+@pytest.mark.parametrize("wrong", [{"outcome": 7}, {"outcome": "x"}, {"outcome": 1.0, "preference": float("nan")}])
+def test_a_stored_verdict_that_is_none_is_damage(wrong, tmp_path):
+    samples = {"dpo": rows(1), "sft": rows(0)}
+    entry = store.save(tmp_path, "m", "identity", {("dpo", "sft"): [Verdict(1.0)]}, samples)
+    row = {"policy": "dpo", "against": "sft", "pair": 0, **wrong}
+    (tmp_path / entry["file"]).write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match="is no verdict: the file is damaged"):
+        store.load(tmp_path, entry, samples)
+
+
 def test_an_entry_reads_nothing_outside_its_folder(tmp_path):
     (tmp_path / "secret.jsonl").write_text('{"policy": "dpo", "against": "sft", "outcome": 1.0}\n')
     folder = tmp_path / "run"
