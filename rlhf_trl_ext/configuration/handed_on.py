@@ -77,15 +77,13 @@ def task_type(run: Run) -> str | None:
 
 
 def bitsandbytes(run: Run) -> str | None:
-    """Packed weights and optimizer states are those of bitsandbytes."""
+    """Packed optimizer states are those of bitsandbytes."""
     from transformers.utils import is_bitsandbytes_available
 
-    packed = next((f"model.{name}=true" for name in ("load_in_4bit", "load_in_8bit") if run.model(name)), None)
     optimizer = str(getattr(run.argument("optim"), "value", run.argument("optim")))
-    setting = packed or (f"args.optim={optimizer}" if BITSANDBYTES.search(optimizer) else None)
-    if setting is None or is_bitsandbytes_available():
+    if not BITSANDBYTES.search(optimizer) or is_bitsandbytes_available():
         return None
-    return f"{setting}: bitsandbytes is not installed; pip install bitsandbytes, or leave it out."
+    return f"args.optim={optimizer}: bitsandbytes is not installed; pip install bitsandbytes, or leave it out."
 
 
 def sampled_budget(run: Run) -> str | None:
