@@ -62,7 +62,9 @@ gpu:  ## on a CUDA machine, 12 minutes: speed and memory against TRL, the planne
 	$(BIN)/python -m evaluation.proofs.gpu $(if $(wildcard .venv-trl112/.ready),--trl112 .venv-trl112/bin/python)
 
 vllm: .venv-vllm/.ready  ## the real vLLM on a CPU, beside the trainers and as a server (own environment on top of .venv)
-	.venv-vllm/bin/python -m pytest -m vllm -n 2 --dist loadfile tests/vllm_engine
+	@# An engine keeps its gigabyte until its process ends, so five tests a process.
+	.venv-vllm/bin/python -m pytest -m vllm --collect-only tests/vllm_engine | grep :: | \
+	  xargs -d '\n' -n 5 .venv-vllm/bin/python -m pytest -m vllm
 
 .venv-vllm/.ready: .venv/.ready .ci/constraints-vllm.txt .ci/vllm-environment
 	@.ci/vllm-environment
