@@ -139,7 +139,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_nothing_finished_is_repeated
 @pytest.mark.slow
 def test_settings_are_chosen_and_then_compared_on_other_seeds(tmp_path):
     command = [sys.executable, "-m", "launchers.benchmark", "experiment=smoke", f"output_root={tmp_path}"]
-    command += ["algorithms=[dpo]", "seeds=[0]", *TUNED]
+    command += ["algorithms=[dpo]", "seeds=[0]", *TUNED, "tune.tries=[{learning_rate: x4}]", "reward=gold"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
