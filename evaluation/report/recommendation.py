@@ -64,7 +64,7 @@ def _rivals(runs: Runs, summary: dict, best: str, rates: dict) -> str:
         parts.append(f"It is not distinguishable from {_listed(alike)}.")
         taken = {name: _mean(runs, name, "train_seconds") for name in (best, *alike)}
         cheapest = min(taken, key=taken.get)
-        if cheapest != best:
+        if taken[cheapest] < 0.8 * taken[best]:
             tokens = _mean(runs, cheapest, "sampled_tokens")
             parts.append(f"Of these {cheapest} took least: {taken[cheapest]:,.0f} s, {tokens:,.0f} sampled tokens.")
     return " ".join(parts)

@@ -33,8 +33,8 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="folder that launchers.report reads")
     parser.add_argument("output", type=Path, help="the PNG")
     parser.add_argument("--width", type=int, default=1080)
-    parser.add_argument("--top", type=int, default=900)
-    parser.add_argument("--height", type=int, default=850)
+    parser.add_argument("--top", type=int, default=0)
+    parser.add_argument("--height", type=int, default=880)
     arguments = parser.parse_args()
 
     from evaluation.report.page import report
