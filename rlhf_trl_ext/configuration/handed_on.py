@@ -41,11 +41,14 @@ def _annotation(trainer: type) -> str:
 
 
 def schedule(run: Run) -> str | None:
-    """`args.lr_scheduler_kwargs` are words of the schedule."""
+    """`args.lr_scheduler_type` is one of transformers', and `args.lr_scheduler_kwargs` are words of it."""
     from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
     from transformers.trainer_utils import SchedulerType
 
-    function = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(run.argument("lr_scheduler_type", "linear"))]
+    given, known = run.argument("lr_scheduler_type", "linear"), [kind.value for kind in SchedulerType]
+    if given not in known:
+        return f"args.lr_scheduler_type={given}: allowed are {', '.join(known)}."
+    function = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(given)]
     placed = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
     return _unknown(run, "lr_scheduler_kwargs", set(inspect.signature(function).parameters) - placed)
 

@@ -45,6 +45,7 @@ BAD = [
     (["algorithm=grpo", "++args.generation_kwargs={temperature: -1}"], "kwargs.temperature=-1: above 0 is needed"),
     (["algorithm=grpo", "++args.importance_sampling_level=x"], "importance_sampling_level=x: allowed are token, seq"),
     (["algorithm=sft", "++args.activation_offloading=true"], "args.activation_offloading=true with args.use_cpu=true"),
+    (["algorithm=sft", "++args.lr_scheduler_type=foo"], "args.lr_scheduler_type=foo: allowed are linear, cosine"),
     (["algorithm=sft", "++args.lr_scheduler_kwargs={foo: 1}"], "args.lr_scheduler_kwargs.foo=1: no such word; allowed"),
     (["algorithm=sft", "++args.gradient_checkpointing_kwargs={use_rentrant: true}"], "did you mean use_reentrant"),
     (["algorithm=sft", "++args.torch_compile_backend=nope"], "args.torch_compile_backend=nope: allowed are no, eager"),
