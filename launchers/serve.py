@@ -7,14 +7,13 @@ from launchers.entry import entry
 def main(config):
     import logging
     import os
-    import socket
 
     from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
 
     try:
         import uvicorn
 
-        from evaluation.report.dashboard.app import LOOPBACK, listen
+        from evaluation.report.dashboard.app import LOOPBACK, address, listen
         from rlhf_trl_ext.serving import Limits, create_app
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'rlhf-trl-ext[serving]'.") from error
@@ -27,9 +26,7 @@ def main(config):
         )
     with as_config_error():
         listening = listen(config.host, config.port)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # pieces of a stream leave as they come
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        url = f"http://{host}:{listening.getsockname()[1]}"
+        url = address(config.host, listening)
         key = f' -H "Authorization: Bearer ${config.key_variable}"' if keys else ""
         body = '{"messages": [{"role": "user", "content": "Where is my umbrella?"}]}'
         curl = f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"

@@ -92,10 +92,7 @@ class Engine:
 
     async def stop(self) -> None:
         """End the process and all that it started."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancelled(self._task)
         if self._process and self._process.returncode is None:
             os.write(self._pipe, b"t")  # SIGTERM
             with contextlib.suppress(TimeoutError):
@@ -168,3 +165,11 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+async def cancelled(task: asyncio.Task | None) -> None:
+    """End a background task, if there is one, and wait until it has ended."""
+    if task:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from rlhf_trl_ext.serving.engine import cancelled
 from rlhf_trl_ext.serving.traffic import connect
 from rlhf_trl_ext.stages.guard import end_with_parent
 
@@ -67,10 +68,7 @@ class Scoring:
         self._task = asyncio.create_task(self._observe())
 
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await cancelled(self._task)
         if self._process and self._process.returncode is None:
             self._process.terminate()
             await self._process.wait()

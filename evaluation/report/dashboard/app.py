@@ -72,6 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket on this address; port 0 takes any that is free. Raises ValueError if it cannot be had."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # pieces of a stream leave as they come
     try:
         listening.bind((host, port))
         listening.listen()
@@ -79,6 +80,11 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise ValueError(f"host={host}, port={port}: {error.strerror}; give another port, or 0 for any.") from error
     return listening
+
+
+def address(host: str, listening: socket.socket) -> str:
+    """The URL at which `listen`'s socket answers."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
 def server(runs: LoggedRuns, host: str) -> uvicorn.Server:
@@ -89,6 +95,5 @@ def server(runs: LoggedRuns, host: str) -> uvicorn.Server:
 def serve(runs: LoggedRuns, host: str, port: int) -> None:
     """Tell the address and serve until interrupted."""
     listening = listen(host, port)
-    address = f"[{host}]" if ":" in host else host
-    print(f"runs below {runs.root}: http://{address}:{listening.getsockname()[1]}", flush=True)
+    print(f"runs below {runs.root}: {address(host, listening)}", flush=True)
     server(runs, host).run(sockets=[listening])
