@@ -149,7 +149,7 @@ class _Joint:
     def __init__(self, games: list[tuple[np.ndarray, np.ndarray, np.ndarray]], prior: LengthPrior | None) -> None:
         numbers, prompt = np.unique(np.concatenate([game[0] for game in games]), return_inverse=True)
         policy = np.repeat(np.arange(len(games)), [len(game[0]) for game in games])
-        self.count, self.prior = len(games), prior
+        self.count, self.prior, self.spread = len(games), prior, prior.spread if prior else SPREAD
         self.given, self.targets, self.lengths = (np.zeros((len(games), len(numbers))) for _ in range(3))
         self.given[policy, prompt] = 1
         self.targets[policy, prompt] = np.concatenate([game[2] for game in games])
@@ -189,8 +189,7 @@ class _Joint:
     def loss(self, parameters: np.ndarray) -> tuple[float, np.ndarray]:
         evidence, scores = self.scores(parameters)
         u, mu = parameters[self.count : -1], parameters[-1]
-        spread = self.prior.spread if self.prior else SPREAD
-        penalty = 0.5 * (u**2).sum() / spread**2 + (self.prior.penalty(mu) if self.prior else 0.0)
+        penalty = 0.5 * (u**2).sum() / self.spread**2 + (self.prior.penalty(mu) if self.prior else 0.0)
         return penalty - evidence, self.precision(mu) * self.off_centre(parameters) - scores.sum(axis=0)
 
     def off_centre(self, parameters: np.ndarray) -> np.ndarray:
@@ -198,9 +197,8 @@ class _Joint:
 
     def precision(self, mu: float) -> np.ndarray:
         """Of every parameter's prior, `(2 M + 1,)`; that of mu falls with the distance to it."""
-        spread = self.prior.spread if self.prior else SPREAD
         of_mu = self.prior.precision(mu) if self.prior else 0.0
-        return np.concatenate([np.zeros(self.count), np.full(self.count, spread**-2), [of_mu]])
+        return np.concatenate([np.zeros(self.count), np.full(self.count, self.spread**-2), [of_mu]])
 
     def rates(self, parameters: np.ndarray) -> np.ndarray:
         """`E[sigmoid(c_m + g_x)]`, `(M, X)`."""
