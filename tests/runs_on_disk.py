@@ -9,9 +9,15 @@ from omegaconf import OmegaConf
 from evaluation.verdicts.results import summarise
 
 ITEMS = ("umbrella", "scarf", "key", "lamp")
-SKILL = {"sft": 0.5, "dpo": 0.55, "grpo": 0.85, "grpo_again": 0.85}
+SKILL = {"repeats": 0.95, "sft": 0.5, "dpo": 0.55, "grpo": 0.85, "grpo_again": 0.85}
 # What is left of a JSON file by a crash, a full disk or a hand.
 DAMAGED = [b"", b'{"name": "sf', b"\x00\xff\xfe\x80" * 40, b"[]", b"null", b"NaN", b'"text"', b"[" * 100_000]
+# What policies of these names do to a text: (completion, prompt) -> completion.
+PLANTED = {
+    "repeats": lambda text, prompt: " ".join(["thank you very much"] * 6),
+    "copies": lambda text, prompt: prompt,
+    "pads": lambda text, prompt: f"{text} As said, it is where such things usually are in this house, on most days.",
+}
 PHASES = {"generate": 0.5, "score": 0.1, "forward": 0.2, "backward": 0.2}
 
 
@@ -44,7 +50,9 @@ def write_pipeline(folder: Path, seed: int, policies=("dpo", "grpo", "grpo_again
 def _sample(name: str, number: int, generator: np.random.Generator, objectives: tuple) -> dict:
     gold = float(np.clip(SKILL.get(name, 0.6) + generator.normal(0, 0.1), 0, 1))
     text = f"Your {ITEMS[number % 4]} number {number} is on the shelf in the hall, {'thank you' if gold > 0.6 else ''}."
-    row = {"prompt": [{"role": "user", "content": f"Where is my thing <{number}>?"}], "completion": text}
+    prompt = f"Where is my thing <{number}>?"
+    text = PLANTED[name](text, prompt) if name in PLANTED else text
+    row = {"prompt": [{"role": "user", "content": prompt}], "completion": text}
     row |= {"reward": 2 * gold, "gold_reward": gold, "kl": 3 * (gold - 0.5), "entropy": 1.0}
     row |= {f"rewards/{key}": gold * (place + 1) for place, key in enumerate(objectives)}
     return row | {"completion_tokens": 12, "truncated": False}

@@ -2,10 +2,12 @@
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.patches import Rectangle
 
 from evaluation.comparison.differences import estimate
 from evaluation.comparison.run import CONTROLLED
 from evaluation.report import curves
+from evaluation.report.comparisons import comparisons
 from evaluation.report.drawing import STYLE, Palette, Picture, axes, legend
 from evaluation.report.pareto import frontier, objective_means
 from evaluation.report.runs import Runs
@@ -58,31 +60,38 @@ def _controlled_ends(runs: Runs, dataset: str, row: str) -> list[float] | None:
 
 
 def matrix(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
-    """How often the row's algorithm beats the column's."""
-    table = runs.results["by_dataset"][dataset]["matrix"]
-    names = [n for n in table["names"] if n in runs.rows or n == runs.results["baseline"]]
-    rates = np.array([[(table["cells"][a][b] or {"mean": np.nan})["mean"] for b in names] for a in names])
-    if not runs.shows("win_rate") or np.isnan(rates).all():
+    """How often the row's algorithm beats the column's; grey where that is not distinguishable from one half."""
+    known, baseline = comparisons(runs, dataset), runs.results["baseline"]
+    names = [name for name in (baseline, *runs.rows) if any(name in pair for pair in known)]
+    if not runs.shows("win_rate") or len(names) < 2:
         return None
     size = 1.6 + 0.95 * len(names)
     figure, (one,) = axes(width=size + 0.6, height=size * 0.72)
+    rates = np.full((len(names), len(names)), np.nan)
+    for (a, b), own in known.items():
+        if not {a, b} <= set(names):
+            continue
+        place, apart = (names.index(a), names.index(b)), own["distinguishable"]
+        rates[place] = own["mean"] + (0 if own["direct"] else 0.5) if apart else np.nan
+        ends = [f"{end:{'.2f' if own['direct'] else '+.2f'}}" for end in (own["mean"], *own["interval"])]
+        colour = "white" if apart and abs(rates[place] - 0.5) > 0.32 else "black" if apart else "#767676"
+        text = f"{ends[0]}\n{ends[1]} to {ends[2]}"
+        one.text(*place[::-1], text, ha="center", va="center", fontsize=7, color=colour)
+        if not apart:
+            one.add_patch(Rectangle((place[1] - 0.5, place[0] - 0.5), 1, 1, color="#ececec", linewidth=0))
     image = one.imshow(rates, vmin=0, vmax=1, cmap="RdBu", aspect="auto")
     one.grid(False)
-    for i, a in enumerate(names):
-        for j, b in enumerate(names):
-            cell = table["cells"][a][b]
-            text = "" if cell is None else f"{cell['mean']:.2f}\n{cell['interval'][0]:.2f} to {cell['interval'][1]:.2f}"
-            dark = cell is not None and abs(cell["mean"] - 0.5) > 0.32
-            one.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     one.set_xticks(range(len(names)), names, rotation=20, ha="right")
     one.set_yticks(range(len(names)), names)
     one.set(xlabel="algorithm that loses", ylabel="algorithm that wins")
     figure.colorbar(image, label="win rate of the row (share of prompts)", shrink=0.9)
     caption = (
         f"Judged by {runs.results['judge']}; ties count one half. Below each rate its 95 % interval over seeds and "
-        "prompts: where it holds 0.5, the two are not distinguishable."
+        "prompts. Grey: not distinguishable; two algorithms after Holm's adjustment for all pairs."
     )
-    return Picture(f"{dataset}-win-rates", "Win rates", caption, figure)
+    if any(not own["direct"] for own in known.values()):
+        caption += f" With a sign: the two were not judged together, and it is the difference against {baseline}."
+    return Picture(f"{dataset}-win-rates", "Who beats whom", caption, figure)
 
 
 def efficiency(runs: Runs, dataset: str, palette: Palette) -> Picture | None:

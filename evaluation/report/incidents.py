@@ -1,58 +1,57 @@
-"""Tables of what went wrong in runs: failure flags with samples, alerts, failed cells."""
+"""Tables of what went wrong in runs: failures by kind with samples, alerts, failed cells."""
 
 from evaluation.quality.failures.diagnostics import diagnose
+from evaluation.quality.failures.kinds import SEVERE, kind_of, rank
+from evaluation.report.excerpts import marked, short
 from evaluation.report.runs import Runs
 from evaluation.report.tabular import Cell, Table, number
 from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.judging.prompt import as_text
 
-LONGEST = 500  # characters of a text that are shown
 
-
-def flags(runs: Runs, dataset: str) -> list[Table]:
-    """Failure diagnostics that are flagged, with the worst samples beside the baseline's on the same prompts."""
-    rows, samples = [], []
+def failures(runs: Runs, dataset: str) -> tuple[Table, Table] | None:
+    """A row for every diagnostic that is flagged, severe ones first; and the samples that raised it most."""
+    raised: dict[str, list[tuple[str, int, dict]]] = {}
+    samples = []
     for run in runs.of(dataset):
         baseline = run.samples[run.results["baseline"]]
         for name in (name for name in runs.rows if name in run.results["policies"]):
-            for flag in diagnose(run.samples[name], baseline):
-                if flag["flagged"]:
-                    head = [Cell(name), number(run.seed, "d"), Cell(flag["name"])]
-                    values = [number(flag[key]) for key in ("value", "baseline")]
-                    rows.append([*head, *values, Cell(flag["threshold"])])
-                    samples += _side_by_side(name, flag, run.samples[name], baseline)
-    tables = []
-    header = ["algorithm", "seed", "diagnostic", "value", "baseline", "flagged when"]
-    if rows:
-        tables.append(Table("Failure flags", header, rows, "Against the baseline's samples on the same prompts."))
-        text = "The worst samples of each flag."
-        tables.append(Table("Samples side by side", ["prompt", "policy", "baseline"], samples, text, "samples"))
-    return tables
+            for flag in (flag for flag in diagnose(run.samples[name], baseline) if flag["flagged"]):
+                raised.setdefault(flag["name"], []).append((name, run.seed, flag))
+                samples += _side_by_side(name, flag, run.samples[name], baseline)
+    if not raised:
+        return None
+    rows = [_row(runs, name, own) for name, own in sorted(raised.items(), key=lambda item: rank(item[0]))]
+    header = ["severity", "kind", "diagnostic", "policies", "value", "baseline", "flagged when"]
+    note = "Against the baseline's samples on the same prompts; a range where policies or seeds differ."
+    table = Table("Failures by kind", header, rows, note)
+    header = ["flag", "prompt", "baseline", "policy's"]
+    return table, Table("The worst samples of each flag, beside the baseline's", header, samples, "", "samples")
+
+
+def _row(runs: Runs, name: str, raised: list[tuple[str, int, dict]]) -> list[Cell]:
+    kind = kind_of(name)
+    severe = kind.severity == SEVERE
+    policies = list(dict.fromkeys(policy for policy, _, _ in raised))
+    everyone = len(policies) > 1 and set(policies) == {row for row in runs.rows if row in runs.results["algorithms"]}
+    words = f"all {len(policies)}: look at the task or the reward" if everyone else ", ".join(policies)
+    values = [Cell(_range([flag[key] for _, _, flag in raised]), number=True) for key in ("value", "baseline")]
+    own = [Cell("severe" if severe else "notice", bad=severe), Cell(kind.words, bad=severe), Cell(name), Cell(words)]
+    return [*own, *values, Cell(raised[0][2]["threshold"])]
+
+
+def _range(values: list[float]) -> str:
+    ends = [f"{end(values):.3f}" for end in (min, max)]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _side_by_side(name: str, flag: dict, own: list[dict], baseline: list[dict]) -> list[list[Cell]]:
     places = {row["completion"]: place for place, row in reversed(list(enumerate(own)))}
     rows = []
-    for text in flag.get("worst") or []:
-        if text in places:
-            pair = (own[places[text]], baseline[places[text]])
-            texts = [short(row["completion"]) + _scores(row) for row in pair]
-            label = f"{name}, {flag['name']}: "
-            rows.append([Cell(label + short(as_text(pair[0]["prompt"]))), *map(Cell, texts)])
+    for place in (places[text] for text in flag.get("worst") or [] if text in places):
+        head = [Cell(f"{name}, {flag['name']}"), Cell(short(as_text(own[place]["prompt"])))]
+        rows.append([*head, *marked(baseline[place], own[place])])
     return rows
-
-
-def _scores(row: dict) -> str:
-    scores = [
-        f"{key.removesuffix('_reward')} {row[key]:.2f}" for key in ("reward", "gold_reward") if row.get(key) is not None
-    ]
-    return f" [{', '.join(scores)}]" if scores else ""
-
-
-def short(text: str) -> str:
-    """A text in one line, cut where it is long; what cannot be printed is shown as �."""
-    text = "".join(c if c.isprintable() else "�" for c in " ".join(text.split()))
-    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 
 def alerts(runs: Runs, dataset: str) -> Table | None:

@@ -1,13 +1,16 @@
 """The report of runs: one HTML file that opens offline, the same as PDF, and a PNG of every figure."""
 
+import base64
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
-from evaluation.report import incidents, tabular, training
+from evaluation.report import excerpts, incidents, tabular, training
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
 from evaluation.report.recommendation import Recommendation, recommend
@@ -15,15 +18,17 @@ from evaluation.report.runs import Runs, read
 from evaluation.report.tabular import Table
 from rlhf_trl_ext.files import write
 
+LIBRARIES = Path(__file__).parent / "vendor"
 FIRST = ("-forest", "-kl-reward")  # names of the pictures that stand beside the recommendation
 
 
 @dataclass
 class Folded:
-    """A long text that a reader opens."""
+    """A long text, or a table, that a reader opens."""
 
     title: str
-    text: str
+    text: str = ""
+    table: Table | None = None
 
 
 @dataclass
@@ -87,22 +92,25 @@ def _logs(folders: list[str]) -> Section:
 
 
 def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture]]) -> Iterator[Section]:
-    for dataset in runs.results["datasets"]:
-        if not runs.of(dataset):
-            continue
-        several = len(runs.results["datasets"]) > 1
-        tables = [tabular.means(runs, dataset), tabular.by_judge(runs, dataset)]
-        tables += [tabular.injections(runs, dataset), tabular.differences(runs, dataset)]
-        tables += [tabular.comparison(runs, other, dataset)] if other else []
-        tables += [tabular.tuning(runs, dataset)]
-        title = f"Results on {dataset}" if several else "Results"
+    several = len(runs.results["datasets"]) > 1
+    for dataset in filter(runs.of, runs.results["datasets"]):
+        on = f" on {dataset}" if several else ""
+        tables = [tabular.means(runs, dataset), tabular.comparison(runs, other, dataset) if other else None]
+        tables += [tabular.by_judge(runs, dataset), tabular.injections(runs, dataset)]
         first = [picture for picture in by_dataset[dataset] if picture.name.endswith(FIRST)]
         others = [picture for picture in by_dataset[dataset] if picture not in first]
-        yield Section(title, recommend(runs, dataset), first, [table for table in tables if table], others)
-        tables = [*incidents.flags(runs, dataset), incidents.alerts(runs, dataset)]
-        if any(tables):
-            name = f"What went wrong{f' on {dataset}' if several else ''}"
-            yield Section(name, tables=[table for table in tables if table])
+        every = tabular.differences(runs, dataset)
+        folded = [Folded(every.title, table=every)] if every else []
+        yield Section(f"Results{on}", recommend(runs, dataset), first, list(filter(None, tables)), others, folded)
+        if tuning := tabular.tuning(runs, dataset):
+            yield Section(f"Tuning{on}, apart from the results", tables=[tuning])
+        flagged, alerts = incidents.failures(runs, dataset), incidents.alerts(runs, dataset)
+        if flagged or alerts:
+            tables = [*(flagged or ())[:1], *filter(None, [alerts])]
+            folded = [Folded(table.title, table=table) for table in (flagged or ())[1:]]
+            yield Section(f"What went wrong{on}", tables=tables, folded=folded)
+        if read := excerpts.excerpts(runs, dataset):
+            yield Section(f"Samples{on}", tables=[read])
     if lost := incidents.failed(runs):
         yield Section("Cells without a result", tables=[lost])
     yield Section("Configurations and versions", folded=list(_settings(runs)))
@@ -148,7 +156,10 @@ def _heading(runs: Runs, other: Runs | None) -> dict:
 
 def _html(heading: dict, sections: list[Section], form: str) -> str:
     page = Environment(loader=PackageLoader("evaluation.report", "."), autoescape=True, trim_blocks=True)
-    return page.get_template("page.html.j2").render(**heading, sections=sections, form=form, open=False)
+    script, style = ((LIBRARIES / name).read_text() for name in ("sortable.min.js", "sortable-base.min.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    libraries = {"script": Markup(script), "digest": digest, "style": Markup(style)}
+    return page.get_template("page.html.j2").render(**heading, **libraries, sections=sections, form=form)
 
 
 def _printable() -> bool:

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evaluation.comparison.run import CONTROLLED
+from evaluation.quality.failures.kinds import SEVERE, kind_of, rank
+from evaluation.report.comparisons import comparisons
 from evaluation.report.runs import Runs
 
 
 @dataclass
 class Recommendation:
-    """take: the answer in a sentence; reasons: what it rests on; warnings: flags of single policies."""
+    """take: the answer in a sentence; reasons: what it rests on; warnings: severe failures."""
 
     take: str
     reasons: list[str] = field(default_factory=list)
@@ -18,7 +20,10 @@ class Recommendation:
 
 
 def recommend(runs: Runs, dataset: str) -> Recommendation | None:
-    """The policy with the highest win rate, if it beats the baseline; None where no win rates are shown."""
+    """The policy with the highest win rate, if it beats the baseline; None where no win rates are shown.
+
+    A policy that alone is flagged for a severe failure is not taken while there are others.
+    """
     summary, baseline = runs.results["by_dataset"][dataset], runs.results["baseline"]
     control = (runs.results.get("aa_control") or [])[1:]
     rates = {
@@ -28,7 +33,9 @@ def recommend(runs: Runs, dataset: str) -> Recommendation | None:
     }
     if not rates or not runs.shows("win_rate"):
         return None
-    best = max(rates, key=lambda row: rates[row]["mean"])
+    shared, own = _flags(runs, dataset, list(rates))
+    broken = {name: flags for name in rates if (flags := [f for f in own[name] if kind_of(f).severity == SEVERE])}
+    best = max(rates, key=lambda row: (row not in broken, rates[row]["mean"]))
     low, high = rates[best]["interval"]
     rate = f"{rates[best]['mean']:.0%} of comparisons with {baseline} (95 % interval {low:.0%} to {high:.0%})"
     if low > 0.5:
@@ -37,29 +44,35 @@ def recommend(runs: Runs, dataset: str) -> Recommendation | None:
         take = f"Keep {baseline}: the best of the others, {best}, wins {rate}."
     else:
         take = f"Keep {baseline}: {best}, which wins most, wins {rate}, and one half lies inside."
-    reasons = [_rivals(runs, summary, best, rates), _certainty(runs, dataset, best), _cost(runs, dataset, best)]
+    warnings = [_broken(name, flags, rates) for name, flags in broken.items()]
+    reasons = [_rivals(runs, dataset, best, rates), _certainty(runs, dataset, best), _cost(runs, dataset, best)]
     fair = summary.get("fair_judge") or "unknown"
     reasons.append(f"Judged by {runs.results['judge']}. Is this a fair judge? {fair}.")
     reasons.append(_at_equal_lengths(summary, best))
-    shared, own = _flags(runs, dataset, list(rates))
     if shared:
-        reasons.append(
-            f"Every policy is flagged for {', '.join(shared)}: look at the task or the reward, not at one policy."
-        )
-    warnings = [f"{name} is flagged for {', '.join(flags)}." for name, flags in own.items() if flags]
+        line = f"Every policy is flagged for {', '.join(shared)}: look at the task or the reward, not at one policy."
+        (warnings if any(kind_of(flag).severity == SEVERE for flag in shared) else reasons).append(line)
+    noticed = {name: [flag for flag in flags if kind_of(flag).severity != SEVERE] for name, flags in own.items()}
+    reasons += [
+        f"Read samples of {name}: it is flagged for {', '.join(flags)}." for name, flags in noticed.items() if flags
+    ]
     return Recommendation(take, [reason for reason in reasons if reason], warnings)
 
 
-def _rivals(runs: Runs, summary: dict, best: str, rates: dict) -> str:
+def _broken(name: str, flags: list[str], rates: dict) -> str:
+    kinds = dict.fromkeys(kind_of(flag).words for flag in sorted(flags, key=rank))
+    return f"{name} {_listed(list(kinds))} ({', '.join(flags)}); it wins {rates[name]['mean']:.0%}."
+
+
+def _rivals(runs: Runs, dataset: str, best: str, rates: dict) -> str:
     """From whom the best is told apart, and the cheapest of those from whom it is not."""
-    compared = {}
-    for row in summary["differences"]:
-        if row["key"] == "win_rate" and best in (row["a"], row["b"]):
-            compared[row["b"] if row["a"] == best else row["a"]] = row["distinguishable"]
-    compared = {name: apart for name, apart in compared.items() if name in rates}
-    better = [name for name, apart in compared.items() if apart]
-    alike = [name for name, apart in compared.items() if not apart]
+    known = comparisons(runs, dataset)
+    compared = {name: known[best, name] for name in rates if (best, name) in known}
+    better = [name for name, own in compared.items() if own["distinguishable"] and _wins(own)]
+    beaten = [name for name, own in compared.items() if own["distinguishable"] and not _wins(own)]
+    alike = [name for name, own in compared.items() if not own["distinguishable"]]
     parts = [f"It is better than {_listed(better)}."] if better else []
+    parts += [f"But {_listed(beaten)} win{'s' if len(beaten) == 1 else ''} against it."] if beaten else []
     if alike:
         parts.append(f"It is not distinguishable from {_listed(alike)}.")
         taken = {name: _mean(runs, name, "train_seconds") for name in (best, *alike)}
@@ -68,6 +81,10 @@ def _rivals(runs: Runs, summary: dict, best: str, rates: dict) -> str:
             tokens = _mean(runs, cheapest, "sampled_tokens")
             parts.append(f"Of these {cheapest} took least: {taken[cheapest]:,.0f} s, {tokens:,.0f} sampled tokens.")
     return " ".join(parts)
+
+
+def _wins(own: dict) -> bool:
+    return own["mean"] > (0.5 if own["direct"] else 0)
 
 
 def _certainty(runs: Runs, dataset: str, best: str) -> str:

@@ -14,14 +14,26 @@ from rlhf_trl_ext.judging.injection import not_measured
 
 METRICS = {**COMPARED, CONTROLLED: "length-controlled win rate"}
 
+SPENT = {"sampled_tokens": "sampled tokens", "steps": "steps", "train_seconds": "seconds", "peak_memory_mb": "peak MB"}
+
 
 @dataclass
 class Cell:
-    """A table cell: text, interval in small print beside it; number: whether it is aligned as one."""
+    """A table cell: text, interval in small print beside it; number: whether it is aligned as one; bad: red.
+
+    pieces: of a longer text, each with whether it is marked; `text` then stands below them.
+    """
 
     text: str
     interval: str = ""
     number: bool = False
+    bad: bool = False
+    pieces: list[tuple[str, bool]] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """What a column of such cells is sorted by."""
+        return self.text.replace(",", "") if self.number else self.text
 
 
 @dataclass
@@ -50,14 +62,14 @@ def means(runs: Runs, dataset: str) -> Table:
     """Every algorithm's metrics and costs, means over seeds."""
     summary = runs.results["by_dataset"][dataset]
     metrics = [metric for metric in METRICS if runs.shows(metric)]
-    header = ["algorithm", *(METRICS[metric] for metric in metrics), "sampled tokens", "steps", "flags"]
+    header = ["algorithm", *(METRICS[metric] for metric in metrics), *SPENT.values(), "flags"]
     rows = []
     for row in (row for row in runs.rows if row in summary["means"]):
         cells = [c for c in runs.results["cells"] if (c["dataset"], c["algorithm"]) == (dataset, row)]
         numbers = [number(summary["means"][row].get(metric)) for metric in metrics]
         if CONTROLLED in metrics and any(cell[CONTROLLED] is None and cell["win_rate"] is not None for cell in cells):
             numbers[metrics.index(CONTROLLED)] = Cell("cannot be controlled")  # lengths do not overlap
-        spent = [number(float(np.mean([cell[key] for cell in cells])), ",.0f") for key in ("sampled_tokens", "steps")]
+        spent = [number(float(np.mean([cell[key] or 0 for cell in cells])), ",.0f") for key in SPENT]
         flags = ", ".join(sorted({flag for cell in cells for flag in cell["flags"]}))
         rows.append([Cell(row), *numbers, *spent, Cell(flags)])
     note = (

@@ -1,5 +1,7 @@
 """The report of runs: what it says and draws, that it is one file, and that a browser opens it offline."""
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -10,10 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
+from matplotlib.colors import to_rgb
 from runs_on_disk import write_pipeline
 
 from evaluation.report import page as page_of_report
-from evaluation.report.figures import pictures
+from evaluation.report.comparisons import comparisons
+from evaluation.report.drawing import Palette
+from evaluation.report.excerpts import excerpts
+from evaluation.report.figures import matrix, pictures
 from evaluation.report.page import report
 from evaluation.report.pareto import frontier
 from evaluation.report.recommendation import recommend
@@ -81,7 +87,7 @@ def test_a_policy_is_only_taken_where_it_beats_the_baseline_and_a_common_flag_is
         means = {name: {"win_rate": {"mean": sum(ends) / 2, "interval": ends}} for name, ends in rates.items()}
         cell = {"dataset": "d", "status": "finished", "train_seconds": 9, "sampled_tokens": 5, "peak_memory_mb": 1}
         cells = [{**cell, "algorithm": name, "flags": flags.get(name, [])} for name in rates]
-        summary = {"means": means, "differences": [], "fair_judge": "yes"}
+        summary = {"means": means, "differences": [], "matrix": {"names": [], "cells": {}}, "fair_judge": "yes"}
         results = {"baseline": "sft", "judge": "gold", "algorithms": list(rates), "by_dataset": {"d": summary}}
         run = SimpleNamespace(dataset="d", results=results, samples={name: [{}] * 40 for name in rates})
         return recommend(Runs(Path(), {**results, "cells": cells}, [run]), "d")
@@ -91,14 +97,73 @@ def test_a_policy_is_only_taken_where_it_beats_the_baseline_and_a_common_flag_is
     assert recommended({"a": [0.1, 0.3]}, {}).take.startswith("Keep sft: the best of the others, a, wins 20%")
     flagged = recommended({"a": [0.6, 0.8], "b": [0.2, 0.4]}, {"a": ["short"], "b": ["copying", "short"]})
     assert any("Every policy is flagged for short" in reason for reason in flagged.reasons)
-    assert flagged.warnings == ["b is flagged for copying."]
+    assert "Read samples of b: it is flagged for copying." in flagged.reasons and flagged.warnings == []
     assert "another seed may rank otherwise" in " ".join(flagged.reasons)
+
+
+def test_planted_failures_are_red_and_first(tmp_path, without_figures):
+    """`repeats` has the highest scores, so that nothing but its texts speaks against it."""
+    folder = write_pipeline(tmp_path / "run", 0, policies=("grpo", "repeats", "copies", "pads"))
+    found = recommend(read(str(folder)), "embedded")
+    assert found.take.startswith("Take grpo: ")
+    assert [warning.split(" (")[0] for warning in found.warnings] == [
+        "repeats repeats itself, pads or does not end and has little to say",
+        "copies copies the prompt and has little to say",
+        "pads pads or does not end",
+    ]
+    page = report(str(folder), pdf=False)["html"].read_text()
+    first = page.split('<ul class="why">')[1].split("</ul>")[0]
+    assert [line.startswith('<li class="bad">') for line in first.split("\n") if "<li" in line][:4] == [True] * 3 + [
+        False
+    ]
+    rows = page.split("Failures by kind")[1].split("<tbody>")[1].split("</tbody>")[0].split("</tr>")
+    assert 'class="bad"' in rows[0] and "severe" in rows[0]
+    severities = [re.findall(r"severe|notice", row)[0] for row in rows if "<td" in row]
+    assert severities == sorted(severities, reverse=True)
+
+
+def test_what_cannot_be_told_apart_is_grey_in_the_matrix(results):
+    runs = read(str(results), ["dpo", "grpo"])
+    known = comparisons(runs, "embedded")
+    # Every prompt of every seed is won by grpo (0.85 against 0.55, deviation 0.1), but for few.
+    assert known["grpo", "dpo"]["distinguishable"] and known["grpo", "dpo"]["mean"] > 0.9
+    assert known["dpo", "grpo"]["mean"] == pytest.approx(1 - known["grpo", "dpo"]["mean"])
+    runs.results["by_dataset"]["embedded"]["matrix"]["cells"]["dpo"]["grpo"] |= {"p": 0.2, "interval": [0.4, 0.6]}
+    drawn = matrix(runs, "embedded", Palette(runs.rows, None))
+    grey = [patch for patch in drawn.figure.axes[0].patches if patch.get_facecolor()[:3] == to_rgb("#ececec")]
+    assert len(grey) == 2  # both orders of the one pair
+
+
+def test_policies_that_were_not_judged_together_are_compared_by_their_win_rates(results):
+    runs = read(str(results))
+    runs.results["by_dataset"]["embedded"]["matrix"]["cells"]["dpo"]["grpo"] = None
+    own = comparisons(runs, "embedded")["grpo", "dpo"]
+    assert not own["direct"] and 0 < own["mean"] < 1 and own["interval"][0] > 0
+
+
+def test_samples_are_best_typical_and_worst_with_differences_marked():
+    scores = {"sft": (0.5, 0.5, 0.5), "dpo": (0.6, 0.1, 0.9)}
+    texts = {"sft": "look in <b>the</b> hall", "dpo": "look near <b>the</b> hall"}
+    samples = {
+        name: [{"prompt": f"p{i}", "completion": texts[name], "reward": own[i]} for i in range(3)]
+        for name, own in scores.items()
+    }
+    run = SimpleNamespace(dataset="d", seed=0, results={"baseline": "sft", "policies": ["dpo"]}, samples=samples)
+    table = excerpts(Runs(Path(), {"algorithms": ["dpo"]}, [run]), "d")
+    assert [[row[0].text, row[1].text] for row in table.rows] == [
+        ["dpo, best", "p2"],
+        ["dpo, typical", "p0"],
+        ["dpo, worst", "p1"],
+    ]
+    assert table.rows[0][3].pieces == [("look", False), ("near", True), ("<b>the</b> hall", False)]
 
 
 def test_nothing_is_fetched(page):
     loaded = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']*)", page) + re.findall(r"url\(([^)]*)\)", page)
     assert loaded and all(place.startswith("data:") for place in loaded)
-    assert "<script" not in page and "default-src 'none'" in page
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; script-src 'sha256-{digest}'" in page  # no other script runs, whatever texts hold
 
 
 @pytest.mark.slow
