@@ -13,6 +13,7 @@ def main(config):
     from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
     from rlhf_trl_ext.files import write
     from rlhf_trl_ext.serving import export, verification
+    from rlhf_trl_ext.stages.identity import built_folder
 
     logging.getLogger().setLevel(logging.WARNING)  # of what graphs are simplified by
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -23,15 +24,19 @@ def main(config):
     if not config.build and not output.is_dir():
         raise ConfigError(f"output={output} with build=false: no such export; leave build=false out.")
     dataset = build(config.dataset, "dataset")
+    model = build(config.model, "model", model_name_or_path=config.policy)
     with as_config_error():
-        if reason := export.refusal(config.policy, config.format, config.precision):
+        policy = export.folder_of(model, built_folder(config))
+        if reason := export.refusal(policy, config.format, config.precision):
             raise ConfigError(reason)
-        view = "preferences" if export.is_reward_model(config.policy) else "prompts"
+        tokenizer = model.tokenizer(policy)
+        view = "preferences" if export.is_reward_model(policy) else "prompts"
         rows = list(dataset.load(view, "evaluation"))[: config.prompts]
+        settings = (config.format, config.precision, tokenizer)
         if config.build:
-            export.export(config.policy, config.format, config.precision, output)
-        settings = (config.policy, output, config.format, config.precision)
-        record = verification.verify(*settings, rows, config.max_new_tokens)
+            export.export(policy, *settings, output)
+        record = verification.verify(policy, output, *settings, rows, config.max_new_tokens)
+    record["policy"] = config.policy  # also where its adapters were merged elsewhere
     write(output / "export.json", verification.as_text(record))
     Console(width=110).print(verification.table(record))
     print(f"{output}: {verification.in_words(record)}")

@@ -73,9 +73,7 @@ def measured(valuer, tokenizer, sample: dict, lam: float) -> dict:
 
 def load(policy: Path):
     """Values of prefixes by the critic saved with a policy, and its tokenizer. Raises ValueError without a critic."""
-    from peft import AutoPeftModelForSequenceClassification
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-
+    from rlhf_trl_ext.models.pretrained import load_classifier, load_policy, load_tokenizer
     from rlhf_trl_ext.trainers.parts.critic import NAME, load_critic_weights
     from rlhf_trl_ext.trainers.parts.prefix_values import GAINS, HEAD, PolicyHead, PrefixValues
 
@@ -84,17 +82,15 @@ def load(policy: Path):
         raise ValueError(f"--policy={policy} has no critic: give the folder of a finished run with one.")
     folder, language_model = folders[0], None
     if (folder / HEAD).exists():
-        language_model = AutoModelForCausalLM.from_pretrained(policy).eval()
+        language_model = load_policy(str(policy)).eval()
         critic = PolicyHead(language_model.config.get_text_config().hidden_size)
         load_critic_weights(critic, folder)
-    elif (folder / "adapter_config.json").exists():
-        critic = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=1).eval()
     else:
-        critic = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        critic = load_classifier(str(folder)).eval()
     valuer = PrefixValues(critic, language_model)
     if (folder / GAINS).exists():  # PPO's critic has none
         valuer.load_gains(folder)
-    return valuer, AutoTokenizer.from_pretrained(policy)
+    return valuer, load_tokenizer(str(policy))
 
 
 def main() -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "spiece.model")
+TOKENIZER_FILES = (*TOKENIZERS, "*token*.json", "merges.txt", "*.jinja")
+ADAPTER = "adapter_config.json"
+HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 def creatable(path: str) -> str | None:
@@ -27,15 +30,19 @@ def folder_creatable(path: str) -> str | None:
     return "it is a file, and a folder is needed; give another path" if Path(path).is_file() else creatable(path)
 
 
-def checkpoint_refusal(key: str, path: str, reward: bool = False, tokenizer: bool = True) -> str | None:
+def checkpoint_refusal(key: str, path: str, reward: bool | None = False, tokenizer: bool = True) -> str | None:
     """Why `path` is no model that can be loaded, in one sentence that begins with `key=path`; None where it is one.
 
     A folder is looked into, one of adapters with its base; a hub id, also as org/name@revision, must be in the local
-    cache or within reach. reward: a classifier with one label is needed. tokenizer: of its own is needed.
+    cache or within reach. reward: a classifier with one label is needed, None: either kind will do. tokenizer: of its
+    own is needed.
     """
     name, revision = split_revision(path)
-    refusal = _local(name, reward, tokenizer) if is_local(name) else _hub(name, revision)
-    if refusal is None and reward and not is_adapter(name):
+    if adapters := adapter_folder(path):
+        refusal = _adapter(adapters, reward, tokenizer)
+    else:
+        refusal = _local(name, tokenizer) if is_local(name) else _hub(name, revision)
+    if refusal is None and reward and not adapters:
         refusal = _no_reward(name, revision)
     return f"{key}={path}: {refusal}" if refusal else None
 
@@ -46,17 +53,32 @@ def split_revision(path: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match and not Path(path).exists() else (path, None)
 
 
-def is_adapter(path: str) -> bool:
-    """Whether a folder holds adapters and no whole model."""
-    return Path(path, "adapter_config.json").is_file() and not Path(path, "config.json").exists()
+def adapter_folder(path: str, revision: str | None = None) -> str | None:
+    """The folder of the adapters that a folder or hub id holds, those of the hub downloaded; None for a whole model."""
+    name, own = split_revision(path)
+    if is_local(name):
+        return name if Path(name, ADAPTER).is_file() and not Path(name, "config.json").exists() else None
+    if not HUB_ID.fullmatch(name):
+        return None
+    from huggingface_hub import snapshot_download
+    from transformers.utils.hub import cached_file
+
+    optional = {"revision": own or revision, "_raise_exceptions_for_missing_entries": False}
+    optional |= {"_raise_exceptions_for_connection_errors": False, "_raise_exceptions_for_gated_repo": False}
+    try:
+        if cached_file(name, ADAPTER, **optional) is None or cached_file(name, "config.json", **optional) is not None:
+            return None
+    except OSError:  # no such repository or revision, as `checkpoint_refusal` says
+        return None
+    return snapshot_download(name, revision=own or revision, allow_patterns=["adapter_*", *TOKENIZER_FILES])
 
 
 def adapter_base(path: str) -> str:
-    """The folder or hub id of the model that adapters lie on; a relative folder is also looked for beside them.
+    """The folder or hub id of the model that a folder of adapters needs; a relative one is also looked for beside them.
 
     Raises ValueError where adapter_config.json names none, or one that is not there.
     """
-    file = Path(path, "adapter_config.json")
+    file = Path(path, ADAPTER)
     try:
         base = json.loads(file.read_text()).get("base_model_name_or_path")
     except (ValueError, AttributeError) as error:
@@ -76,25 +98,25 @@ def is_local(path: str) -> bool:
     return path.startswith(("/", ".", "~")) or path.count("/") > 1 or Path(path).exists() or "\\" in path
 
 
-def _adapter(path: str, reward: bool, tokenizer: bool) -> str | None:
+def _adapter(path: str, reward: bool | None, tokenizer: bool) -> str | None:
     """Why adapters cannot be used: of another kind, without weights, or without their base."""
     folder = Path(path)
     try:
         base = adapter_base(path)
     except ValueError as error:
         return str(error)
-    kind = json.loads((folder / "adapter_config.json").read_text()).get("task_type")
+    kind = json.loads((folder / ADAPTER).read_text()).get("task_type")
     expected = "SEQ_CLS" if reward else "CAUSAL_LM"
-    if kind not in (None, expected):
+    if reward is not None and kind not in (None, expected):
         return f"it holds adapters for {kind}, and {expected} is needed here."
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         return "it holds no weights of its adapters (adapter_model.safetensors); save or copy them again."
     own = any((folder / name).exists() for name in TOKENIZERS)
-    refusal = _local(base, False, tokenizer and not own) if is_local(base) else _hub(*split_revision(base))
+    refusal = _local(base, tokenizer and not own) if is_local(base) else _hub(*split_revision(base))
     return f"it holds adapters on {base}: {refusal}" if refusal else None
 
 
-def _local(path: str, reward: bool, tokenizer: bool) -> str | None:
+def _local(path: str, tokenizer: bool) -> str | None:
     folder = Path(path)
     if not folder.exists():
         whole = Path(path).expanduser()
@@ -104,8 +126,6 @@ def _local(path: str, reward: bool, tokenizer: bool) -> str | None:
     if not folder.is_dir():
         return "it is no folder; give a folder with config.json and weights, or a hub id."
     if not (folder / "config.json").exists():
-        if is_adapter(path):
-            return _adapter(path, reward, tokenizer)
         inside = sorted(
             {str(file.parent) for name in ("config", "adapter_config") for file in folder.glob(f"*/{name}.json")}
         )
@@ -123,7 +143,7 @@ def _local(path: str, reward: bool, tokenizer: bool) -> str | None:
 
 
 def _hub(path: str, revision: str | None = None) -> str | None:
-    if not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", path):
+    if not HUB_ID.fullmatch(path):
         return "neither a folder nor a hub id; give a folder with a model, or an id such as org/name."
     from transformers.utils.hub import cached_file
 

@@ -145,8 +145,11 @@ def _resolves(config: DictConfig, key: str) -> bool:
     return True
 
 
-def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool, bool]]:
-    """(key, folder or hub id, whether a reward model, whether with a tokenizer) of the models that a launcher loads."""
+def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool | None, bool]]:
+    """(key, folder or hub id, whether a reward model, whether with a tokenizer) of the models that a launcher loads.
+
+    Whether a reward model: None where either will do.
+    """
     if launcher == "serve":
         launcher = "chat" if config.engine in ("transformers", "vllm") else ""  # others are given no checkpoints
     select = {"train": ("model.model_name_or_path",), "pipeline": ("model.model_name_or_path",)}
@@ -157,7 +160,8 @@ def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool,
         "capability": ("baseline",),
         "export": ("policy",),
     }
-    entries = [(key, _text(config, key), False, True) for key in select.get(launcher, ())]
+    kind = None if launcher == "export" else False
+    entries = [(key, _text(config, key), kind, True) for key in select.get(launcher, ())]
     entries = [(key, _with_revision(config, key, path), *more) for key, path, *more in entries]
     critic = _text(config, "args.critic_path") if launcher == "train" else None
     if critic and critic != _text(config, "reward.path"):

@@ -99,7 +99,8 @@ class LocalDecisions:
         from transformers import pipeline
         from transformers.decision import DecisionConfig
 
-        from rlhf_trl_ext.models.pretrained import adapter_base, is_adapter, load_policy, load_tokenizer, split_revision
+        from rlhf_trl_ext.configuration.paths import adapter_base, adapter_folder, split_revision
+        from rlhf_trl_ext.models.pretrained import load_policy, load_tokenizer
 
         (name, revision), model = split_revision(self.model), self.model
         tokenizer = load_tokenizer(self.model)
@@ -109,8 +110,9 @@ class LocalDecisions:
                     f"judge.model={self.model}: its tokenizer has no chat template; give judge.chat_template=plain."
                 )
             tokenizer.chat_template = self.chat_template
-        if is_adapter(name):
-            model, (name, revision) = load_policy(name, dtype=self.options["dtype"]), split_revision(adapter_base(name))
+        if folder := adapter_folder(self.model):
+            model = load_policy(folder, dtype=self.options["dtype"])
+            name, revision = split_revision(adapter_base(folder))
         elif revision:
             model = load_policy(name, revision, dtype=self.options["dtype"])
         decision = DecisionConfig.from_pretrained(name, revision=revision)

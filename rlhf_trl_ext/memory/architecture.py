@@ -10,7 +10,7 @@ from peft import PeftConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PretrainedConfig
 
-from rlhf_trl_ext.configuration.paths import adapter_base, is_adapter, split_revision
+from rlhf_trl_ext.configuration.paths import adapter_base, adapter_folder, split_revision
 
 KNOWN = Path(__file__).with_name("architectures.yaml")
 
@@ -50,8 +50,9 @@ def find_config(name: str, fields: dict | None = None, folder: str | None = None
         sizes = {**known.get(name, {}), **(fields or {})}
         return AutoConfig.for_model(sizes.pop("model_type"), **sizes)
     try:
-        path, revision = split_revision(folder or name)
-        config = AutoConfig.from_pretrained(adapter_base(path) if is_adapter(path) else path, revision=revision)
+        adapters = adapter_folder(folder or name)
+        path, revision = split_revision(adapter_base(adapters) if adapters else folder or name)
+        config = AutoConfig.from_pretrained(path, revision=revision)
     except OSError as error:
         raise ValueError(
             f"model.model_name_or_path={name}: no sizes are known and no config.json can be read "

@@ -11,7 +11,7 @@ from filelock import FileLock
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from rlhf_trl_ext.configuration.paths import is_adapter, split_revision
+from rlhf_trl_ext.configuration.paths import adapter_folder, split_revision
 from rlhf_trl_ext.models.pretrained import load_policy, load_tokenizer
 from rlhf_trl_ext.models.saving import merge_adapter
 
@@ -57,12 +57,10 @@ class ModelArguments(trl.ModelConfig):
         Adapters are merged into their base, in a folder beside `cache`: what TRL trains is a whole model.
         """
         if self.model_name_or_path:
-            path = self.model_name_or_path
-            return (
-                _made(cache.parent / f"merged-{_content(path)}", lambda f: _merge(path, f))
-                if is_adapter(path)
-                else path
-            )
+            adapters = adapter_folder(self.model_name_or_path, self.model_revision)
+            if adapters is None:
+                return self.model_name_or_path
+            return _made(cache.parent / f"merged-{_content(adapters)}", lambda folder: _merge(adapters, folder))
         if self.build is None:
             raise ValueError("model.model_name_or_path is empty: give a folder or a hub id.")
         return _made(cache, self.build)

@@ -12,20 +12,20 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlhf_trl_ext.configuration.paths import TOKENIZERS, adapter_base, is_adapter, split_revision
+from rlhf_trl_ext.configuration.paths import TOKENIZERS, adapter_base, adapter_folder, split_revision
 
 
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; of adapters without one, their base's. Raises ValueError for adapters without base."""
+    if folder := adapter_folder(path, revision):
+        place = _tokenizer_place(folder)
+        return AutoTokenizer.from_pretrained(folder) if place == folder else load_tokenizer(place)
     name, own = split_revision(path)
-    if (place := _tokenizer_place(name)) != name:
-        return load_tokenizer(place)
     return AutoTokenizer.from_pretrained(name, revision=own or revision)
 
 
-def _tokenizer_place(name: str) -> str:
-    alone = is_adapter(name) and not any(Path(name, file).exists() for file in TOKENIZERS)
-    return adapter_base(name) if alone else name
+def _tokenizer_place(folder: str) -> str:
+    return folder if any(Path(folder, file).exists() for file in TOKENIZERS) else adapter_base(folder)
 
 
 def load_policy(path: str, revision: str | None = None, **settings) -> PreTrainedModel:
@@ -33,30 +33,33 @@ def load_policy(path: str, revision: str | None = None, **settings) -> PreTraine
 
     Raises ValueError for adapters of another kind of model, or whose base is not there.
     """
+    if folder := adapter_folder(path, revision):
+        model = load_adapter(folder, classifier=False, **settings)
+        untie(model)
+        return _named(model.merge_and_unload(), folder)
     name, own = split_revision(path)
-    if not is_adapter(name):
-        return AutoModelForCausalLM.from_pretrained(name, revision=own or revision, **settings)
-    model = load_adapter(name, classifier=False, **settings)
-    untie(model)
-    return _named(model.merge_and_unload(), name)
+    return AutoModelForCausalLM.from_pretrained(name, revision=own or revision, **settings)
 
 
 def load_classifier(path: str, revision: str | None = None, **settings) -> PreTrainedModel:
     """The sequence classifier in `path`, with one label; adapters are merged into their base."""
+    if folder := adapter_folder(path, revision):
+        return _named(load_adapter(folder, classifier=True, **settings).merge_and_unload(), folder)
     name, own = split_revision(path)
-    if not is_adapter(name):
-        settings |= {"revision": own or revision, "num_labels": 1}
-        return AutoModelForSequenceClassification.from_pretrained(name, **settings)
-    return _named(load_adapter(name, classifier=True, **settings).merge_and_unload(), name)
+    settings |= {"revision": own or revision, "num_labels": 1}
+    return AutoModelForSequenceClassification.from_pretrained(name, **settings)
 
 
-def _named(model: PreTrainedModel, path: str) -> PreTrainedModel:
-    model.config._name_or_path = model.name_or_path = _tokenizer_place(path)  # where TRL looks for its tokenizer
+def _named(model: PreTrainedModel, folder: str) -> PreTrainedModel:
+    model.config._name_or_path = model.name_or_path = _tokenizer_place(folder)  # where TRL looks for its tokenizer
     return model.requires_grad_(True)  # PEFT froze the base: a critic goes on from it
 
 
 def load_adapter(path: str, classifier: bool, **settings) -> PeftModel:
-    """Adapters on their base, unmerged. Raises ValueError where they are of the other kind or the base is not there."""
+    """A folder of adapters on their base, unmerged.
+
+    Raises ValueError where they are of the other kind or the base is not there.
+    """
     base, kind = adapter_base(path), str(PeftConfig.from_pretrained(path).task_type).rpartition(".")[2]
     if kind != (expected := "SEQ_CLS" if classifier else "CAUSAL_LM"):
         raise ValueError(f"{path} holds adapters for {kind}, and {expected} is needed here.")

@@ -5,7 +5,7 @@ from peft import PeftConfig
 from transformers import AutoConfig
 from trl.data_utils import apply_chat_template, is_conversational
 
-from rlhf_trl_ext.configuration.paths import adapter_base, is_adapter, split_revision
+from rlhf_trl_ext.configuration.paths import adapter_base, adapter_folder, split_revision
 from rlhf_trl_ext.models.pretrained import load_classifier, load_tokenizer
 from rlhf_trl_ext.quantities import Count
 from rlhf_trl_ext.zero.runtime import whole_weights
@@ -18,8 +18,9 @@ def check_reward_model(key: str, path: str) -> None:
     """
     name, revision = split_revision(path)
     try:
-        adapter = PeftConfig.from_pretrained(name) if is_adapter(name) else None
-        base, revision = split_revision(adapter_base(name)) if adapter else (name, revision)
+        folder = adapter_folder(path)
+        adapter = PeftConfig.from_pretrained(folder) if folder else None
+        base, revision = split_revision(adapter_base(folder)) if folder else (name, revision)
         config = AutoConfig.from_pretrained(base, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -9,17 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
+from rlhf_trl_ext.models.loading import ModelArguments
+
+FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja"]  # of a hub id
 HEAD_SIZE = 16  # onnxruntime-genai's attention takes multiples
 EXAMPLE = (2, 9)  # sequences and tokens that a graph is traced with
 INPUTS = ("input_ids", "attention_mask")
+
+
+def folder_of(model: ModelArguments, cache: Path) -> str:
+    """The folder of a whole model: adapters are merged below `cache`, a hub id's files downloaded."""
+    path = model.checkpoint(cache)
+    return path if Path(path).is_dir() else snapshot_download(path, revision=model.model_revision, allow_patterns=FILES)
 
 
 def is_reward_model(policy: str) -> bool:
@@ -65,7 +75,7 @@ def refusal(policy: str, format: str, precision: str) -> str | None:
     return None
 
 
-def export(policy: str, format: str, precision: str, output: Path) -> None:
+def export(policy: str, format: str, precision: str, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """Build an export with its tokenizer in `output`, which becomes whole or not at all.
 
     Raises ValueError with a sentence where the builder cannot.
@@ -75,7 +85,7 @@ def export(policy: str, format: str, precision: str, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as aside:
         FORMATS[format][0](policy, precision, Path(aside))
-        AutoTokenizer.from_pretrained(policy).save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
         AutoConfig.from_pretrained(policy).save_pretrained(aside)
         if output.exists():
             shutil.rmtree(output)

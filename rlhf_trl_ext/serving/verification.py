@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.table import Table
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from rlhf_trl_ext.serving.export import INPUTS, is_reward_model, load, read_record
 
@@ -103,15 +103,23 @@ def runner(folder: Path, format: str):
     return GenAI(folder) if format == "onnx" else Graph(folder, format)
 
 
-def verify(policy: str, folder: Path, format: str, precision: str, rows: list[dict], max_new_tokens: int) -> dict:
+def verify(
+    policy: str,
+    folder: Path,
+    format: str,
+    precision: str,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict],
+    max_new_tokens: int,
+) -> dict:
     """What an export computes against transformers; the record that goes to export.json.
 
-    rows: prompts, or chats with the reply (`chosen`) for a reward model. `same`: whether it counts as equal.
+    policy: folder of the model that was exported. rows: prompts, or chats with the reply (`chosen`) for a reward model.
+    `same`: whether it counts as equal.
     Raises ValueError where the runtime refuses the export, and where it was verified and has changed since.
     """
     if (folder / "export.json").exists() and (changed := _changed(folder)):
         raise ValueError(f"{folder}: {', '.join(changed)} changed after the build; build it again with overwrite=true.")
-    tokenizer = AutoTokenizer.from_pretrained(policy)
     try:
         exported = runner(folder, format)
         rewards = is_reward_model(policy)

@@ -25,7 +25,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, as_json
-from rlhf_trl_ext.configuration.paths import adapter_base, is_adapter
+from rlhf_trl_ext.configuration.paths import adapter_base, adapter_folder
 from rlhf_trl_ext.stages import files, kinds
 from rlhf_trl_ext.stages.sources import is_installed, locate, module_of, source, string_defaults
 
@@ -205,7 +205,7 @@ class _Reading:
 def _base_of(path: Path) -> Path | None:
     """The folder of the model that adapters lie on, where it is on this machine."""
     with contextlib.suppress(ValueError):  # the configuration's review says what is wrong with them
-        base = Path(adapter_base(str(path))) if is_adapter(str(path)) else None
+        base = Path(adapter_base(folder)) if (folder := adapter_folder(str(path))) else None
         return base if base is not None and base.exists() else None
     return None
 

@@ -1,5 +1,6 @@
 """Models by folder, hub id with a revision, or adapters on a base: everywhere the same names load the same weights."""
 
+import hashlib
 import json
 import shutil
 
@@ -113,6 +114,34 @@ def test_a_revision_reaches_every_load(monkeypatch):
     assert arguments.trainer_arguments()["peft_config"].revision == "v2"
     with pytest.raises(ValueError, match="two revisions; give one of them"):
         ModelArguments(model_name_or_path="org/name@v2", model_revision="v1")
+
+
+def publish(folder, name, cache, revision="main"):
+    """Lay a folder into the hub's local cache as a download of `name` does."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    commit = hashlib.sha1(name.encode()).hexdigest()
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / revision).write_text(commit)
+    shutil.copytree(folder, place / "snapshots" / commit)
+
+
+def test_adapters_of_the_hub_are_recognised_wherever_a_model_is_named(policy, reward, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    publish(policy[1], "org/policy", tmp_path)
+    publish(reward[1], "org/reward", tmp_path, revision="v2")
+    torch.testing.assert_close(logits(pretrained.load_policy("org/policy")), logits(policy[0]), rtol=0, atol=1e-5)
+    merged = ModelArguments(model_name_or_path="org/policy").checkpoint(tmp_path / "built")
+    whole = AutoModelForCausalLM.from_pretrained(merged)
+    torch.testing.assert_close(logits(whole), logits(policy[0]), rtol=0, atol=1e-5)
+    assert ModelArguments().tokenizer("org/policy").eos_token
+    loaded = RewardModel("org/reward@v2", device="cpu")
+    torch.testing.assert_close(logits(loaded.model), logits(reward[0]), rtol=0, atol=1e-5)
+    assert checkpoint_refusal("policy", "org/policy") is None
+    assert checkpoint_refusal("reward.path", "org/reward@v2", True) is None
+    assert "adapters for CAUSAL_LM, and SEQ_CLS is needed" in checkpoint_refusal("reward.path", "org/policy", True)
+    assert "not in the local cache" in checkpoint_refusal("policy", "org/absent")
+    with pytest.raises(ValueError, match="is a language model"):
+        check_reward_model("reward.path", "org/policy")
 
 
 def test_a_folder_around_models_names_them(policy, tmp_path):

@@ -1,13 +1,16 @@
 """Exports are run: equal in float32, refused in a sentence where they cannot be or are not what was built."""
 
+import importlib
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
+from rlhf_trl_ext.models.pretrained import load_tokenizer
 from rlhf_trl_ext.serving.export import export, is_reward_model, refusal
 from rlhf_trl_ext.serving.verification import _common, as_text, verify
 
@@ -17,12 +20,12 @@ PROMPTS = [{"prompt": [{"role": "user", "content": f"Where is my umbrella, numbe
 @pytest.fixture(scope="module")
 def traced(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports") / "tiny"
-    export(str(tiny), "torchscript", "fp32", folder)
+    export(str(tiny), "torchscript", "fp32", load_tokenizer(str(tiny)), folder)
     return folder
 
 
 def test_an_export_in_float32_says_what_transformers_says(tiny, traced):
-    record = verify(str(tiny), traced, "torchscript", "fp32", PROMPTS, 8)
+    record = verify(str(tiny), traced, "torchscript", "fp32", load_tokenizer(str(tiny)), PROMPTS, 8)
     assert record["same"] and record["equal_prompts"] == 4 and record["tokens"] >= 4
     assert record["perplexity"][0] == pytest.approx(record["perplexity"][1], rel=1e-4)
     assert record["megabytes"] > 1 and set(record["files"]) >= {"model.ts", "tokenizer.json", "config.json"}
@@ -32,18 +35,18 @@ def test_an_export_of_other_weights_is_told_by_running(tiny, traced, tmp_path):
     from rlhf_trl_ext.models.tiny import build_tiny
 
     build_tiny(tmp_path / "other", seed=1)
-    record = verify(str(tmp_path / "other"), traced, "torchscript", "fp32", PROMPTS, 8)
+    record = verify(str(tmp_path / "other"), traced, "torchscript", "fp32", load_tokenizer(str(tiny)), PROMPTS, 8)
     assert not record["same"]
 
 
 def test_one_that_changed_after_it_was_verified_is_refused(tiny, tmp_path):
-    export(str(tiny), "torchscript", "fp32", tmp_path / "e")
-    record = verify(str(tiny), tmp_path / "e", "torchscript", "fp32", PROMPTS, 2)
+    export(str(tiny), "torchscript", "fp32", load_tokenizer(str(tiny)), tmp_path / "e")
+    record = verify(str(tiny), tmp_path / "e", "torchscript", "fp32", load_tokenizer(str(tiny)), PROMPTS, 2)
     (tmp_path / "e" / "export.json").write_text(as_text(record))
     with (tmp_path / "e" / "model.ts").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ValueError, match="changed after the build; build it again"):
-        verify(str(tiny), tmp_path / "e", "torchscript", "fp32", PROMPTS, 2)
+        verify(str(tiny), tmp_path / "e", "torchscript", "fp32", load_tokenizer(str(tiny)), PROMPTS, 2)
 
 
 class Logits:
@@ -71,6 +74,26 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(tiny, tmp_path):
     assert "the head size 8 of" in refusal(str(tmp_path), "onnx", "fp32")
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForSequenceClassification"]}))
     assert "give format=onnx-model for a reward model" in refusal(str(tmp_path), "onnx", "fp32")
+
+
+def test_adapters_are_merged_and_a_template_of_ones_own_is_kept(tiny, tmp_path, monkeypatch):
+    """`launchers.export` of a folder that holds LoRA weights alone, with a chat template given by the user."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), lora).save_pretrained(tmp_path / "adapter")
+    own = tmp_path / "own.jinja"
+    own.write_text("{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}")
+    words = [f"policy={tmp_path}/adapter", f"model.chat_template={own}", "format=torchscript", f"output={tmp_path}/e"]
+    words += ["prompts=2", "max_new_tokens=3", f"output_root={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["launchers.export", *words])
+    importlib.import_module("launchers.export").main()
+    record = json.loads((tmp_path / "e" / "export.json").read_text())
+    assert record["same"] and record["policy"] == f"{tmp_path}/adapter"
+    chat = [{"role": "user", "content": "Hi"}]
+    assert load_tokenizer(str(tmp_path / "e")).apply_chat_template(chat, tokenize=False) == "<user>Hi"
 
 
 def launched(*words):
@@ -132,6 +155,6 @@ def test_gpt2_and_weights_of_another_policy_end_with_a_sentence(tiny, tmp_path):
     from rlhf_trl_ext.models.tiny import build_tiny
 
     build_tiny(tmp_path / "other", seed=1)
-    export(str(tiny), "torchscript", "fp32", tmp_path / "t")
+    export(str(tiny), "torchscript", "fp32", load_tokenizer(str(tiny)), tmp_path / "t")
     done = launched(f"policy={tmp_path}/other", f"output={tmp_path}/t", "format=torchscript", "build=false")
     assert done.returncode == 1 and "in fp32, so it is no export of it" in done.stderr

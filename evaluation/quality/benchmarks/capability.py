@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from evaluation.files import write_json
-from rlhf_trl_ext.configuration.paths import adapter_base, is_adapter, split_revision
+from rlhf_trl_ext.configuration.paths import adapter_base, adapter_folder, split_revision
 from rlhf_trl_ext.statistics import mean_interval
 
 DROP = 0.02  # a loss of accuracy that is flagged, where its interval excludes none
@@ -62,8 +62,9 @@ def _scores(path: str, tasks: list[str], include_path: str | None, limit: int | 
     for task in tasks:
         if task not in known:
             raise ValueError(f"tasks={task}: lm-eval knows no such task; see `lm_eval ls tasks`, or give include_path.")
-    name, revision = split_revision(path)
-    loading = {"pretrained": adapter_base(name), "peft": name} if is_adapter(name) else {"pretrained": name}
+    adapters = adapter_folder(path)
+    name, revision = split_revision(adapter_base(adapters) if adapters else path)
+    loading = {"pretrained": name, **({"peft": adapters} if adapters else {})}
     loading |= {"revision": revision} if revision else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results = lm_eval.simple_evaluate(

@@ -16,7 +16,7 @@ from trl.trainer.utils import entropy_from_logits, get_config_model_id, selectiv
 
 from rlhf_trl_ext.callbacks.kl_control import AdaptiveKL
 from rlhf_trl_ext.callbacks.records import generations
-from rlhf_trl_ext.configuration.paths import is_adapter, split_revision
+from rlhf_trl_ext.configuration.paths import adapter_folder, split_revision
 from rlhf_trl_ext.configuration.ranges import refusal
 from rlhf_trl_ext.models.pretrained import load_classifier
 from rlhf_trl_ext.rewards.model import check_reward_model
@@ -170,7 +170,7 @@ def _loaded(reward_funcs):
     if not isinstance(reward_funcs, str):
         return reward_funcs
     check_reward_model("reward_funcs", reward_funcs)
-    by_name = not is_adapter(reward_funcs) and split_revision(reward_funcs)[1] is None
+    by_name = adapter_folder(reward_funcs) is None and split_revision(reward_funcs)[1] is None
     return reward_funcs if by_name else load_classifier(reward_funcs)
 
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import get_config_model_id
 
+from rlhf_trl_ext.configuration.paths import adapter_folder
 from rlhf_trl_ext.rewards.model import RewardModel
 
 
@@ -59,7 +60,7 @@ def critic_on(policy: PeftModel, path: str | None) -> PeftModel:
     if path is None:
         return get_peft_model(classifier, for_classification(policy.peft_config["default"]))
     check_base("args.critic_path", path, policy)
-    return PeftModel.from_pretrained(classifier, path, is_trainable=True)
+    return PeftModel.from_pretrained(classifier, adapter_folder(path) or path, is_trainable=True)
 
 
 def for_classification(config: LoraConfig) -> LoraConfig:
@@ -73,7 +74,7 @@ def check_base(key: str, path: str, policy: PeftModel) -> None:
     """Raises ValueError unless `path` is an adapter on the policy's base."""
     base = get_config_model_id(policy.get_base_model().config)
     try:
-        recorded = PeftConfig.from_pretrained(path).base_model_name_or_path
+        recorded = PeftConfig.from_pretrained(adapter_folder(path) or path).base_model_name_or_path
     except ValueError as error:
         raise ValueError(
             f"{key}={path} is not an adapter: an adapter on {base} is needed to share its base."
@@ -97,5 +98,5 @@ class AdapterReward(RewardModel):
         """Load the adapter on the policy's base. Raises ValueError if it belongs to another."""
         check_base("reward_funcs", self.path, policy)
         self.tokenizer = tokenizer
-        self.model = PeftModel.from_pretrained(classifier_on(policy), self.path).eval()
+        self.model = PeftModel.from_pretrained(classifier_on(policy), adapter_folder(self.path) or self.path).eval()
         self.model.get_base_model().config.pad_token_id = tokenizer.pad_token_id
