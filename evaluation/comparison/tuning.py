@@ -29,7 +29,7 @@ class Tuning:
             )
         own = next(iter(benchmark.pipelines.values())).configs
         self.values = {name: self._values(own[name]) for name in self.algorithms}
-        for argument in {argument for each in self.tries for argument in each}:
+        for argument in {argument for each in self.tries for argument in each} - set(config.tune.get("optional") or []):
             if not any(argument in each for tries in self.values.values() for each in tries):
                 raise ConfigError(f"tune.tries: none of {', '.join(self.algorithms)} has an argument {argument}.")
         self.benchmark = make(self._configuration(config, benchmark.folder / "tuning"))

@@ -17,34 +17,43 @@ class Reliability:
     """Running evidence of what the critic knows, from batches that it has not seen yet; equal in all processes.
 
     `noise` is the standard deviation of `R - V(s_last)`: the part of a reward that the critic cannot foresee from the
-    whole completion but its last token, be it noise or ignorance. `trust` is the squared correlation, within groups, of
-    R and V(s_last): the share of the differences between completions of one prompt that the critic foresees. Both are 0
-    before the first batch. Sums over batches decay by 0.9.
+    whole completion but its last token, be it noise or ignorance. `trust` is twice the squared correlation, within
+    groups and over all prefixes, of R and V(s_t), at most 1: where all tokens of a completion count alike, a perfect
+    critic foresees half of the differences on average over its prefixes, and one that knows the reward in the last of T
+    states foresees 1 / T. Both are 0 before the first batch. Sums over batches decay by 0.9.
 
-    `scale` is the root mean square of the advantages over batches, which decay by 0.99, or that of the last one where
-    it is larger. Of the last one alone, what is left when a policy is done, the critic's error, would be blown up to 1.
+    `spread` is the range of a batch's rewards, or what is left of an earlier one's, which decays by 0.99. `scale` is
+    the root mean square of the advantages over batches, which decay by 0.99, or that of the last one where it is
+    larger. Of the last one alone, what is left when a policy is done, the critic's error, would be blown up to 1.
     """
 
     def __init__(self):
-        self.low, self.high = math.inf, -math.inf  # of the rewards so far
+        self.low, self.high, self.spread = math.inf, -math.inf, 0.0  # of the rewards so far
         self.moments = torch.zeros(5, dtype=torch.float64)
         self.squares = torch.zeros(2, dtype=torch.float64)
 
-    def observe(self, rewards: Tensor, last_values: Tensor, group_size: int) -> None:
-        """rewards, last_values: `(B,)` of all processes, groups contiguous; NaN where a row has no reward."""
-        rewards, values = rewards.double().cpu(), last_values.double().cpu()
+    def observe(self, rewards: Tensor, values: Tensor, mask: Tensor, group_size: int) -> None:
+        """rewards: `(B,)` of all processes, groups contiguous, NaN for none; values, mask: `(B, T)`, of their states.
+
+        A row's states weigh as much together as another's.
+        """
+        rewards, values, mask = rewards.double().cpu(), values.double().cpu(), mask.double().cpu()
         scored = ~rewards.isnan()
         if not scored.any():
             return
-        values[~scored] = torch.nan
-        error = rewards - values
+        error = rewards - (values * last_token(mask)).sum(dim=1)
         error = error - error.nanmean()
-        gain, foreseen = (x.view(-1, group_size) for x in (rewards, values))
-        gain, foreseen = (x - x.nanmean(dim=1, keepdim=True) for x in (gain, foreseen))
-        parts = (error**2, scored.double(), gain * foreseen, gain**2, foreseen**2)
+        weights = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        gain, foreseen = (
+            x.where(mask.bool() & scored[:, None], torch.nan).view(-1, group_size, mask.shape[1])
+            for x in (rewards[:, None].expand_as(values), values)
+        )
+        gain, foreseen = ((x - x.nanmean(dim=1, keepdim=True)).view_as(mask) for x in (gain, foreseen))
+        parts = (error**2, scored.double(), *(weights * x for x in (gain * foreseen, gain**2, foreseen**2)))
         self.moments = DECAY * self.moments + torch.stack([part.nansum() for part in parts])
-        self.low = min(self.low, rewards[scored].min().item())
-        self.high = max(self.high, rewards[scored].max().item())
+        low, high = rewards[scored].min().item(), rewards[scored].max().item()
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.spread = max(high - low, SCALE_DECAY * self.spread)
 
     def bounds(self, rewards: Tensor) -> tuple[float, float]:
         """Smallest and largest of all rewards up to these: every soft value lies between. rewards: `(B,)`, as above."""
@@ -65,24 +74,24 @@ class Reliability:
     def trust(self) -> float:
         """In [0, 1]."""
         _, _, both, gain, foreseen = self.moments.tolist()
-        return max(both, 0.0) ** 2 / (gain * foreseen) if gain * foreseen > 0 else 0.0
+        return min(1.0, 2 * max(both, 0.0) ** 2 / (gain * foreseen)) if gain * foreseen > 0 else 0.0
 
     def temperature(self) -> float:
-        """`max(0.2 (max R - min R), 2 noise)` over the rewards so far; infinity while they are all equal.
+        """`max(0.2 spread, 2 noise)`; infinity while all rewards were equal.
 
         Noise of standard deviation s leaves `exp(-s^2 / eta^2)` of the sample size of a mean of exp(R / eta): at twice
         the noise 78 %, at a fifth of it nothing.
         """
-        spread = self.high - self.low
-        return max(0.2 * spread, 2 * self.noise) if spread > 0 else math.inf
+        return max(0.2 * self.spread, 2 * self.noise) if self.spread > 0 else math.inf
 
     def state(self) -> dict:
         """The evidence so far, for a checkpoint: plain numbers and a tensor."""
-        return {"low": self.low, "high": self.high, "moments": self.moments, "squares": self.squares}
+        numbers = {"low": self.low, "high": self.high, "spread": self.spread}
+        return {**numbers, "moments": self.moments, "squares": self.squares}
 
     def load_state(self, state: dict) -> None:
         """Take over what `state` returned."""
-        self.low, self.high = state["low"], state["high"]
+        self.low, self.high, self.spread = state["low"], state["high"], state["spread"]
         self.moments, self.squares = state["moments"], state["squares"]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlhf_trl_ext.functional.policy_gradient import last_token, length_adaptive_lambda
+from rlhf_trl_ext.functional.policy_gradient import length_adaptive_lambda
 from rlhf_trl_ext.functional.value_iteration import root_mean_square, value_advantages
 from rlhf_trl_ext.functional.value_statistics import Reliability, group_statistics, value_statistics
 from rlhf_trl_ext.trainers.grpo_offpolicy import OffPolicyGRPOConfig, OffPolicyGRPOTrainer
@@ -40,7 +40,7 @@ class GRPOVIConfig(CriticArguments, OffPolicyGRPOConfig):
 
     replay_ratio: float = number(0.0, 0, 8, "Groups replayed for each fresh one.")
     vi_coef: float = number(1.0, 0, 1, "kappa, the share of A^VI in the advantage.")
-    vi_lambda: float | str = number(0.8, 0, 1, "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8.", "auto")
+    vi_lambda: float | str = number("auto", 0, 1, "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8.", "auto")
     vi_adapt: str = choice(("none", "mixture", "lambda", "both"), "What follows the critic's trust.", "both")
     vi_equal_groups: float = number(1.0, 0, 1, "Share of A^VI where a group's rewards are all equal.")
     vi_pretrain: int = number(0, 0, inf, "Batches that only the critic learns from, the policy's advantages being 0.")
@@ -52,13 +52,17 @@ class GRPOVIConfig(CriticArguments, OffPolicyGRPOConfig):
         "eta, in reward units; inf: policy evaluation; auto: from the rewards' range and noise.",
         "auto",
     )
-    vi_target_lambda: float = number(0.9, 0, 1, "Of the returns that the critic is fitted to.")
+    vi_target_lambda: float | str = number(
+        "auto", 0, 1, "Of the returns that the critic is fitted to; auto: 1 - 1 / length, from 0.9.", "auto"
+    )
     vi_sweeps: int = number(1, 0, inf, "Over a batch and the buffer; an optimizer step for each.")
     vi_sweep_batches: float | None = number(
         1.5, 1, inf, "Batches in a sweep: the new one, others drawn, half of one for .5; null: the whole buffer."
     )
     vi_buffer: int = number(4, 0, inf, "Earlier batches that the critic goes on learning from.")
-    vi_linex_clip: float = number(5.0, 1, 20, "Error / eta from which the loss is linear.")
+    vi_linex_clip: float | str = number(
+        "auto", 1, 20, "Error / eta from which the loss is linear; auto: the range of the rewards so far / eta.", "auto"
+    )
     critic_learning_rate: float | None = field(default=None, metadata={"help": "null: five times the policy's."})
     critic_max_grad_norm: float | None = number(
         None, 0, inf, "null: max_grad_norm; 0: no clipping. Clipped at 1, values of rare rewards can stay low."
@@ -144,9 +148,10 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         values, mask: `(B, T)`, 0 where no state is valued. fit: metrics of the critic's fit, which are logged too.
         """
         args, rewards = self.args, batch["rewards"].nan_to_num()
-        last = (values * last_token(mask)).sum(dim=1)  # (B,)
         unseen = batch["rewards"].masked_fill(batch["is_replay"], torch.nan)
-        self.reliability.observe(*self.accelerator.gather(torch.stack([unseen, last], dim=1)).T, self.num_generations)
+        widest = self.accelerator.pad_across_processes(torch.stack([values, mask], dim=2), dim=1)  # (B, T, 2)
+        seen = self.accelerator.gather((unseen, widest))
+        self.reliability.observe(seen[0], *seen[1].unbind(dim=2), self.num_generations)
         trust = self.reliability.trust
         rows = slice(self.accelerator.process_index * len(rewards), (self.accelerator.process_index + 1) * len(rewards))
         groups = group_statistics(self.accelerator.gather(batch["rewards"]), self.num_generations)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf_trl_ext.functional import value_iteration
-from rlhf_trl_ext.functional.policy_gradient import gae
+from rlhf_trl_ext.functional.policy_gradient import gae, length_adaptive_lambda
 from rlhf_trl_ext.functional.value_iteration import (
     linex_loss,
     soft_returns,
@@ -172,21 +172,99 @@ def test_a_constant_value_with_the_root_at_the_group_mean_is_grpo_unscaled():
 def test_reliability_tells_noise_and_ignorance_from_knowledge():
     generator = torch.Generator().manual_seed(0)
     skill = torch.randn(4000, generator=generator)
-    for noise, knows, trust in ((0.0, 1.0, 1.0), (1.0, 1.0, 0.5), (0.0, 0.0, 0.0)):
+    # One state: twice the squared correlation, which is 1, 1 / (1 + 3^2) and 0.
+    for noise, knows, trust in ((0.0, 1.0, 1.0), (3.0, 1.0, 0.2), (0.0, 0.0, 0.0)):
         rewards = 3 + skill + noise * torch.randn(4000, generator=generator)
         found = Reliability()
         assert found.trust == 0 and math.isinf(found.temperature())
-        found.observe(rewards, 7 + knows * skill, 8)
+        found.observe(rewards, (7 + knows * skill)[:, None], torch.ones(4000, 1), 8)
         # R - V varies by the noise, or by all of R where nothing is known.
         assert found.trust == pytest.approx(trust, abs=0.05)
-        assert found.noise == pytest.approx(noise if knows else 1, abs=0.05)
+        assert found.noise == pytest.approx(noise if knows else 1, rel=0.05, abs=0.05)
         spread_of_rewards = (rewards.max() - rewards.min()).item()
         assert found.temperature() == pytest.approx(max(0.2 * spread_of_rewards, 2 * found.noise))
     flat = Reliability()
-    flat.observe(torch.tensor([1.0, 1.0, torch.nan, 1.0]), torch.zeros(4), 2)
+    flat.observe(torch.tensor([1.0, 1.0, torch.nan, 1.0]), torch.zeros(4, 3), torch.ones(4, 3), 2)
     assert flat.trust == 0 and math.isinf(flat.temperature()) and flat.noise == 0
-    flat.observe(torch.full((4,), torch.nan), torch.zeros(4), 2)
+    flat.observe(torch.full((4,), torch.nan), torch.zeros(4, 3), torch.ones(4, 3), 2)
     assert flat.low == flat.high == 1
+
+
+def test_trust_is_of_all_prefixes_not_of_the_last_state():
+    # 64 completions of 256 tokens, a reward of as many parts as tokens: what is known before token t is their sum.
+    length, generator = 256, torch.Generator().manual_seed(0)
+    parts = torch.randn(64, length, generator=generator)
+    rewards, mask = parts.sum(dim=1), torch.ones(64, length)
+    known = parts.cumsum(dim=1) - parts
+    late = torch.zeros(64, length)
+    late[:, -1] = rewards  # the reward in the last state, nothing before
+    found = {}
+    for name, values in (("perfect", known), ("late", late)):
+        reliability = Reliability()
+        reliability.observe(rewards, values, mask, 8)
+        found[name] = reliability.trust
+    assert found["perfect"] == pytest.approx(1, abs=0.1)
+    assert found["late"] == pytest.approx(2 / length, rel=1e-6)  # by the last state alone: 1
+    # With trust 1, 98.6 % of A^VI lies on the last 20 tokens.
+    for trust, share in ((1.0, 0.986), (found["late"], 20 / length)):
+        advantages = value_advantages(rewards, late, mask, 1 - (1 - 0.8) * trust).abs()
+        assert (advantages[:, -20:].sum() / advantages.sum()).item() == pytest.approx(share, abs=0.03)
+
+
+def test_trust_weighs_rows_of_unequal_length_alike_and_leaves_out_what_has_no_reward():
+    # A group of three: lengths 2, 1 and one without a reward. Centred where two rows live, alone in its state 0.
+    # State 1: gains +-.5, values +-1, weights 1/2 and 1; state 2: 0. Squared correlation 1: trust 2, at most 1.
+    reliability = Reliability()
+    values, mask = torch.tensor([[2.0, 9.0], [0.0, 5.0], [7.0, 7.0]]), torch.tensor([[1, 1], [1, 0], [1, 1]])
+    reliability.observe(torch.tensor([1.0, 0.0, torch.nan]), values, mask, 3)
+    assert reliability.moments[2:].tolist() == pytest.approx([1.5 * 0.5, 1.5 * 0.25, 1.5 * 1])
+    assert reliability.trust == 1 and (reliability.low, reliability.high) == (0, 1)
+
+
+def test_the_temperature_forgets_a_single_reward():
+    reliability = Reliability()
+
+    def observe(rewards):
+        reliability.observe(torch.tensor(rewards), torch.tensor(rewards)[:, None], torch.ones(2, 1), 2)
+
+    observe([-20.0, 1.0])
+    assert reliability.temperature() == pytest.approx(0.2 * 21)
+    for _ in range(310):  # 21 * .99^310 = .93: less than the range of the others
+        observe([0.0, 1.0])
+    assert reliability.temperature() == pytest.approx(0.2, abs=1e-6)
+    assert reliability.bounds(torch.tensor([0.5])) == (-20, 1)  # values still lie between all rewards
+
+
+def test_rewards_of_one_sample_in_a_thousand_count_at_a_tenth_of_their_size():
+    from rlhf_trl_ext.trainers.parts.value_fitting import ValueFitting
+
+    # The exact soft value is .1 log(.999 + .001 exp(10)) = .314; where the loss goes on linearly from 5, .016.
+    rewards = torch.zeros(1000)
+    rewards[0] = 1
+    ends = []
+    for clip in ("auto", 5.0):
+        level = torch.nn.Parameter(torch.tensor(0.2))
+        critic = torch.nn.ParameterList([level])
+        settings = {"critic_learning_rate": 1e-2, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+        settings |= {"vi_target_lambda": "auto", "vi_buffer": 0, "vi_linex_clip": clip, "seed": 0}
+        args = SimpleNamespace(**settings, critic_max_grad_norm=1.0)
+        fitting = ValueFitting(critic, lambda batch, level=level: level.expand(1000, 1), args, lambda x: x, 1000)
+        for _ in range(150):
+            fitting.step({"rewards": rewards, "value_mask": torch.ones(1000, 1)}, 0.1, (0.0, 1.0))
+        ends.append(level.item())
+    assert ends == pytest.approx([0.314, 0.016], abs=0.01)
+
+
+def test_targets_by_length_need_as_many_fits_at_any_length():
+    # Exact fits from V = 0 to the reward 1. The first state's share after k of them is the chance of fewer than k
+    # bootstraps in T - 1 tokens: at .9 and 4,096 tokens nine tenths take 435 fits, at 1 - 1 / T three.
+    length = 1024
+    mask = torch.ones(1, length)
+    for lam, share in ((length_adaptive_lambda(mask, alpha=1.0), 0.92), (0.9, 0.0)):
+        values = torch.zeros(1, length)
+        for _ in range(3):
+            values = soft_returns(torch.ones(1), values, mask, math.inf, lam)
+        assert values[0, 0].item() == pytest.approx(share, abs=0.01)
 
 
 def test_the_scale_of_advantages_follows_them_at_once_upwards_and_slowly_downwards():
@@ -269,5 +347,5 @@ def test_soft_values_lie_between_all_rewards_so_far():
     found = Reliability()
     assert found.bounds(torch.tensor([torch.nan])) == (-math.inf, math.inf)
     assert found.bounds(torch.tensor([0.5, torch.nan, 0.25])) == (0.25, 0.5)
-    found.observe(torch.tensor([-1.0, 2.0]), torch.zeros(2), 2)
+    found.observe(torch.tensor([-1.0, 2.0]), torch.zeros(2, 1), torch.ones(2, 1), 2)
     assert found.bounds(torch.tensor([0.5])) == (-1.0, 2.0) and found.bounds(torch.tensor([3.0])) == (-1.0, 3.0)

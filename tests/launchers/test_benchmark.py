@@ -47,6 +47,17 @@ TUNED = [
 ]
 
 
+def test_the_default_tries_need_no_critic(composed, tmp_path):
+    config = composed(
+        "benchmark", f"output_root={tmp_path}", "algorithms=[dpo,grpo]", "seeds=[0]", "tune=learning_rate"
+    )
+    values = Benchmark(config, groups(composed)).tuning.values
+    assert [each["learning_rate"] for each in values["dpo"]] == [
+        config.stages.dpo.args.learning_rate * factor for factor in (0.5, 1, 2, 4, 8)
+    ]
+    assert all(set(each) == {"learning_rate"} for own in values.values() for each in own)
+
+
 def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_path):
     more = "tune.tries=[{learning_rate: x1},{learning_rate: x4, critic_learning_rate: 0.5}]"
     config = composed("benchmark", f"output_root={tmp_path}", "algorithms=[dpo,ppo]", "seeds=[0]", *TUNED, more)

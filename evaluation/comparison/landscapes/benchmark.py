@@ -1,4 +1,4 @@
-"""The cells of the benchmark, run side by side; the learning rate of every algorithm is chosen on seeds of its own."""
+"""The cells of the benchmark, run side by side; the rates of every algorithm are chosen on seeds of their own."""
 
 import itertools
 import json
@@ -20,6 +20,8 @@ from rlhf_trl_ext.files import read_mark, write
 from rlhf_trl_ext.stages.processes import Processes
 
 EXTENSIONS = 2  # learning rates tried beyond either end of the grid
+Row = tuple[str, str]  # landscape, algorithm
+Rates = tuple[float, float]  # the policy's learning rate, and a factor of the critic's own
 
 
 class Benchmark:
@@ -59,44 +61,57 @@ class Benchmark:
     def check(self) -> None:
         """Check what every row sets, before anything is trained. Raises ConfigError."""
         for landscape, algorithm in itertools.product(self.config.landscapes, self.algorithms):
-            settings = OmegaConf.create(self.cell(landscape, algorithm, 1e-3, 0).settings)
+            settings = OmegaConf.create(self.cell(landscape, algorithm, (1e-3, 1.0), 0).settings)
             build(settings.task, f"tasks.{landscape}")
             check(settings.trainer, f"settings.{algorithm}.trainer")
-            build(OmegaConf.merge(settings.args, QUIET), f"settings.{algorithm}.args", output_dir="unused")
+            self._critic_rate(algorithm, 1e-3)
 
     def _meant(self, landscape: str, algorithm: str) -> bool:
         """Whether a row is meant for a landscape: `settings.<row>.landscapes`, by default all."""
         return landscape in (self.config.settings.get(algorithm) or {}).get("landscapes", [landscape])
 
-    def cell(self, landscape: str, algorithm: str, rate: float, seed: int) -> Cell:
+    def _critic_rate(self, algorithm: str, rate: float) -> float | None:
+        """A row's own critic_learning_rate where the policy's is `rate`; None without a critic."""
+        args = OmegaConf.merge(self.algorithms[algorithm]["args"], QUIET, {"learning_rate": rate, "seed": 0})
+        built = build(args, f"settings.{algorithm}.args", output_dir="unused")
+        return getattr(built, "critic_learning_rate", None)
+
+    def cell(self, landscape: str, algorithm: str, rates: Rates, seed: int) -> Cell:
         """One training run, by everything that decides its result."""
-        chosen = self.algorithms[algorithm]
+        chosen, (rate, factor) = self.algorithms[algorithm], rates
+        critic = {} if factor == 1 else {"critic_learning_rate": factor * self._critic_rate(algorithm, rate)}
         settings = {
             "task": OmegaConf.to_container(OmegaConf.merge(self.config.task, self.config.tasks[landscape])),
             "policy": OmegaConf.to_container(self.config.policy),
             "iterations": self.config.iterations[landscape],
             "trainer": chosen["trainer"],
-            "args": {**chosen["args"], "learning_rate": rate, "seed": seed},
+            "args": {**chosen["args"], "learning_rate": rate, **critic, "seed": seed},
         }
-        return Cell((landscape, algorithm, rate, seed), settings)
+        return Cell((landscape, algorithm, rate, factor, seed), settings)
 
     def run(self) -> dict:
         """Train what is not there yet, and summarise: `summary.summarise`'s result."""
         rows = [row for row in itertools.product(self.config.landscapes, self.algorithms) if self._meant(*row)]
-        tried: dict[tuple[str, str], dict[float, float]] = {row: {} for row in rows}
-        waiting = {row: list(self.config.learning_rates) for row in rows}
+        tried: dict[Row, dict[Rates, float]] = {row: {} for row in rows}
+        waiting = {row: [(rate, 1.0) for rate in self.config.learning_rates] for row in rows}
         while waiting:
-            seeds = self.config.selection_seeds
-            results = self._results(
-                (*row, rate, seed) for row, rates in waiting.items() for rate in rates for seed in seeds
-            )
-            for row, rates in waiting.items():
-                tried[row] |= {rate: mean_reward([results[*row, rate, seed] for seed in seeds]) for rate in rates}
-            waiting = {row: [rate] for row in waiting if (rate := self._beyond(tried[row]))}
+            self._try(waiting, tried)
+            further = {row: self._beyond({rate: score for (rate, _), score in tried[row].items()}) for row in waiting}
+            waiting = {row: [(rate, 1.0)] for row, rate in further.items() if rate}
+        best = {row: max(scores, key=scores.get)[0] for row, scores in tried.items()}
+        critics = [row for row in rows if self._critic_rate(row[1], best[row])]
+        self._try({row: [(best[row], factor) for factor in self.config.critic_factors] for row in critics}, tried)
         chosen = {row: max(scores, key=scores.get) for row, scores in tried.items()}
         results = self._results((*row, chosen[row], seed) for row in rows for seed in self.config.seeds)
         runs = {row: [results[*row, chosen[row], seed] for seed in self.config.seeds] for row in rows}
         return summarise(runs, chosen, tried)
+
+    def _try(self, rates: dict[Row, list[Rates]], tried: dict[Row, dict[Rates, float]]) -> None:
+        """Add the mean reward over training on the selection seeds of every row's rates to what was tried."""
+        seeds = self.config.selection_seeds
+        results = self._results((*row, each, seed) for row, own in rates.items() for each in own for seed in seeds)
+        for row, own in rates.items():
+            tried[row] |= {each: mean_reward([results[*row, each, seed] for seed in seeds]) for each in own}
 
     def _beyond(self, tried: dict[float, float]) -> float | None:
         """The next rate where the best is at an end of what was tried, unless the grid was extended often enough."""
@@ -110,13 +125,13 @@ class Benchmark:
 
     def _results(self, keys: Iterable[tuple]) -> dict[tuple, dict]:
         """Results of cells by their names; those that are not in the folder yet are trained, one process a core."""
-        cells = [self.cell(*names) for names in keys]
+        cells = {names: self.cell(*names) for names in keys}
         folder = self.folder / "cells"
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [cell for cell in cells if not read_mark(folder / cell.file)]
+        missing = [cell for cell in cells.values() if not read_mark(folder / cell.file)]
         if missing:
             self._train(missing, folder)
-        return {cell.names: json.loads((folder / cell.file).read_text()) for cell in cells}
+        return {names: json.loads((folder / cell.file).read_text()) for names, cell in cells.items()}
 
     def _train(self, cells: list[Cell], folder: Path) -> None:
         """Train cells in processes that each take the next one, as importing takes longer than many a cell.

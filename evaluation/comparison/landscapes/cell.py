@@ -35,9 +35,12 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Cell:
-    """settings: plain data that decides the result (see `Benchmark.cell`); names: landscape, algorithm, rate, seed."""
+    """settings: plain data that decides the result (see `Benchmark.cell`).
 
-    names: tuple[str, str, float, int]
+    names: landscape, algorithm, learning rate, factor of the critic's own, seed.
+    """
+
+    names: tuple[str, str, float, float, int]
     settings: dict
 
     @functools.cached_property
@@ -45,7 +48,7 @@ class Cell:
         """Name of the cell's result: its fingerprint is that of settings, code and package versions."""
         modules = {self.settings[key]["_target_"].rpartition(".")[0] for key in ("task", "trainer", "args")}
         decides = as_json([self.settings, code(__name__, *sorted(modules))])
-        landscape, algorithm, rate, seed = self.names
+        landscape, algorithm, rate, _, seed = self.names
         return f"{landscape}-{algorithm}-{rate:g}-{seed}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}.json"
 
     def run(self, folder: str) -> None:
@@ -98,6 +101,7 @@ def train(settings: dict) -> dict:
     gc.collect()  # trainers hold themselves in cycles, and a process trains many
     return {
         "rewards": reward.means,
+        "steps_per_iteration": steps,
         "tokens_per_iteration": args.generation_batch_size * task["length"],
         "seconds": round(time.perf_counter() - begin, 2),
         "metrics": last,

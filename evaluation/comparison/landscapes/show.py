@@ -6,8 +6,11 @@ from rich.table import Table
 
 COLUMNS = (
     "algorithm",
+    "steps",
     "rate",
+    "critic",
     "final reward",
+    "against GRPO of equal steps",
     "mean over training",
     "solved",
     "tokens to GRPO's final",
@@ -26,8 +29,11 @@ def table(landscape: str, rows: dict[str, dict]) -> Table:
         edge = "*" if len(rates) > 1 and row["learning_rate"] in (min(rates), max(rates)) else ""
         grid.add_row(
             name,
+            str(row["steps"]),
             f"{row['learning_rate']:g}{edge}",
+            f"x{row['critic_factor']:g}" if row["tried_critic"] else "",
             _spread(row["final_reward"], 3),
+            _spread(row["equal_steps"], 3) if "equal_steps" in row else "",
             _spread(row["mean_reward"], 3),
             f"{row['solved']}/{row['seeds']}",
             _spread(row["tokens_ratio"], 2) if "tokens_ratio" in row else "",

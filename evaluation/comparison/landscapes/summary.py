@@ -4,6 +4,7 @@ import numpy as np
 from scipy.stats import t
 
 REFERENCE = "grpo"
+EQUAL_STEPS = ("grpo", "grpo_steps")  # GRPO by the optimizer steps that it takes a batch
 SOLVED = 0.8
 LAST = 0.1  # share of the iterations whose mean is the final reward
 WINDOW = 0.05  # share of the iterations that a smoothed curve averages over
@@ -52,16 +53,20 @@ def ratio(values: np.ndarray, reference: np.ndarray) -> list[float]:
 def summarise(runs: dict[tuple[str, str], list[dict]], chosen: dict, tried: dict) -> dict:
     """Results by landscape and algorithm, plain data.
 
-    runs: (landscape, algorithm) -> one result of `cell.train` per seed. chosen: -> learning rate.
-    tried: -> {learning rate: mean reward over training on the selection seeds}.
+    runs: (landscape, algorithm) -> one result of `cell.train` per seed. chosen: -> learning rate, factor of the
+    critic's. tried: -> {learning rate, factor: mean reward over training on the selection seeds}.
     """
     results: dict[str, dict] = {}
     for (landscape, algorithm), seeds in runs.items():
         curves, tokens = np.array([run["rewards"] for run in seeds]), seeds[0]["tokens_per_iteration"]
         final = final_rewards(curves)
+        scores = tried[landscape, algorithm].items()
         row = {
-            "learning_rate": chosen[landscape, algorithm],
-            "tried": {f"{rate:g}": score for rate, score in tried[landscape, algorithm].items()},
+            "learning_rate": chosen[landscape, algorithm][0],
+            "critic_factor": chosen[landscape, algorithm][1],
+            "tried": {f"{rate:g}": score for (rate, factor), score in scores if factor == 1},
+            "tried_critic": {f"{factor:g}": score for (_, factor), score in scores if factor != 1},
+            "steps": seeds[0]["steps_per_iteration"],
             "final_reward": interval(final),
             "mean_reward": interval(curves.mean(axis=1)),
             "solved": int((final >= SOLVED).sum()),
@@ -73,6 +78,10 @@ def summarise(runs: dict[tuple[str, str], list[dict]], chosen: dict, tried: dict
         if (landscape, REFERENCE) in runs:
             reference = np.array([run["rewards"] for run in runs[landscape, REFERENCE]])
             row |= against(reference, curves, tokens, itself=algorithm == REFERENCE)
+        for name in EQUAL_STEPS:
+            equal = runs.get((landscape, name))
+            if name != algorithm and equal and equal[0]["steps_per_iteration"] == row["steps"] and len(seeds) > 1:
+                row["equal_steps"] = difference(final, final_rewards(np.array([run["rewards"] for run in equal])))
         results.setdefault(landscape, {})[algorithm] = row
     return results
 
@@ -96,8 +105,10 @@ def against(reference: np.ndarray, curves: np.ndarray, tokens: int, itself: bool
 def difference(values: np.ndarray, reference: np.ndarray) -> list[float]:
     """Difference of two means with Welch's 95 % interval."""
     variances = np.array([sample.var(ddof=1) / len(sample) for sample in (values, reference)])
-    degrees = variances.sum() ** 2 / (variances**2 / (np.array([len(values), len(reference)]) - 1)).sum()
-    mean, half = values.mean() - reference.mean(), t.ppf(0.975, degrees) * np.sqrt(variances.sum())
+    mean, half = values.mean() - reference.mean(), 0.0
+    if variances.sum() > 0:
+        degrees = variances.sum() ** 2 / (variances**2 / (np.array([len(values), len(reference)]) - 1)).sum()
+        half = t.ppf(0.975, degrees) * np.sqrt(variances.sum())
     return [float(mean), float(mean - half), float(mean + half)]
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rlhf_trl_ext.functional.value_iteration import linex_loss, soft_returns
+from rlhf_trl_ext.functional.policy_gradient import length_adaptive_lambda
+from rlhf_trl_ext.functional.value_iteration import linex_clip, linex_loss, soft_returns
 
 
 class ValueFitting:
@@ -67,14 +68,15 @@ class ValueFitting:
         """
         args, before, sums = self.args, [], torch.zeros(3, device=batch["rewards"].device)
         states = self.total(batch["value_mask"].sum().float()).clamp(min=1)
+        clip = linex_clip(bounds, temperature) if args.vi_linex_clip == "auto" else args.vi_linex_clip
         for start in range(0, len(batch["rewards"]), self.rows):
             part = {name: rows[start : start + self.rows] for name, rows in batch.items()}
             mask = part["value_mask"].float()
             values = self.values(part)
-            returns = soft_returns(
-                part["rewards"], values.detach().clamp(*bounds), mask, temperature, args.vi_target_lambda
-            )
-            losses, clipped = linex_loss(returns - values, temperature, args.vi_linex_clip)
+            lam = args.vi_target_lambda
+            lam = length_adaptive_lambda(mask, alpha=1.0) if lam == "auto" else lam
+            returns = soft_returns(part["rewards"], values.detach().clamp(*bounds), mask, temperature, lam)
+            losses, clipped = linex_loss(returns - values, temperature, clip)
             ((losses * mask).sum() / states).backward()
             before.append(values.detach())
             with torch.no_grad():

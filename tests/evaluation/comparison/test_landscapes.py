@@ -10,7 +10,15 @@ from hydra import compose, initialize_config_dir
 from evaluation.comparison.landscapes import rewards
 from evaluation.comparison.landscapes.benchmark import Benchmark
 from evaluation.comparison.landscapes.cell import train
-from evaluation.comparison.landscapes.summary import against, difference, final_rewards, interval, ratio, tokens_to
+from evaluation.comparison.landscapes.summary import (
+    against,
+    difference,
+    final_rewards,
+    interval,
+    ratio,
+    summarise,
+    tokens_to,
+)
 from rlhf_trl_ext.configuration.checks import ConfigError
 
 SHORT = ("iterations.dense=20", "selection_seeds=[100]", "seeds=[0,1]", "learning_rates=[1e-9,4e-3,1.0]")
@@ -120,6 +128,51 @@ def test_the_grid_is_extended_where_its_end_is_best(benchmark):
     assert made._beyond({1e-3: 0.1, 3e-3: 0.2, 1e-2: 0.3, 3e-2: 0.4, 1e-1: 0.5}) is None  # extended twice
 
 
+def test_a_critic_s_rate_is_chosen_at_the_policy_s(benchmark):
+    made = benchmark("landscapes=[deceptive]", "algorithms=[ppo,grpo]", "seeds=[0,1]", "selection_seeds=[7]")
+    assert made._critic_rate("ppo", 1e-3) == 1e-3 and made._critic_rate("grpo", 1e-3) is None
+    trained = []
+
+    def results(keys):
+        """The policy's rate 2e-3 is best, and for it the critic's at three times its own."""
+        trained.append(list(keys))
+        level = {2e-3: 0.5}
+        return {
+            key: {
+                "rewards": [level.get(key[2][0], 0.2) + 0.1 * (key[2][1] == 3)] * 20,
+                "tokens_per_iteration": 1,
+                "steps_per_iteration": 3 if key[1] == "ppo" else 1,
+                "seconds": 1.0,
+            }
+            for key in trained[-1]
+        }
+
+    made._results = results
+    found = made.run()["deceptive"]
+    assert [(name, *rates) for _, name, *rates in trained[1]] == [("ppo", (2e-3, 0.3), 7), ("ppo", (2e-3, 3), 7)]
+    assert (found["ppo"]["learning_rate"], found["ppo"]["critic_factor"]) == (2e-3, 3)
+    assert found["ppo"]["tried"] == pytest.approx({"0.001": 0.2, "0.002": 0.5, "0.004": 0.2})
+    assert found["ppo"]["tried_critic"] == pytest.approx({"0.3": 0.5, "3": 0.6})
+    assert found["grpo"]["tried_critic"] == {} and "equal_steps" not in found["ppo"]  # three steps against one
+    cell = made.cell("deceptive", "ppo", (2e-3, 3.0), 0)
+    assert cell.settings["args"]["critic_learning_rate"] == pytest.approx(3e-3)
+
+
+def test_rows_are_compared_with_grpo_of_as_many_steps():
+    def seeds(level, steps):
+        rewards = ([level + spread] * 10 for spread in (0.0, 0.1, 0.2))
+        return [
+            {"rewards": own, "tokens_per_iteration": 1, "steps_per_iteration": steps, "seconds": 1} for own in rewards
+        ]
+
+    runs = {("dense", "grpo"): seeds(0.1, 1), ("dense", "grpo_steps"): seeds(0.4, 3), ("dense", "ppo"): seeds(0.3, 3)}
+    chosen = dict.fromkeys(runs, (1e-3, 1.0))
+    found = summarise(runs, chosen, {row: {rates: 0.1} for row, rates in chosen.items()})["dense"]
+    # Against GRPO of three steps, -.1 +- 2.7764 sqrt(2 * .01 / 3).
+    assert found["ppo"]["equal_steps"] == pytest.approx([-0.1, -0.1 - 0.2267, -0.1 + 0.2267], abs=1e-3)
+    assert found["ppo"]["final_difference"][0] == pytest.approx(0.2) and "equal_steps" not in found["grpo_steps"]
+
+
 def test_every_row_is_accepted_and_mistakes_are_told(benchmark):
     benchmark("landscapes=[dense]").check()
     for mistakes, told in (
@@ -149,9 +202,10 @@ def test_a_cell_trains_and_is_reused_and_the_better_rate_is_chosen(benchmark, tm
     made._train = refuse
     assert made.run()["dense"]["grpo"] == results
     other = benchmark("landscapes=[dense]", "algorithms=[grpo]", "args.entropy_coef=0", *SHORT)
-    assert other.cell("dense", "grpo", 4e-3, 0).file != made.cell("dense", "grpo", 4e-3, 0).file
+    rates = (4e-3, 1.0)
+    assert other.cell("dense", "grpo", rates, 0).file != made.cell("dense", "grpo", rates, 0).file
 
 
 def test_one_question_fills_a_batch_of_two_groups(benchmark):
     made = benchmark("landscapes=[deceptive]", "algorithms=[grpo]", "iterations.deceptive=2")
-    assert len(train(made.cell("deceptive", "grpo", 1e-3, 0).settings)["rewards"]) == 2
+    assert len(train(made.cell("deceptive", "grpo", (1e-3, 1.0), 0).settings)["rewards"]) == 2
