@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import torch
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from rlhf_trl_ext.callbacks.records import read_metrics
@@ -22,6 +23,14 @@ from rlhf_trl_ext.stages.processes import Processes
 from rlhf_trl_ext.stages.stage import Stage, exclusive
 
 MODULE = "rlhf_trl_ext.stages"
+# What stages import; without a GPU only, as CUDA must not be begun before a fork.
+HEAVY = (
+    "transformers.trainer",
+    "peft",
+    "trl.trainer.dpo_trainer",
+    "trl.trainer.reward_trainer",
+    "trl.trainer.grpo_trainer",
+)
 PARALLEL = ("TOKENIZERS_PARALLELISM", "false")
 Key = tuple[str, str]  # names of a pipeline and of one of its stages
 
@@ -48,7 +57,8 @@ class Execution:
     ):
         self.pipelines, self.keep_going = pipelines, keep_going
         self.command = command or (lambda module: [sys.executable, "-m", module])
-        self.processes = Processes(places)
+        forks = sys.platform == "linux" and not torch.cuda.is_available()
+        self.processes = Processes(places, modules=HEAVY if forks else ())
         self.failures: dict[Key, str] = {}
 
     def run(self) -> dict[Key, str]:
@@ -77,6 +87,8 @@ class Execution:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     self._done(future, *running.pop(future))
+        for pipeline in self.pipelines.values():  # in their own order, not in that in which they ended
+            pipeline.records = {name: pipeline.records[name] for name in pipeline.configs if name in pipeline.records}
         if waiting and not self.failures:
             names = ", ".join(name for _, name in waiting)
             raise ConfigError(f"stages {names} need each other: change their `needs`.")

@@ -6,7 +6,7 @@ The descriptor is the read end of a pipe. A byte in it passes SIGTERM on; its en
 that holds the other side is killed, ends every process that the command started, in whatever session.
 Exit code: the command's, 128 + n where signal n ended it.
 
-Only the standard library and psutil are imported: the file runs as a script, before each command.
+Only the standard library and psutil are imported: the file runs as a script, before each command (but see `warm`).
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -35,15 +36,38 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
+class Forked:
+    """A child that was forked, with what is read here of a subprocess.Popen."""
+
+    def __init__(self, pid: int):
+        self.pid, self.returncode = pid, None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if done else None
+        return self.returncode
+
+
 def guard(descriptor: int, inner: bool, command: list[str]) -> int:
     """Run `command` until it ends or the pipe does; inner: SIGTERM goes to the command's children instead of itself."""
+    wake = listen()
+    return watch(subprocess.Popen(command, preexec_fn=end_with_parent), descriptor, wake, inner)
+
+
+def listen() -> int:
+    """Make this process a guard: signals wake it by a byte in the descriptor that is returned, and end nothing."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans become children of this process, so that none is out of reach
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)  # an empty handler is not inherited, as SIG_IGN would be
-    child = subprocess.Popen(command, preexec_fn=end_with_parent)
+    return wake
+
+
+def watch(child: subprocess.Popen | Forked, descriptor: int, wake: int, inner: bool) -> int:
+    """Wait until a child of this process ends or the pipe does, and end all that it started."""
     descriptors = [descriptor, wake]
     while child.poll() is None:
         ready, _, _ = select.select(descriptors, [], [], 1.0)

@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TextIO
 
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages import guard
+from rlhf_trl_ext.stages.warm import Started, Warm
 
 GRACE = 30.0  # seconds that a process has to save after SIGTERM, as Slurm's KillWait
 LAUNCH = "accelerate.commands.launch"
@@ -45,16 +47,18 @@ class Processes:
     process is killed its children end as well, accelerate's workers too (see `guard`).
 
     places: CUDA_VISIBLE_DEVICES of what runs there, or None (see `gpu_places`). `ended` is set by `end`.
+    modules: what `python -m` commands import; a process that has imported it is forked for each of them (see `warm`).
     """
 
-    def __init__(self, places: Sequence[str | None] = (None,), grace: float = GRACE):
-        self.count, self.grace = len(places), grace
+    def __init__(self, places: Sequence[str | None] = (None,), grace: float = GRACE, modules: Sequence[str] = ()):
+        self.count, self.grace, self.modules = len(places), grace, modules
         self._places: SimpleQueue = SimpleQueue()
         for place in places:
             self._places.put(place)
         self._pipes: set[int] = set()
         self._lock = threading.Lock()
         self.ended = threading.Event()
+        self._warm: Warm | None = None
         self._signal: int | None = None
         self._handlers: dict[int, object] = {}
 
@@ -75,6 +79,8 @@ class Processes:
             if error is not None:
                 self.end(self.grace if self._signal else 0.0)
         finally:
+            if self._warm:
+                self._warm.close()
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
@@ -149,7 +155,6 @@ class Processes:
 
     def _guarded(self, command, log: Path, environment, timeout: float | None, watch) -> int | None:
         """Exit code; None after the time-out."""
-        whom = "children" if LAUNCH in command else "self"
         end = None if timeout is None else time.monotonic() + timeout
         with log.open("a") as output:
             with self._lock:
@@ -158,15 +163,7 @@ class Processes:
                 read, write = os.pipe()
                 self._pipes.add(write)
             try:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", guard.__file__, str(read), whom, *command],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=[read],
-                    start_new_session=True,  # the terminal's signals come to this process alone
-                )
+                process = self._start(command, output, environment, read)
             except BaseException:
                 self._close(write)
                 raise
@@ -182,6 +179,27 @@ class Processes:
             finally:
                 self._close(write)
                 process.wait()
+
+    def _start(
+        self, command: Sequence[str], output: TextIO, environment: dict, pipe: int
+    ) -> subprocess.Popen | Started:
+        """Start a command under a guard: as a fork where that is possible."""
+        if self.modules and command[:2] == [sys.executable, "-m"] and LAUNCH not in command:
+            with self._lock:
+                self._warm = self._warm or Warm(self.modules, environment)
+            if environment == self._warm.environment:
+                with contextlib.suppress(OSError):
+                    return self._warm.start(command[2:], pipe, output.fileno())
+        whom = "children" if LAUNCH in command else "self"
+        return subprocess.Popen(
+            [sys.executable, "-P", guard.__file__, str(pipe), whom, *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[pipe],
+            start_new_session=True,  # the terminal's signals come to this process alone
+        )
 
 
 def accelerate_launch(module: str, num_processes: int, config_file: str | None = None) -> list[str]:
