@@ -2,6 +2,8 @@
 
 from omegaconf import DictConfig, OmegaConf
 
+from rlhf_trl_ext.configuration import help
+
 
 def by_lora(full, lora, *, _root_: DictConfig):
     """A value for training whole models, and one for training adapters (model.use_peft=true)."""
@@ -10,4 +12,5 @@ def by_lora(full, lora, *, _root_: DictConfig):
 
 def register() -> None:
     """Make the words known to OmegaConf."""
-    OmegaConf.register_new_resolver("by_lora", by_lora, replace=True)
+    for name, word in (("by_lora", by_lora), ("groups", help.groups), ("settings", help.settings)):
+        OmegaConf.register_new_resolver(name, word, replace=True)
