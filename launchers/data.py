@@ -20,11 +20,11 @@ def main(config):
     dataset, model = build(config.dataset, "dataset"), build(config.model, "model")
     with as_config_error("dataset"):
         tokenizer = model.tokenizer(model.checkpoint(built_folder(config)))
-        rows = dataset.load(config.view, config.split, tokenizer)
+        view, rows = inspection.load(dataset, config.view, config.split, tokenizer)
         facts = inspection.summary(rows, tokenizer)
     for panel in inspection.rendered(rows.select(range(min(config.rows, len(rows)))), tokenizer):
         console.print(panel)
-    console.print(f"{facts['rows']:,} rows of {config.view}, columns {', '.join(facts['columns'])}")
+    console.print(f"{facts['rows']:,} rows of {view}, columns {', '.join(facts['columns'])}")
     for name, numbers in facts["lengths"].items():
         low, middle, high, most = numbers
         console.print(f"{name}: {middle:.0f} {facts['unit']} (5-95 %: {low:.0f}-{high:.0f}, longest {most:.0f})")

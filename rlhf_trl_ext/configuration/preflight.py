@@ -30,33 +30,6 @@ def preflight(config: DictConfig) -> None:
         raise ConfigError(listed(errors))
 
 
-def enough_rows(rows: int, args) -> None:
-    """Raises ConfigError where `rows` of data are fewer than one batch: no step would be taken, or the last never end.
-
-    args: the trainer's arguments; online algorithms sample several completions for a row.
-    """
-    needed, sum_of = args.per_device_train_batch_size * args.world_size, "per_device_train_batch_size x processes"
-    if hasattr(args, "steps_per_generation"):
-        needed, sum_of = args.generation_batch_size // args.num_generations, "generation_batch_size / num_generations"
-    if rows < needed:
-        raise ConfigError(
-            f"dataset has {rows} rows and a batch needs {needed} ({sum_of}): "
-            "give more data or a smaller args.per_device_train_batch_size."
-        )
-
-
-def some_left(dataset, args) -> None:
-    """Raises ConfigError where a trainer has left out every row of its data, as TRL does with what max_length cuts off.
-
-    dataset: the trainer's, prepared; args: its arguments.
-    """
-    if hasattr(dataset, "__len__") and len(dataset) == 0:
-        raise ConfigError(
-            f"args.max_length={getattr(args, 'max_length', None)}: no row is left, as all that is learnt from lies "
-            "behind it; give more."
-        )
-
-
 def fewer_processes(run: Run) -> str | None:
     """Fewer processes than requested: `accelerate launch --cpu --num_processes 2` silently runs one."""
     requested, by = run.config.get("num_processes"), "num_processes"

@@ -216,7 +216,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
     },
     "adopt": {"folder": Text},
     "data": {
-        "view": Views,
+        "view": Views | None,
         "split": Literal["train", "evaluation"],
         "rows": Natural,
         "output": OutputFile | None,

@@ -14,6 +14,17 @@ COLOURS = {"system": "magenta", "user": "cyan", "assistant": "green"}
 PERCENTILES = (5, 50, 95, 100)
 
 
+def load(dataset: Any, view: str | None, split: str, tokenizer: Any) -> tuple[str, Any]:
+    """The view and its rows; None: preferences, or where the rows' form has none the first view that it has."""
+    try:
+        return view or "preferences", dataset.load(view or "preferences", split, tokenizer)
+    except ValueError:
+        form = getattr(getattr(dataset, "convert", None), "recognised", None)
+        if view is not None or form is None or "preferences" in form.views:
+            raise
+    return form.views[0], dataset.load(form.views[0], split, tokenizer)
+
+
 def summary(rows: Any, tokenizer: Any = None) -> dict:
     """Facts of a `Dataset` of one view.
 

@@ -14,7 +14,8 @@ from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
 from rlhf_trl_ext.configuration.handed_on import named_refusals
-from rlhf_trl_ext.configuration.preflight import enough_rows, preflight, some_left
+from rlhf_trl_ext.configuration.preflight import preflight
+from rlhf_trl_ext.configuration.row_counts import enough_rows, some_left
 from rlhf_trl_ext.data import inspection
 from rlhf_trl_ext.files import full_disk
 from rlhf_trl_ext.models.card import write_card
@@ -77,12 +78,14 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     with as_config_error(), named_refusals(args, model):
         extra = accepted(trainer, {**data, "callbacks": callbacks, **model.trainer_arguments()})
         trainer = trainer(model=checkpoint, args=args, **extra)
-        some_left(trainer.train_dataset, args)
+        shortened = some_left(trainer.train_dataset, args, len(train_dataset))
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
     if state.is_main_process:
         stage.begin()
+        if shortened:
+            logger.warning(shortened)
     with named_refusals(args, model):
         stopped = _train(stage, trainer)
     metrics = trainer.evaluate() if config.evaluate else {}

@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 from rlhf_trl_ext.configuration import preflight as module
 from rlhf_trl_ext.configuration import vllm_arguments
 from rlhf_trl_ext.configuration.checks import ConfigError
-from rlhf_trl_ext.configuration.preflight import enough_rows, preflight
+from rlhf_trl_ext.configuration.preflight import preflight
+from rlhf_trl_ext.configuration.row_counts import enough_rows
 
 BAD = [
     (["algorithm=grpo", "++args.num_generations=3"], "args.num_generations=3: the generation batch of 8 "),

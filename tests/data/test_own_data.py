@@ -111,6 +111,18 @@ def test_a_single_stage_trains_on_all_but_what_is_held_out_and_says_so(composed,
     assert "(the reward share, 30% of the prompts)" in caplog.messages[6]
 
 
+def test_rows_without_preferences_are_shown_in_the_view_that_they_have(composed, tmp_path):
+    from rlhf_trl_ext.configuration.checks import build
+
+    ATTEMPTS["messages.jsonl"][0](tmp_path / "rows.jsonl")
+    overrides = ["dataset=file", f"dataset.path={tmp_path}/rows.jsonl", "dataset.max_tokens=null"]
+    dataset = build(composed("data", *overrides, "dataset.max_prompt_tokens=null").dataset, "dataset")
+    view, rows = inspection.load(dataset, None, "train", None)
+    assert view == "demonstrations" and set(rows.column_names) == {"prompt", "completion"}
+    with pytest.raises(ValueError, match=r"form=messages, .* has no preferences"):
+        inspection.load(dataset, "preferences", "train", None)
+
+
 def test_what_is_in_a_data_set():
     rows = Dataset.from_list(
         [
