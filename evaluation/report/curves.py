@@ -1,6 +1,7 @@
 """Figures of what happened during training, and of what it cost in divergence."""
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from evaluation.comparison.run import Run
 from evaluation.report.drawing import Palette, Picture, axes, legend
@@ -32,6 +33,16 @@ def smooth(values: np.ndarray, share: float = 0.1) -> np.ndarray:
     return (sums[1:] - sums[starts]) / (np.arange(1, len(values) + 1) - starts)
 
 
+def band(one: Axes, curves: list[np.ndarray], name: str, palette: Palette) -> None:
+    """Mean of smoothed curves, `(2, N)` each, where all have points, and a band from the lowest to the highest."""
+    grid = np.linspace(max(own[0][0] for own in curves), min(own[0][-1] for own in curves), POINTS)
+    values = np.array([np.interp(grid, own[0], smooth(own[1])) for own in curves])
+    colour = palette.colour(name)
+    one.plot(grid, values.mean(axis=0), palette.line(name), label=name, color=colour)
+    if len(curves) > 1:
+        one.fill_between(grid, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+
+
 def learning(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     """Training reward against sampled tokens: mean over seeds, band from the lowest to the highest seed."""
     metrics = [m for m in UNITS if runs.shows(m) and any(_curves(runs, dataset, row, m) for row in runs.rows)]
@@ -43,12 +54,7 @@ def learning(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
             curves = _curves(runs, dataset, row, metric)
             if not curves:
                 continue
-            grid = np.linspace(max(c[0][0] for c in curves), min(c[0][-1] for c in curves), POINTS)
-            values = np.array([np.interp(grid, c[0], smooth(c[1])) for c in curves])
-            style = {"color": palette.colour(row), "alpha": 0.15, "linewidth": 0}
-            one.plot(grid / 1000, values.mean(axis=0), palette.line(row), label=row, color=style["color"])
-            if len(curves) > 1:
-                one.fill_between(grid / 1000, values.min(axis=0), values.max(axis=0), **style)
+            band(one, [np.array([own[0] / 1000, own[1]]) for own in curves], row, palette)
         one.set(xlabel="sampled completion tokens (thousands)", ylabel=UNITS[metric])
     legend(figure, panels[0])
     caption = (

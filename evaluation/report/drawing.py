@@ -61,10 +61,12 @@ class Palette:
         return "--" if self.aa_control and name == self.aa_control[1] else "-"
 
 
-def axes(columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """A figure with axes side by side, in inches each."""
-    figure = Figure(figsize=(max(width * columns, 5.6), height), layout="constrained")
-    panels = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+def axes(count: int = 1, width: float = 4.6, height: float = 3.4, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side, at most `columns` in a row; width and height in inches each."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(width * columns, 5.6), height * rows), layout="constrained")
+    panels = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     for one in panels:
         one.grid(alpha=0.25)
         one.set_axisbelow(True)
@@ -72,9 +74,9 @@ def axes(columns: int = 1, width: float = 4.6, height: float = 3.4) -> tuple[Fig
     return figure, panels
 
 
-def legend(figure: Figure, one: Axes) -> None:
-    """One legend for the whole figure, to its right."""
-    handles, labels = one.get_legend_handles_labels()
-    known = dict(zip(labels, handles, strict=True))
+def legend(figure: Figure, *panels: Axes) -> None:
+    """One legend for the whole figure, to its right, of what any of the panels shows."""
+    pairs = [zip(*reversed(one.get_legend_handles_labels()), strict=True) for one in panels]
+    known = {label: handle for own in pairs for label, handle in own}
     if known:
         figure.legend(known.values(), known.keys(), loc="outside right upper", frameon=False)

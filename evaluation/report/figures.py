@@ -6,7 +6,7 @@ from matplotlib.patches import Rectangle
 
 from evaluation.comparison.differences import estimate
 from evaluation.comparison.run import CONTROLLED
-from evaluation.report import curves
+from evaluation.report import curves, training
 from evaluation.report.comparisons import comparisons
 from evaluation.report.drawing import STYLE, Palette, Picture, axes, legend
 from evaluation.report.pareto import frontier, objective_means
@@ -181,4 +181,5 @@ def pareto(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     return Picture(f"{dataset}-pareto", "Pareto frontier", caption, figure)
 
 
-DRAWN = (forest, curves.frontier, matrix, curves.learning, curves.overoptimisation, efficiency, costs, pareto)
+DRAWN = (forest, curves.frontier, matrix, curves.learning, training.over_steps, curves.overoptimisation)
+DRAWN += (efficiency, costs, pareto)

@@ -1,5 +1,7 @@
 """Tables of what went wrong in runs: failures by kind with samples, alerts, failed cells."""
 
+from pathlib import Path
+
 from evaluation.quality.failures.diagnostics import diagnose
 from evaluation.quality.failures.kinds import SEVERE, kind_of, rank
 from evaluation.report.excerpts import marked, short
@@ -54,15 +56,19 @@ def _side_by_side(name: str, flag: dict, own: list[dict], baseline: list[dict]) 
     return rows
 
 
-def alerts(runs: Runs, dataset: str) -> Table | None:
-    """Alerts of the stability monitor during training."""
+def policies(runs: Runs, dataset: str) -> list[tuple[str, int, Path]]:
+    """Name, seed and folder of every policy."""
+    return [(name, run.seed, run.folder / name) for run in runs.of(dataset) for name in runs.rows]
+
+
+def alerts(places: list[tuple[str, int | None, Path]]) -> Table | None:
+    """Alerts of the stability monitor during training. places: name, seed and folder of every run."""
     rows = []
-    for run in runs.of(dataset):
-        for name in runs.rows:
-            path = run.folder / name / "alerts.jsonl"
-            for alert in read_metrics(path) if path.exists() else []:
-                cells = [Cell(str(alert.get(key, ""))) for key in ("step", "message")]
-                rows.append([Cell(name), number(run.seed, "d"), *cells])
+    for name, seed, folder in places:
+        path = folder / "alerts.jsonl"
+        for alert in read_metrics(path) if path.exists() else []:
+            cells = [Cell(str(alert.get(key, ""))) for key in ("step", "message")]
+            rows.append([Cell(name), number(seed, "d"), *cells])
     return Table("Alerts during training", ["algorithm", "seed", "step", "alert"], rows) if rows else None
 
 

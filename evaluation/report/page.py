@@ -14,7 +14,8 @@ from evaluation.report import excerpts, incidents, tabular, training
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
 from evaluation.report.recommendation import Recommendation, recommend
-from evaluation.report.runs import Runs, read
+from evaluation.report.runs import Runs, as_folders, read
+from evaluation.report.settings import changed, settings
 from evaluation.report.tabular import Table
 from rlhf_trl_ext.files import write
 
@@ -44,7 +45,7 @@ class Section:
 
 
 def report(
-    folder: str,
+    folder: str | list[str],
     compare: str | None = None,
     algorithms: list[str] | None = None,
     metrics: list[str] | None = None,
@@ -54,20 +55,21 @@ def report(
 ) -> dict[str, Path]:
     """Write the report of a folder of results; returns the files: html, figures (a folder) and, if written, pdf.
 
+    folder: of a benchmark, a pipeline, several pipelines, a sweep, a stage or adopted runs; or several such.
     compare: another folder of results, told against this one. algorithms, metrics: the only ones shown. pdf: whether
     a PDF is written as well; None: where the extra `pdf` is installed. logs: folders of runs, adopted ones too, whose
-    training logs stand beside those of `folder`; it may then hold runs without results. Raises ValueError for wrong
-    names or folders, and for pdf=true without the extra.
+    training logs stand beside. Raises ValueError for wrong names or folders, and for pdf=true without the extra.
     """
-    judged = bool(compare or algorithms or metrics) or not training.only_logs(folder, alone=bool(logs))
-    runs = read(folder, algorithms, metrics) if judged else None
+    folders = as_folders(folder)
+    logged = [own for own in folders if training.only_logs(own)]
+    judged = [own for own in folders if own not in logged] or (folders if compare or algorithms or metrics else [])
+    runs = read(judged, algorithms, metrics) if judged else None
     other = read(compare, key="compare") if compare else None
-    path = Path(output or Path(folder) / "report.html")
-    by_dataset = pictures(runs) if judged else {}
-    sections = list(_sections(runs, other, by_dataset)) if judged else []
-    if logs or not judged:
-        sections.append(_logs([folder, *(logs or [])]))
-    heading = _heading(runs, other) if judged else _unjudged(folder)
+    path = Path(output or folders[0] / "report.html")
+    sections = list(_sections(runs, other, pictures(runs))) if runs else []
+    if logs or logged:
+        sections += _logs([*logged, *(logs or [])])
+    heading = _heading(runs, other) if runs else _unjudged(folders)
     write(path, _html(heading, sections, form="svg"))
     figures = path.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -80,19 +82,30 @@ def report(
     return written
 
 
-def _logs(folders: list[str]) -> Section:
+def _logs(folders: list[str | Path]) -> Iterator[Section]:
     logs = training.read_logs(folders)
     drawn = training.picture(logs)
-    arguments = [
+    alerts = incidents.alerts([(log.name, None, log.folder) for log in logs])
+    tables = [training.table(logs), *filter(None, [alerts])]
+    yield Section("Training", tables=tables, pictures=[drawn] if drawn else [])
+    folded = [
         Folded(f"arguments of {log.name}, as overrides here", (log.folder / "overrides.txt").read_text())
         for log in logs
         if (log.folder / "overrides.txt").is_file()
     ]
-    return Section("Training", tables=[training.table(logs)], pictures=[drawn] if drawn else [], folded=arguments)
+    own = [log for log in logs if settings(log.folder)]
+    folded += list(_as_recorded(own[0].name, own[0].folder)) if own else []
+    for log in own[1:]:
+        lines = changed(settings(own[0].folder), settings(log.folder))
+        folded.append(Folded(f"{log.name}, against {own[0].name}", "\n".join(lines)))
+    if folded:
+        yield Section("Configurations", folded=folded)
 
 
 def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture]]) -> Iterator[Section]:
     several = len(runs.results["datasets"]) > 1
+    if several:
+        yield Section("Overview", tables=[tabular.overview(runs)])
     for dataset in filter(runs.of, runs.results["datasets"]):
         on = f" on {dataset}" if several else ""
         tables = [tabular.means(runs, dataset), tabular.comparison(runs, other, dataset) if other else None]
@@ -104,7 +117,7 @@ def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture
         yield Section(f"Results{on}", recommend(runs, dataset), first, list(filter(None, tables)), others, folded)
         if tuning := tabular.tuning(runs, dataset):
             yield Section(f"Tuning{on}, apart from the results", tables=[tuning])
-        flagged, alerts = incidents.failures(runs, dataset), incidents.alerts(runs, dataset)
+        flagged, alerts = incidents.failures(runs, dataset), incidents.alerts(incidents.policies(runs, dataset))
         if flagged or alerts:
             tables = [*(flagged or ())[:1], *filter(None, [alerts])]
             folded = [Folded(table.title, table=table) for table in (flagged or ())[1:]]
@@ -117,15 +130,29 @@ def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture
 
 
 def _settings(runs: Runs) -> Iterator[Folded]:
-    """Versions and the resolved configuration of every stage, those of the first seed of each data set."""
-    for dataset in runs.results["datasets"]:
-        for run in runs.of(dataset)[:1]:
-            for name in (run.results["baseline"], *runs.rows):
-                stage = run.folder / name
-                for file, kind in (("versions.json", "versions"), ("config.yaml", "configuration")):
-                    if (stage / file).exists() and (kind == "configuration" or name == run.results["baseline"]):
-                        title = f"{kind} of {name} on {dataset}, seed {run.seed}"
-                        yield Folded(title, (stage / file).read_text())
+    """Versions and the configuration of the first policy; of every other run how its settings differ.
+
+    A policy of the first run is compared with the first policy, one of another run with the same of the first run.
+    """
+    own = [run for dataset in runs.results["datasets"] for run in runs.of(dataset)]
+    places = [(run, name, run.folder / name) for run in own for name in runs.rows if name in run.results["policies"]]
+    if not places:
+        return
+    run, first, folder = places[0]
+    yield from _as_recorded(f"{first} on {run.dataset}, seed {run.seed}", folder)
+    for other, name, place in places[1:]:
+        model, title = (first, folder) if other is run else (name, run.folder / name), f"{name} on {other.dataset}"
+        lines = changed(settings(model[1]), settings(place))
+        lines = [line for line in lines if other is run or not line.split(":")[0].endswith("seed")]
+        if lines:
+            against = first if other is run else f"{name} of the first run"
+            yield Folded(f"{title}, seed {other.seed}, against {against}", "\n".join(lines))
+
+
+def _as_recorded(name: str, folder: Path) -> Iterator[Folded]:
+    for file, kind in (("versions.json", "versions"), ("config.yaml", "configuration")):
+        if (folder / file).exists():
+            yield Folded(f"{kind} of {name}", (folder / file).read_text())
 
 
 def summary(runs: Runs) -> list[str]:
@@ -139,10 +166,11 @@ def summary(runs: Runs) -> list[str]:
     ]
 
 
-def _unjudged(folder: str) -> dict:
+def _unjudged(folders: list[Path]) -> dict:
     """The notice at the top of a page without verdicts."""
     words = "Nothing here was judged: samples of these policies and one judge tell which is better."
-    return {"title": Path(folder).resolve().name, "subtitle": "Training logs.", "summary": [], "problems": [words]}
+    names = ", ".join(folder.resolve().name for folder in folders)
+    return {"title": names, "subtitle": "Training logs.", "summary": [], "problems": [words]}
 
 
 def _heading(runs: Runs, other: Runs | None) -> dict:

@@ -1,10 +1,12 @@
 """Results on disk, of a benchmark, a pipeline or a folder of pipelines, in one form: that of a benchmark."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.comparison.results import benchmark_results
 from evaluation.comparison.run import Run, read_run
+from evaluation.report.settings import names_apart
 from rlhf_trl_ext.files import read_mark
 
 SCORES = ("gold_reward", "reward")
@@ -41,45 +43,74 @@ class Runs:
 
 
 def read(
-    folder: str | Path, algorithms: list[str] | None = None, metrics: list[str] | None = None, key: str = "folder"
+    folder: str | Path | Sequence[str | Path],
+    algorithms: list[str] | None = None,
+    metrics: list[str] | None = None,
+    key: str = "folder",
 ) -> Runs:
-    """Results in a folder that holds benchmark.json, results.json, or folders with a results.json each.
+    """Results in a folder that holds benchmark.json, results.json, folders with a results.json each, or a sweep's jobs.
 
-    algorithms, metrics: the only ones to show. key: the setting that names the folder, for messages. Raises ValueError
-    when there is nothing, or no such algorithm or metric.
+    folder: or several, of pipelines. algorithms, metrics: the only ones to show. key: the setting that names the
+    folder, for messages. Raises ValueError when there is nothing, or no such algorithm or metric.
     """
-    folder, problems = Path(folder), []
-    if (folder / "benchmark.json").exists():
-        results = _benchmark(folder / "benchmark.json")
+    folders, problems = as_folders(folder), []
+    first = folders[0]
+    if len(folders) == 1 and (first / "benchmark.json").exists():
+        results = _benchmark(first / "benchmark.json")
         datasets = {cell["folder"]: cell["dataset"] for cell in results["cells"]}
-        runs = _read([folder / name for name in datasets if (folder / name / "results.json").exists()], problems)
+        runs = _read([first / name for name in datasets if (first / name / "results.json").exists()], problems)
         for run in runs:
             run.dataset = datasets[run.folder.name]
     else:
-        places = [folder] if (folder / "results.json").exists() else [p.parent for p in folder.glob("*/results.json")]
-        if not places and (folder / "metrics.jsonl").exists():
-            raise ValueError(
-                f"{key}={folder} is one stage, without samples and verdicts to report: give the folder of a pipeline "
-                f"or a benchmark, or look at it with `python -m launchers.dashboard output_root={folder}`."
-            )
-        if not places:
-            raise ValueError(
-                f"{key}={folder} holds neither benchmark.json nor results.json, nor do its folders: "
-                "write one with `python -m launchers.benchmark` or `python -m launchers.pipeline`."
-            )
-        runs = _read(sorted(places), problems)
+        runs = _read(dict.fromkeys(place for own in folders for place in _judged(own, key)), problems)
         if not runs:
             raise ValueError(" ".join(problems))
         _name_apart(runs)
-        results = benchmark_results(_header(folder, runs), runs, _policies(runs), None)
+        results = benchmark_results(_header(folders, runs), runs, _policies(runs), None)
     problems += [problem for run in runs for problem in run.problems]
-    chosen = Runs(folder, results, runs, algorithms or [], metrics or [], problems)
+    chosen = Runs(first, results, runs, algorithms or [], metrics or [], problems)
     _check("algorithms", chosen.algorithms, [*results["algorithms"], *(results.get("aa_control") or [])[1:]])
     _check("metrics", chosen.metrics, ["win_rate", "length_controlled_win_rate", *SCORES, "kl"])
     return chosen
 
 
-def _read(folders: list[Path], problems: list[str]) -> list[Run]:
+def as_folders(folder: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One folder or several. Raises ValueError for none."""
+    folders = [Path(own) for own in ([folder] if isinstance(folder, str | Path) else folder)]
+    if not folders:
+        raise ValueError("folder=[]: give one that holds results, or several.")
+    return folders
+
+
+def pipelines(folder: Path) -> list[Path]:
+    """The pipelines with results in a folder: itself, those in it, or those that a sweep kept there has run."""
+    places = [folder, *sorted(path.parent for path in folder.glob("*/results.json")), *jobs(folder)]
+    places = [place for place in places if (place / "results.json").exists()]
+    return places[:1] if places[:1] == [folder] else places
+
+
+def jobs(folder: Path) -> list[Path]:
+    """Where the jobs of a sweep by hydra/launcher=accelerate went; folder: the sweep's."""
+    records = [(read_mark(path) or {}).get("record") for path in sorted(folder.glob("*/job.json"))]
+    names = [record["folder"] for record in records if isinstance(record, dict) and record.get("folder")]
+    beside = (folder.parent / "stages", folder.parent)
+    tried = [[Path(name), *(place / Path(name).name for place in beside)] for name in names]
+    return [place for own in tried if (place := next(filter(Path.is_dir, own), None))]
+
+
+def _judged(folder: Path, key: str) -> list[Path]:
+    if (folder / "benchmark.json").exists():
+        raise ValueError(f"{key}={folder} is a benchmark: give it alone, and another one as compare=<folder>.")
+    places = pipelines(folder)
+    if not places:
+        raise ValueError(
+            f"{key}={folder} holds neither benchmark.json nor results.json, nor do its folders: "
+            "write one with `python -m launchers.benchmark` or `python -m launchers.pipeline`."
+        )
+    return places
+
+
+def _read(folders: Iterable[Path], problems: list[str]) -> list[Run]:
     """Pipelines that can be read; of the others a sentence is put into problems."""
     runs = []
     for folder in folders:
@@ -105,20 +136,23 @@ def _check(key: str, names: list[str], allowed: list[str]) -> None:
 
 
 def _name_apart(runs: list[Run]) -> None:
-    """Name pipelines of the same data set and seed by their folders, as they are different runs."""
+    """Name pipelines of the same data set and seed by the settings in which they differ, or by their folders."""
     names = [(run.dataset, run.seed) for run in runs]
-    if len(set(names)) < len(names):
-        for run in runs:
-            run.dataset = run.folder.name
+    if len(set(names)) == len(names):
+        return
+    own = names_apart([[run.folder / name for name in run.results["policies"]] for run in runs])
+    names = [f"{run.dataset} {words}" for run, words in zip(runs, own, strict=True)]
+    for run, name in zip(runs, names, strict=True):
+        run.dataset = name if len(set(names)) == len(names) else run.folder.name
 
 
 def _policies(runs: list[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.results["policies"]))
 
 
-def _header(folder: Path, runs: list[Run]) -> dict:
+def _header(folders: list[Path], runs: list[Run]) -> dict:
     return {
-        "name": folder.name,
+        "name": ", ".join(folder.resolve().name for folder in folders),
         "algorithms": _policies(runs),
         "aa_control": None,
         "datasets": list(dict.fromkeys(run.dataset for run in runs)),

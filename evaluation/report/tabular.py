@@ -81,6 +81,14 @@ def means(runs: Runs, dataset: str) -> Table:
     return Table("Every number", header, rows, note)
 
 
+def overview(runs: Runs) -> Table:
+    """Every policy of every data set, or of every pipeline of a sweep, in one table."""
+    every = [(dataset, means(runs, dataset)) for dataset in filter(runs.of, runs.results["datasets"])]
+    rows = [[Cell(dataset), *row] for dataset, table in every for row in table.rows]
+    note = "A click on a column's name sorts by it. Seeds and intervals: as below, where each has its own part."
+    return Table("Everything side by side", ["run", *every[0][1].header], rows, note)
+
+
 def tuning(runs: Runs, dataset: str) -> Table | None:
     """What was tried for every algorithm on seeds of their own, and chosen; None where nothing was."""
     own = runs.results.get("tuning")

@@ -63,7 +63,8 @@ def test_one_file_says_what_was_found(page):
     assert "dpo has a lower win rate than grpo" in page
     assert "grpo_again has the highest win rate against sft, 1.000 (1.000 to 1.000), and is better than dpo." in page
     assert "grpo and grpo_again are not distinguishable in win rate" in page
-    assert "kl is 9" in page and "configuration of grpo on embedded, seed 0" in page and "git_commit" in page
+    assert "kl is 9" in page and "configuration of dpo on embedded, seed 0" in page and "git_commit" in page
+    assert "grpo on embedded, seed 0, against dpo</summary><pre>- name: dpo\n+ name: grpo</pre>" in page
     assert "On the Pareto frontier (dotted): " in page and "&lt;0&gt;" not in page.split("</style>")[0]
 
 
@@ -283,10 +284,44 @@ def test_rows_that_are_no_numbers_take_nothing_else_away(tmp_path):
     assert "good: gold_reward judged other samples than those that are there now" in page
 
 
-def test_a_single_stage_is_told_where_it_is_shown(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
-    with pytest.raises(ValueError, match=r"is one stage, .*launchers\.dashboard output_root="):
-        report(str(tmp_path))
+def logged_stage(folder: Path, rate: float, steps=3) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"name: dpo\nargs: {{learning_rate: {rate}}}\noutput_dir: {folder}\n")
+    lines = [{"step": i + 1, "loss": 0.7 - rate * i, "entropy": 0.5} for i in range(steps)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_a_single_stage_has_a_report(tmp_path):
+    stage = logged_stage(tmp_path / "dpo-0123456789abcdef", 0.1)
+    (stage / "alerts.jsonl").write_text('{"step": 2, "rule": "loss_spike", "message": "loss is 9"}\n')
+    page = report(str(stage), pdf=False)["html"].read_text()
+    assert "Nothing here was judged" in page and "loss is 9" in page and "configuration of dpo" in page
+
+
+def test_jobs_of_a_sweep_are_named_by_what_was_swept(tmp_path):
+    """A sweep's folder holds job.json alone; its stages lie elsewhere."""
+    for job, rate in enumerate((0.1, 0.2)):
+        stage = logged_stage(tmp_path / "stages" / f"dpo-{job:016x}", rate)
+        (tmp_path / "multirun" / str(job)).mkdir(parents=True)
+        mark = {"status": "finished", "record": {"folder": f"elsewhere/stages/{stage.name}"}}
+        (tmp_path / "multirun" / str(job) / "job.json").write_text(json.dumps(mark))
+    page = report(str(tmp_path / "multirun"), pdf=False)["html"].read_text()
+    assert ">dpo learning_rate=0.1<" in page and ">dpo learning_rate=0.2<" in page
+    assert "<pre>- args.learning_rate: 0.1\n+ args.learning_rate: 0.2</pre>" in page
+
+
+def test_several_folders_stand_side_by_side(tmp_path, without_figures):
+    folders = [write_pipeline(tmp_path / name, 0, policies=("dpo",)) for name in ("low", "high")]
+    for folder, rate in zip(folders, (0.1, 0.2), strict=True):
+        (folder / "dpo" / "config.yaml").write_text(f"name: dpo\nargs: {{learning_rate: {rate}}}\n")
+    stage = logged_stage(tmp_path / "dpo-0123456789abcdef", 0.3)
+    page = report([*map(str, folders), str(stage)], pdf=False, output=str(tmp_path / "page.html"))["html"].read_text()
+    assert "Everything side by side" in page and "Results on embedded learning_rate=0.1" in page
+    assert "Results on embedded learning_rate=0.2" in page and "Training logs" in page
+    (tmp_path / "high" / "benchmark.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a benchmark: give it alone"):
+        read([str(folder) for folder in folders])
 
 
 def test_a_pipeline_without_policies_has_a_page(tmp_path):
