@@ -11,7 +11,7 @@ def main(config):
     from rich.console import Console
 
     from evaluation.comparison.benchmark import Benchmark
-    from evaluation.comparison.show import table, tuning
+    from evaluation.comparison.show import common_kl, table, tuning
     from rlhf_trl_ext.configuration.checks import as_config_error
 
     def group(name, choice):
@@ -27,7 +27,7 @@ def main(config):
     console.width = max(console.width, 140)  # a log file has no width of its own
     for dataset in results["datasets"]:
         if results["tuning"]:
-            console.print(tuning(results, dataset))
+            console.print(tuning(results, dataset), common_kl(results, dataset) or "")
         console.print(table(results, dataset))
     for sentence in results["in_words"]:
         print(f"- {sentence}")

@@ -165,6 +165,7 @@ class Benchmark:
                 "seeds": list(self.config.tune.seeds),
                 "metric": self.config.tune.metric,
                 "by_dataset": self.chosen,
+                "common_kl": self.tuning.common_kl,
             },
             "budget": {**OmegaConf.to_container(self.config.budget), "in_words": self.budget.in_words(online)},
         }

@@ -56,6 +56,22 @@ def tuning(results: dict, dataset: str) -> Table:
     return drawn
 
 
+def common_kl(results: dict, dataset: str) -> Table | None:
+    """Reward where algorithms' KL is the same, between their tries; None where no two share one, or there is none."""
+    own = results["tuning"]["common_kl"].get(dataset)
+    if not own or not own["levels"]:
+        return None
+    seeds = ", ".join(map(str, results["tuning"]["seeds"]))
+    title = f"{dataset}: {own['reward']} at a common KL, interpolated between the tries on seeds {seeds}"
+    drawn = Table(title=title, title_justify="left")
+    drawn.add_column("algorithm")
+    for level in own["levels"]:
+        drawn.add_column(f"KL {level:.2f}", justify="right")
+    for algorithm, rewards in own["rewards"].items():
+        drawn.add_row(algorithm, *(spread(reward, 3) or "not reached" for reward in rewards))
+    return drawn
+
+
 def spread(estimate: dict | None, digits: int) -> str:
     """`mean (low-high)`, or nothing."""
     if estimate is None:

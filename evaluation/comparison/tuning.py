@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
+from evaluation.comparison.common_kl import common_kl
 from rlhf_trl_ext.configuration.checks import ConfigError, build
 
 TRY = "_try"  # between an algorithm's name and the number of one of its tries
@@ -32,6 +33,7 @@ class Tuning:
         for argument in {argument for each in self.tries for argument in each} - set(config.tune.get("optional") or []):
             if not any(argument in each for tries in self.values.values() for each in tries):
                 raise ConfigError(f"tune.tries: none of {', '.join(self.algorithms)} has an argument {argument}.")
+        self.common_kl: dict[str, dict | None] = {}
         self.benchmark = make(self._configuration(config, benchmark.folder / "tuning"))
         self._check_effect()
 
@@ -69,12 +71,28 @@ class Tuning:
     def run(self) -> dict[str, dict[str, dict]]:
         """Data set -> algorithm -> its tries with their means over seeds, and the number of the best.
 
-        A try that fails on a seed is never chosen. Raises ConfigError where all of an algorithm fail, or where samples
-        lack the metric.
+        A try that fails on a seed is never chosen. `common_kl` is then known: data set -> `common_kl.common_kl`'s, and
+        the key of its reward, gold where there is one. Raises ConfigError where all of an algorithm fail, or where
+        samples lack the metric.
         """
         results = self.benchmark.run()
+        self.common_kl = {data: self._common_kl(data, results["cells"]) for data in results["datasets"]}
         means = {dataset: results["by_dataset"][dataset]["means"] for dataset in results["datasets"]}
         return {data: {name: self._chosen(data, name, own) for name in self.values} for data, own in means.items()}
+
+    def _common_kl(self, dataset: str, cells: list[dict]) -> dict | None:
+        """None where samples have no KL."""
+        cells = [cell for cell in cells if cell["dataset"] == dataset and cell["status"] == "finished"]
+        golden = all(cell["gold_reward_mean"] is not None for cell in cells)
+        reward = "gold_reward" if golden else "reward"
+        if not cells or any(cell["kl_mean"] is None or cell[f"{reward}_mean"] is None for cell in cells):
+            return None
+        points: dict[str, dict] = {name: {} for name in self.algorithms}
+        for cell in cells:
+            own = points[cell["algorithm"].rpartition(TRY)[0]].setdefault(cell["seed"], [])
+            own.append((cell["kl_mean"], cell[f"{reward}_mean"]))
+        seeds = {name: list(own.values()) for name, own in points.items() if own}
+        return {"reward": reward, **common_kl(seeds)}
 
     def _chosen(self, dataset: str, name: str, means: dict[str, dict]) -> dict:
         rows = [means.get(f"{name}{TRY}{i}") for i in range(len(self.tries))]

@@ -72,7 +72,7 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
 
     scores = {"dpo_try0": 0.7, "dpo_try1": 0.6, "ppo_try1": 0.8}  # a seed of ppo_try0 failed
     means = {name: {"win_rate": {"mean": mean, "interval": [mean, mean]}} for name, mean in scores.items()}
-    tries.run = lambda: {"datasets": ["embedded"], "by_dataset": {"embedded": {"means": means}}}
+    tries.run = lambda: {"datasets": ["embedded"], "by_dataset": {"embedded": {"means": means}}, "cells": []}
     benchmark.chosen = benchmark.tuning.run()
     chosen = benchmark.chosen["embedded"]
     assert (chosen["dpo"]["chosen"], chosen["ppo"]["chosen"]) == (0, 1)

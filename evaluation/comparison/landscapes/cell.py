@@ -21,6 +21,7 @@ from rlhf_trl_ext.files import read_mark, write
 from rlhf_trl_ext.stages.identity import versions
 from rlhf_trl_ext.stages.sources import source
 
+MODULE = __spec__.name  # its own name where it runs as __main__ too
 # Nothing here changes what is learnt: no device but the processor, nothing written, nothing printed.
 QUIET = {
     "use_cpu": True,
@@ -47,7 +48,7 @@ class Cell:
     def file(self) -> str:
         """Name of the cell's result: its fingerprint is that of settings, code and package versions."""
         modules = {self.settings[key]["_target_"].rpartition(".")[0] for key in ("task", "trainer", "args")}
-        decides = as_json([self.settings, code(__name__, *sorted(modules))])
+        decides = as_json([self.settings, code(MODULE, *sorted(modules))])
         landscape, algorithm, rate, _, seed = self.names
         return f"{landscape}-{algorithm}-{rate:g}-{seed}-{hashlib.sha256(decides.encode()).hexdigest()[:16]}.json"
 

@@ -10,17 +10,16 @@ COLUMNS = (
     "rate",
     "critic",
     "final reward",
-    "against GRPO of equal steps",
-    "mean over training",
+    "over GRPO, equal steps",
+    "in training",
     "solved",
-    "tokens to GRPO's final",
+    "tokens / GRPO's",
     "reached",
-    "s",
 )
 
 
 def table(landscape: str, rows: dict[str, dict]) -> Table:
-    """One landscape; a row per algorithm, with 95 % intervals over seeds."""
+    """One landscape; a row per algorithm, with 95 % intervals over seeds; *: the end of the rates tried."""
     grid = Table(title=landscape, title_justify="left")
     for column in COLUMNS:
         grid.add_column(column, justify="left" if column == "algorithm" else "right", no_wrap=True)
@@ -38,7 +37,6 @@ def table(landscape: str, rows: dict[str, dict]) -> Table:
             f"{row['solved']}/{row['seeds']}",
             _spread(row["tokens_ratio"], 2) if "tokens_ratio" in row else "",
             f"{row['reached']}/{row['seeds']}" if "reached" in row else "",
-            f"{row['seconds']:.0f}",
         )
     return grid
 

@@ -187,7 +187,6 @@ def test_every_row_is_accepted_and_mistakes_are_told(benchmark):
 @pytest.mark.slow  # six runs
 def test_a_cell_trains_and_is_reused_and_the_better_rate_is_chosen(benchmark, tmp_path):
     made = benchmark("landscapes=[dense]", "algorithms=[grpo]", *SHORT)
-    made._train = lambda cells, folder: [cell.run(str(folder)) for cell in cells]  # in this process
     results = made.run()["dense"]["grpo"]
     # A rate of 1e-9 learns nothing and stays at chance, 1/4; it and one that destroys the policy are the controls.
     assert results["learning_rate"] == 4e-3 and results["tried"]["1e-09"] == pytest.approx(0.25, abs=0.05)
