@@ -10,7 +10,7 @@ from evaluation.report.runs import Runs
 from rlhf_trl_ext.data.samples import finite_number
 
 POINTS = 60
-UNITS = {"reward": "learned reward (the reward model's units)", "gold_reward": "gold reward (0 to 1)"}
+UNITS = {"reward": "learned reward (its own units)", "gold_reward": "gold reward (0 to 1)"}
 
 
 def logged(run: Run, row: str, metric: str, held_out: bool = False) -> np.ndarray:

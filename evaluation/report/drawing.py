@@ -13,7 +13,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = "osD^vP*X"
 # parse_math: names are the user's, and a dollar sign in one is no formula.
 STYLE = {"text.parse_math": False, "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8}
-STYLE |= {"svg.fonttype": "path", "svg.hashsalt": "report"}
+STYLE |= {"svg.fonttype": "path", "svg.hashsalt": "report", "pdf.fonttype": 42}  # 42: TrueType, as journals ask
 DPI = 200
 
 
@@ -34,7 +34,7 @@ class Picture:
     def file(self, form: str) -> bytes:
         """The figure's file, the same bytes for the same numbers."""
         held = io.BytesIO()
-        metadata = {"Date": None} if form == "svg" else {"Software": None}
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[form]
         with rc_context(STYLE):
             self.figure.savefig(held, format=form, dpi=DPI, metadata=metadata)
         return held.getvalue()

@@ -10,9 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from evaluation.report import excerpts, incidents, tabular, training
+from evaluation.report import excerpts, incidents, judges, tabular, training
 from evaluation.report.drawing import Picture
 from evaluation.report.figures import pictures
+from evaluation.report.paper import write_paper
 from evaluation.report.recommendation import Recommendation, recommend
 from evaluation.report.runs import Runs, as_folders, read
 from evaluation.report.settings import changed, settings
@@ -43,6 +44,11 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
     folded: list[Folded] = field(default_factory=list)
 
+    def every_table(self) -> list[Table]:
+        """The tables of numbers, those that a reader opens too."""
+        own = [*self.tables, *(folded.table for folded in self.folded if folded.table)]
+        return [table for table in own if table.kind != "samples"]
+
 
 def report(
     folder: str | list[str],
@@ -52,13 +58,15 @@ def report(
     output: str | None = None,
     pdf: bool | None = None,
     logs: list[str] | None = None,
+    paper: str | None = None,
 ) -> dict[str, Path]:
     """Write the report of a folder of results; returns the files: html, figures (a folder) and, if written, pdf.
 
     folder: of a benchmark, a pipeline, several pipelines, a sweep, a stage or adopted runs; or several such.
     compare: another folder of results, told against this one. algorithms, metrics: the only ones shown. pdf: whether
     a PDF is written as well; None: where the extra `pdf` is installed. logs: folders of runs, adopted ones too, whose
-    training logs stand beside. Raises ValueError for wrong names or folders, and for pdf=true without the extra.
+    training logs stand beside. paper: a folder for figures and tables as a paper takes them. Raises ValueError for
+    wrong names or folders, and for pdf=true without the extra.
     """
     folders = as_folders(folder)
     logged = [own for own in folders if training.only_logs(own)]
@@ -74,11 +82,14 @@ def report(
     figures = path.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     drawn = [picture for section in sections for picture in (*section.first, *section.pictures)]
-    for picture in {id(picture): picture for picture in drawn}.values():
+    for picture in drawn:
         (figures / f"{picture.name}.png").write_bytes(picture.file("png"))
     written = {"html": path, "figures": figures}
     if pdf is not False and (pdf or _printable()):
         written["pdf"] = _print(_html(heading, sections, form="png"), path.with_suffix(".pdf"))
+    if paper:
+        tables = [(f"{section.title} {table.title}", table) for section in sections for table in section.every_table()]
+        written["paper"] = write_paper(Path(paper), drawn, tables)
     return written
 
 
@@ -109,7 +120,7 @@ def _sections(runs: Runs, other: Runs | None, by_dataset: dict[str, list[Picture
     for dataset in filter(runs.of, runs.results["datasets"]):
         on = f" on {dataset}" if several else ""
         tables = [tabular.means(runs, dataset), tabular.comparison(runs, other, dataset) if other else None]
-        tables += [tabular.by_judge(runs, dataset), tabular.injections(runs, dataset)]
+        tables += [draw(runs, dataset) for draw in (judges.by_judge, judges.people, judges.injections)]
         first = [picture for picture in by_dataset[dataset] if picture.name.endswith(FIRST)]
         others = [picture for picture in by_dataset[dataset] if picture not in first]
         every = tabular.differences(runs, dataset)
@@ -191,6 +202,8 @@ def _html(heading: dict, sections: list[Section], form: str) -> str:
 
 
 def _printable() -> bool:
+    for name in ("weasyprint", "weasyprint.progress", "fontTools"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # every glyph that a font lacks; steps, from its import on
     try:
         import weasyprint  # noqa: F401 - also fails where its system libraries are absent
     except (ImportError, OSError):
@@ -204,8 +217,6 @@ def _print(html: str, path: Path) -> Path:
         raise ValueError("pdf=true needs WeasyPrint and Pango: pip install '.[pdf]', apt install libpangoft2-1.0-0.")
     from weasyprint import HTML
 
-    for name in ("weasyprint", "fontTools"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # every glyph that a font lacks, and every step
     partial = path.with_name(path.name + ".partial")
     HTML(string=html).write_pdf(partial)
     partial.replace(path)

@@ -1,16 +1,13 @@
-"""Tables of a report: means, differences, judges, prompt injections, comparison with another run."""
+"""Tables of a report: means, differences, what was tuned, comparison with another run."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from evaluation.comparison.differences import compare, estimate
+from evaluation.comparison.differences import compare
 from evaluation.comparison.results import COMPARED
 from evaluation.comparison.run import CONTROLLED
 from evaluation.report.runs import Runs
-from evaluation.verdicts.agreement import agreement
-from evaluation.verdicts.pairwise import outcomes
-from rlhf_trl_ext.judging.injection import not_measured
 
 METRICS = {**COMPARED, CONTROLLED: "length-controlled win rate"}
 
@@ -67,8 +64,8 @@ def means(runs: Runs, dataset: str) -> Table:
     for row in (row for row in runs.rows if row in summary["means"]):
         cells = [c for c in runs.results["cells"] if (c["dataset"], c["algorithm"]) == (dataset, row)]
         numbers = [number(summary["means"][row].get(metric)) for metric in metrics]
-        if CONTROLLED in metrics and any(cell[CONTROLLED] is None and cell["win_rate"] is not None for cell in cells):
-            numbers[metrics.index(CONTROLLED)] = Cell("cannot be controlled")  # lengths do not overlap
+        if CONTROLLED in metrics:
+            numbers[metrics.index(CONTROLLED)] = _controlled(summary["means"][row].get(CONTROLLED), cells)
         spent = [number(float(np.mean([cell[key] or 0 for cell in cells])), ",.0f") for key in SPENT]
         flags = ", ".join(sorted({flag for cell in cells for flag in cell["flags"]}))
         rows.append([Cell(row), *numbers, *spent, Cell(flags)])
@@ -79,6 +76,14 @@ def means(runs: Runs, dataset: str) -> Table:
     if fair := summary.get("fair_judge"):
         note += f" Is this a fair judge? {fair}."
     return Table("Every number", header, rows, note)
+
+
+def _controlled(mean: dict | None, cells: list[dict]) -> Cell:
+    """The length-controlled win rate; of one seed with its own interval, which is over prompts."""
+    if any(cell[CONTROLLED] is None and cell["win_rate"] is not None for cell in cells):
+        return Cell("cannot be controlled")  # lengths do not overlap
+    ends = cells[0].get("length_controlled_ci") if len(cells) == 1 else None
+    return number({**mean, "interval": ends} if mean and ends else mean)
 
 
 def overview(runs: Runs) -> Table:
@@ -131,51 +136,6 @@ def differences(runs: Runs, dataset: str) -> Table | None:
     ]
     note = "p is adjusted for all pairs of a metric, that of A/A for all metrics (Holm); below 0.05 two are told apart."
     return Table("Differences", ["pair", "metric", "difference", "p", "in words"], rows, note)
-
-
-def by_judge(runs: Runs, dataset: str) -> Table | None:
-    """Win rates by judges that judged later, and how far each agrees with the pipeline's own."""
-    judges = dict.fromkeys(judge for run in runs.of(dataset) for judge in run.further)
-    rows = []
-    for judge in judges:
-        own = [run for run in runs.of(dataset) if judge in run.further]
-        for name in runs.rows:
-            pair = (name, runs.results["baseline"])
-            judged = [run for run in own if pair in run.further[judge]]
-            values = [outcomes(run.further[judge][pair]) for run in judged]
-            if not values or any(np.isnan(seed).all() for seed in values):
-                continue
-            unread = sum(int(np.isnan(seed).sum()) for seed in values)
-            known = {judge: {(run.seed, *pair): run.further[judge][pair] for run in judged}}
-            known["own"] = {(run.seed, *pair): run.verdicts[pair] for run in judged if pair in run.verdicts}
-            match = next(iter(agreement(known)), {})
-            cells = [number(match.get(key)) for key in ("agreement", "kappa")]
-            rows.append([Cell(judge), Cell(name), number(estimate(values, centre=0.5)), *cells, number(unread, "d")])
-    note = f"Against {runs.results['baseline']}, from stored verdicts. agrees: share of pairs judged alike by "
-    note += f"{runs.results['judge']}, with Cohen's kappa. Verdicts that could not be read count nowhere."
-    header = ["judge", "algorithm", "win rate", "agrees", "kappa", "unread"]
-    return Table("By other judges", header, rows, note) if rows else None
-
-
-def injections(runs: Runs, dataset: str) -> Table | None:
-    """How often known injections in the worse reply turn the verdict of each judge that reads texts."""
-    rows, judges = [], {}
-    for run in runs.of(dataset):
-        evaluations = run.results.get("evaluations") or {}
-        reads = {run.results["judge"]: run.results.get("judge_reads_texts")}
-        judges |= reads | {judge: own.get("judge_reads_texts") for judge, own in evaluations.items()}
-        for judge, own in evaluations.items():
-            for name, rate in (own.get("injection_flip_rate") or {}).items():
-                if rate and name in runs.rows:
-                    cells = [number({"mean": rate["rate"], "interval": rate["ci"]}), number(rate["trials"], "d")]
-                    rows.append([Cell(judge), Cell(name), number(run.seed, "d"), *cells])
-    tried = {row[0].text for row in rows}
-    missing = [judge for judge, reads in judges.items() if reads and judge not in tried]
-    if not rows and not missing:
-        return None
-    note = "Share of trials in which a known injection, appended to the reply that a judge finds worse, made it win. "
-    note += " ".join(not_measured(judge) for judge in missing)
-    return Table("Prompt injection", ["judge", "algorithm", "seed", "verdicts turned", "trials"], rows, note)
 
 
 def _verdict(row: dict) -> str:

@@ -17,14 +17,16 @@ from runs_on_disk import write_pipeline
 
 from evaluation.report import page as page_of_report
 from evaluation.report.comparisons import comparisons
-from evaluation.report.drawing import Palette
+from evaluation.report.drawing import Palette, Picture, axes, legend
 from evaluation.report.excerpts import excerpts
 from evaluation.report.figures import matrix, pictures
 from evaluation.report.page import report
+from evaluation.report.paper import write_paper
 from evaluation.report.pareto import frontier
 from evaluation.report.recommendation import recommend
 from evaluation.report.runs import Runs, read
 from evaluation.report.tables import COLUMNS, samples, tidy
+from evaluation.report.tabular import Cell, Table, number
 from evaluation.verdicts import evaluate
 from evaluation.verdicts import results as verdict_results
 from evaluation.verdicts.evaluate import Evaluation
@@ -32,6 +34,7 @@ from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
 from rlhf_trl_ext.judging.verdicts import Opinion, Verdict
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NUMBER = {"mean": 0.75, "interval": [0.5, 0.8]}
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
 
@@ -182,6 +185,23 @@ def test_every_figure_has_labelled_axes_with_units(results, tmp_path):
     assert {path.stem for path in written["figures"].glob("*.png")} == {picture.name for picture in drawn}
 
 
+def test_a_paper_gets_figures_at_column_width_and_latex_tables(tmp_path):
+    figure, panels = axes(2)
+    panels[0].plot([0, 1], [0, 1], label="dpo")
+    legend(figure, *panels)
+    narrow, _ = axes()
+    table = Table("Every & number", ["algorithm", "win rate"], [[Cell("grpo_vi"), number(NUMBER, ".2f")]], "Of 1 seed.")
+    own = [Picture(name, "", "", own) for name, own in (("wide", figure), ("narrow", narrow))]
+    write_paper(tmp_path, own, [("Results Every & number", table)])
+    for name, inches in (("wide", 6.75), ("narrow", 3.25)):
+        width = re.search(r'width="([\d.]+)pt"', (tmp_path / f"{name}.svg").read_text())[1]
+        assert float(width) / 72 == inches
+    assert (tmp_path / "wide.pdf").read_bytes().startswith(b"%PDF")
+    lines = (tmp_path / "results-every-number.tex").read_text().splitlines()
+    assert lines[:3] == ["% Every & number. Of 1 seed.", r"\begin{tabular}{lr}", r"\toprule"]
+    assert r"grpo\_vi & 0.75 [0.50 to 0.80] \\" in lines
+
+
 @pytest.mark.slow
 def test_filters_and_comparison(results, tmp_path):
     other = write_pipeline(tmp_path / "other", 0)
@@ -226,7 +246,9 @@ def test_verdicts_of_a_further_judge_stand_beside_those_on_recorded_scores(
 ):
     folder = write_pipeline(tmp_path / "run", 0, policies=("dpo",))
     monkeypatch.setattr(Preference, "asked", 0)
-    more = [f"results={folder / 'results.json'}", f"output_root={tmp_path}"]
+    more = [f"results={folder / 'results.json'}", f"output_root={tmp_path}", f"labels={tmp_path / 'labels.jsonl'}"]
+    labels = ({"policy": "dpo", "pair": pair, "outcome": float(pair % 3 > 0)} for pair in range(12))
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "build", lambda config, name: Preference())
         for _ in range(2):  # the second finds all verdicts
@@ -236,6 +258,8 @@ def test_verdicts_of_a_further_judge_stand_beside_those_on_recorded_scores(
     monkeypatch.setattr(ScoreJudge, "compare", None)
     page = report(str(folder), pdf=False)["html"].read_text()
     assert Preference.asked == 48 and "By other judges" in page and "agrees" in page
+    by_people = page.split("By people")[1].split("</table>")[0]
+    assert 'data-sort="0.667"' in by_people and 'data-sort="12"' in by_people  # people alone: 8 of 12; labels
     assert "Prompt injection" in page and "how often it turns m:helpfulness was not measured" in page
     assert read(folder).runs[0].results["evaluations"].keys() == {"m:helpfulness"}
 
