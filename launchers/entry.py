@@ -4,13 +4,13 @@ import functools
 import os
 import re
 import sys
-import warnings
 
 import hydra
 
 from rlhf_trl_ext.configuration.acceptance import accept, refuse_foreign_hydra
 from rlhf_trl_ext.configuration.folders import CONF
 from rlhf_trl_ext.configuration.mistakes import report_user_errors
+from rlhf_trl_ext.configuration.notices import leave_out
 from rlhf_trl_ext.configuration.overrides import opened, options_last
 from rlhf_trl_ext.stages import sweep
 from rlhf_trl_ext.stages.guard import end_with_parent
@@ -43,7 +43,7 @@ def entry(config_name: str, positional: str | None = None):
             flags = {"--dry-run": "dry_run=true"}
             sys.argv[1:] = [flags.get(argument) or opened(argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach report_user_errors
-            warnings.filterwarnings("ignore", category=FutureWarning)
+            leave_out()
             if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
                 end_with_parent()
             with report_user_errors(), sweep.table_at_end(jobs):

@@ -86,9 +86,10 @@ def rouge(rows: list[dict]) -> dict[str, float]:
     if not pairs:
         return {}
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
     names = ["rouge1", "rouge2", "rougeL"]
-    scorer = RougeScorer(names, use_stemmer=True)
+    scorer = RougeScorer(names, tokenizer=DefaultTokenizer(use_stemmer=True))
     scores = [scorer.score(*pair) for pair in pairs]
     return {name: float(np.mean([row[name].fmeasure for row in scores])) for name in names}
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import difflib
+import json
 import os
 import re
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
@@ -30,9 +33,17 @@ def report_user_errors():
         leave(end.code)
     except Exception as error:
         message = sentence(error)
+        _keep_for_elastic(redact(f"error: {message}" if message else f"{type(error).__name__}: {error}"))
         if message is None or os.environ.get("TRACEBACK") == "1":
             raise
         sys.exit(f"error: {redact(message)}")
+
+
+def _keep_for_elastic(message: str) -> None:
+    """Let torch's launcher, which is what prints last under `accelerate launch`, end with the reason."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        reason = {"message": " ".join(message.split()), "extraInfo": {"timestamp": int(time.time())}}
+        Path(path).write_text(json.dumps({"message": reason}), encoding="utf-8")
 
 
 def leave(code: int) -> NoReturn:

@@ -7,13 +7,13 @@ import importlib
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from rlhf_trl_ext.configuration.foreign import own_folder
 from rlhf_trl_ext.configuration.mistakes import report_user_errors
+from rlhf_trl_ext.configuration.notices import leave_out
 from rlhf_trl_ext.configuration.review import review
 from rlhf_trl_ext.stages.guard import end_with_parent
 from rlhf_trl_ext.stages.kinds import kind_of
@@ -24,8 +24,9 @@ def main(folder: str, *overrides: str) -> None:
 
     overrides: of the file, `key=value`; what is trusted can be said here only.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("rlhf_trl_ext").setLevel(logging.INFO)
+    leave_out()
     if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
         end_with_parent()
     with report_user_errors():

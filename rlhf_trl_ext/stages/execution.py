@@ -10,15 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from rlhf_trl_ext.callbacks.records import read_metrics
 from rlhf_trl_ext.configuration import trust
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.stages.checkpoints import last_step
+from rlhf_trl_ext.stages.display import Display
 from rlhf_trl_ext.stages.processes import Processes
 from rlhf_trl_ext.stages.stage import Stage, exclusive
 
@@ -68,25 +66,19 @@ class Execution:
             for pipeline in self.pipelines
             for name, config in self.pipelines[pipeline].configs.items()
         }
-        running: dict[Future, tuple[Key, TaskID]] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        with (
-            Progress(*columns, transient=True) as progress,
-            ThreadPoolExecutor(self.processes.count) as pool,
-            self.processes,
-        ):
-            self.progress = progress
+        running: dict[Future, Key] = {}
+        self.display = Display([_label(key) for key in waiting])
+        with self.display, ThreadPoolExecutor(self.processes.count) as pool, self.processes:
             while waiting or running:
                 self._give_up(waiting)
                 for key in [key for key in waiting if self._ready(*key)][: self.processes.count - len(running)]:
                     stage = self.pipelines[key[0]].stage(key[1])
                     del waiting[key]
-                    bar = progress.add_task(" ".join(filter(None, key)), total=1.0)
-                    running[pool.submit(self._run, key, stage, bar)] = (key, bar)
+                    running[pool.submit(self._run, key, stage)] = key
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    self._done(future, *running.pop(future))
+                    self._done(future, running.pop(future))
         for pipeline in self.pipelines.values():  # in their own order, not in that in which they ended
             pipeline.records = {name: pipeline.records[name] for name in pipeline.configs if name in pipeline.records}
         if waiting and not self.failures:
@@ -112,19 +104,16 @@ class Execution:
                     del waiting[pipeline, name]
                     lost = True
 
-    def _done(self, future: Future, key: Key, bar: TaskID) -> None:
+    def _done(self, future: Future, key: Key) -> None:
         pipeline, name = key
-        self.progress.remove_task(bar)
         try:
             self.pipelines[pipeline].records[name], how = future.result()
         except ConfigError as error:
             self.failures[key] = str(error)
             how = "FAILED"
-        label = " ".join(filter(None, key))
-        folder = self.pipelines[pipeline].folders[name]
-        self.progress.console.print(f"{label:<15} {how:<11} {folder}", highlight=False, soft_wrap=True)
+        self.display.end(_label(key), how, self.pipelines[pipeline].folders[name])
 
-    def _run(self, key: Key, stage: Stage, bar: TaskID) -> tuple[dict, str]:
+    def _run(self, key: Key, stage: Stage) -> tuple[dict, str]:
         pipeline = self.pipelines[key[0]]
         pipeline.folders[key[1]] = stage.folder
         if stage.result:
@@ -133,16 +122,11 @@ class Execution:
         with exclusive(stage.folder, wait=False) if stage.overwrites else contextlib.nullcontext():
             stage.begin()
         if step := last_step(stage.folder):
-            label = " ".join(filter(None, key))
-            self.progress.console.print(f"{label:<15} goes on from step {step}", highlight=False, soft_wrap=True)
+            self.display.line(_label(key), f"goes on from step {step}")
+        self.display.begin(_label(key), stage.folder)
         log = stage.folder / "log.txt"
         command = self._command(pipeline.launcher(key[1]), stage)
-        outcome = self.processes.run(
-            command,
-            log,
-            self._environment(),
-            watch=lambda: self.progress.update(bar, completed=_share_done(stage.folder)),
-        )
+        outcome = self.processes.run(command, log, self._environment())
         if not outcome.code and Stage(stage.config, stage.processes).fingerprint != stage.fingerprint:
             raise StageFailed(
                 f"stage {stage.name}: the project's code changed while it ran; run the same command again."
@@ -163,8 +147,6 @@ class Execution:
         return {name: os.environ.get(name, value) for name, value in (("OMP_NUM_THREADS", threads), PARALLEL)}
 
 
-def _share_done(folder: Path) -> float:
-    """Share of a stage's steps, or of its samples, that is done; 0 while it starts."""
-    metrics = folder / "metrics.jsonl"
-    rows = read_metrics(metrics) if metrics.exists() else []
-    return rows[-1]["step"] / max(rows[-1]["max_steps"], 1) if rows else 0.0
+def _label(key: Key) -> str:
+    """What a stage is called in the terminal: pipelines without a name have one alone."""
+    return " ".join(filter(None, key))

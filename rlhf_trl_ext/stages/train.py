@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.callbacks.budget import BudgetCallback
 from rlhf_trl_ext.callbacks.preemption import Preemption
+from rlhf_trl_ext.callbacks.progress import ProgressLine
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
@@ -103,9 +104,11 @@ def _train(stage: Stage, trainer) -> str | None:
     checkpoint = last_whole(stage.folder)
     if checkpoint and PartialState().is_main_process:
         logger.warning("%s goes on from %s", stage.name, checkpoint)
-    preemption = Preemption()
-    trainer.add_callback(preemption)
-    with preemption:
+    preemption, line = Preemption(), ProgressLine(stage.name)
+    line.attach(trainer)
+    for callback in (preemption, line):
+        trainer.add_callback(callback)
+    with preemption, line:
         trainer.train(resume_from_checkpoint=checkpoint)
     if preemption.signal:
         raise Preempted(preemption.signal, trainer)

@@ -113,4 +113,4 @@ def test_it_is_said_from_which_step_a_stage_goes_on(run, tmp_path, capsys):
         (tmp_path / "a-sft" / f"checkpoint-{step}" / "complete.json").write_text("{}")
     (tmp_path / "a-sft" / "checkpoint-12").mkdir()  # cut off
     assert not run({"a": {"sft": []}})[0]
-    assert "a sft           goes on from step 10" in capsys.readouterr().out
+    assert "a sft  goes on from step 10" in capsys.readouterr().out
