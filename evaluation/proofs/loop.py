@@ -1,8 +1,9 @@
 """From a served policy and back: `python -m evaluation.proofs.loop --seeds 0 1 2`, or `make loop`.
 
 The demo's SFT policy is exported to ONNX and served; simulated users ask every prompt twice and prefer the reply of
-higher gold reward, with the noise of the embedded task; their feedback trains the policy on (DPO); both are compared on
-held-out prompts by the gold reward. Everything is done by the launchers, as a user would.
+higher gold reward, with the noise of the embedded task; `experiment=continue` trains the policy on their feedback (DPO)
+and compares it with the served one on held-out prompts by the gold reward. Everything is done by the launchers, as a
+user would, two seeds side by side.
 """
 
 import argparse
@@ -14,26 +15,36 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 
 from rlhf_trl_ext.data.embedded import Embedded
 from rlhf_trl_ext.rewards import gold
+from rlhf_trl_ext.stages.execution import HEAVY
+from rlhf_trl_ext.stages.processes import Processes
 
 NOISE = 0.10  # of the users, in gold units
-DPO = ("max_steps=60", "learning_rate=2e-4", "lr_scheduler_type=cosine", "warmup_steps=5")
-COMMON = ("per_device_train_batch_size=32", "logging_steps=20")
+DPO = (
+    "{max_steps: 60, learning_rate: 2e-4, lr_scheduler_type: cosine, warmup_steps: 5, per_device_train_batch_size: 32}"
+)
+SAMPLES = "{max_new_tokens: 28, batch_size: 128, max_prompts: 384}"
 
 
-def launch(name: str, *words: str) -> None:
-    """Run a launcher. Raises RuntimeError with the end of what it wrote."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"launchers.{name}", *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"launchers.{name} {' '.join(words)}: {done.stderr[-2000:]}")
+class Launchers:
+    """Runs launchers, whose packages are imported once for all; what they print goes to `folder`/log.txt."""
+
+    def __init__(self, processes: Processes, folder: Path):
+        self.processes, self.folder, self.seconds = processes, folder, {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, *words: str) -> None:
+        """Raises RuntimeError with the reason where one fails."""
+        begin, log = time.perf_counter(), self.folder / "log.txt"
+        outcome = self.processes.run([sys.executable, "-m", f"launchers.{name}", *words], log)
+        if outcome.code:
+            raise RuntimeError(f"launchers.{name} {' '.join(words)}: {outcome.error} (see {log}).")
+        self.seconds[name] = time.perf_counter() - begin
 
 
 class Served:
@@ -80,51 +91,46 @@ def users(url: str, prompts: list[str], seed: int) -> int:
     return given
 
 
-def loop(seed: int, folder: Path, asked: int) -> dict:
-    """One walk; returns seconds, preferences and the evaluation's row of the new policy."""
-    begin, root = time.perf_counter(), folder / f"seed{seed}"
+def loop(seed: int, launch: Launchers, asked: int) -> dict:
+    """One walk; returns seconds, preferences and the results of the pipeline that compares both policies."""
+    begin, root = time.perf_counter(), launch.folder
     common = [f"seed={seed}", f"output_root={root}"]
     launch("train", "algorithm=sft", "experiment=demo", *common, f"output_dir={root}/served")
-    words = [f"policy={root}/served", "format=onnx", "prompts=16", f"output={root}/export"]
-    launch("export", *words, f"seed={seed}", f"output_root={root}")
+    launch("export", f"policy={root}/served", "format=onnx", "prompts=16", f"output={root}/export", *common)
     rows = Embedded(seed=seed).load("prompts").select(range(asked))
+    asking = time.perf_counter()
     with Served(root / "export", root / "traffic" / "traffic.sqlite") as served:
         given = users(served.url, [row["prompt"][0]["content"] for row in rows], seed)
-    words = [f"model.model_name_or_path={root}/served", f"output_dir={root}/continued"]
-    words += [f"args.{setting}" for setting in (*DPO, *COMMON)]
-    launch("train", "algorithm=dpo", "experiment=continue", *common, *words)
-    for name in ("served", "continued"):
-        words = [f"policy={root}/{name}", "reward=gold", f"output_dir={root}/samples-{name}", "samples.batch_size=128"]
-        launch("generate", *common, *words, "samples.max_new_tokens=28", "samples.max_prompts=384")
-    words = [f"baseline={root}/samples-served/samples.jsonl", "judge=gold", f"output={root}/evaluation.json"]
-    launch("evaluate", *words, f"policies={{continued: {root}/samples-continued/samples.jsonl}}", f"output_root={root}")
-    results = json.loads((root / "evaluation.json").read_text())
-    means = [row["gold_reward_mean"] for row in (results["baseline_result"], results["policies"]["continued"])]
-    return {**results["policies"]["continued"], "given": given, "means": means, "seconds": time.perf_counter() - begin}
+    launch.seconds["serve"] = time.perf_counter() - asking
+    words = [f"finished={{sft: {root}/served}}", "dataset@dataset.rest=embedded", "reward=gold", "judge=gold", "jobs=1"]
+    words += [f"stages.dpo.args={DPO}", f"samples={SAMPLES}", f"output_dir={root}/results"]
+    launch("pipeline", "experiment=continue", *common, *words)
+    results = json.loads((root / "results" / "results.json").read_text())
+    means = [row["gold_reward_mean"] for row in (results["baseline_result"], results["policies"]["dpo"])]
+    return {**results["policies"]["dpo"], "given": given, "means": means, "seconds": time.perf_counter() - begin}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--prompts", type=int, default=600, help="asked twice each")
+    parser.add_argument("--prompts", type=int, default=400, help="asked twice each")
     parser.add_argument("--output", type=Path, default=Path("outputs/loop"))
     given, begin = parser.parse_args(), time.perf_counter()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    print(
-        "| seed | preferences | gold served | gold continued | win rate | 95 % interval | seconds |",
-        "|---" * 7 + "|",
-        sep="\n",
-    )
-    better = []
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        for seed, row in zip(
-            given.seeds, pool.map(lambda s: loop(s, given.output, given.prompts), given.seeds), strict=True
-        ):
-            low, high = row["win_rate_ci"]
-            better.append(low > 0.5)
-            means = " | ".join(f"{mean:.3f}" for mean in row["means"])
-            cells = f"{row['given']} | {means} | {row['win_rate']:.3f} | {low:.3f} - {high:.3f} | {row['seconds']:.0f}"
-            print(f"| {seed} | {cells} |", flush=True)
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    columns = ("seed", "preferences", "gold served", "gold continued", "win rate", "interval", "seconds", "of them")
+    print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n", flush=True)
+    processes = Processes([None] * min(2, os.cpu_count() or 1), modules=HEAVY)
+
+    def row(seed: int) -> bool:
+        launch = Launchers(processes, given.output / f"seed{seed}")
+        result = loop(seed, launch, given.prompts)
+        (low, high), means = result["win_rate_ci"], " | ".join(f"{mean:.3f}" for mean in result["means"])
+        cells = f"{result['given']} | {means} | {result['win_rate']:.3f} | {low:.3f} - {high:.3f}"
+        parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in launch.seconds.items())
+        print(f"| {seed} | {cells} | {result['seconds']:.0f} | {parts} |", flush=True)
+        return low > 0.5
+
+    better = processes.map(row, given.seeds)
     print(
         f"{sum(better)} of {len(better)} better by gold, interval above one half; {time.perf_counter() - begin:.0f} s"
     )

@@ -166,13 +166,13 @@ def checkpoints(config: DictConfig, launcher: str) -> list[tuple[str, str, bool 
     critic = _text(config, "args.critic_path") if launcher == "train" else None
     if critic and critic != _text(config, "reward.path"):
         entries.append(("args.critic_path", critic, True, False))
-    several = {"label": "pairs.policies", "revise": "pairs.policies", "capability": "policies", "chat": "policies"}.get(
-        launcher
-    )
+    several = {"label": "pairs.policies", "revise": "pairs.policies", "capability": "policies", "chat": "policies"}
+    several = (several | {"pipeline": "finished"}).get(launcher)
     policies = OmegaConf.select(config, several, throw_on_missing=False) if several else None
     if OmegaConf.is_config(policies):
         items = policies.items() if OmegaConf.is_dict(policies) else enumerate(policies)
-        entries += [(f"{several}.{name}", str(path), False, True) for name, path in items]
+        kind = None if launcher == "pipeline" else False
+        entries += [(f"{several}.{name}", str(path), kind, True) for name, path in items]
     rewards = {"train": "trainer.reward_funcs", "generate": "reward.functions"}
     if launcher == "pipeline" and not OmegaConf.select(config, "reward.stage"):
         rewards["pipeline"] = "reward.functions"

@@ -132,7 +132,15 @@ SHARED = {
     "budget.seconds": Positive | None,
 }
 OF_LAUNCHER: dict[str, dict[str, Any]] = {
-    "pipeline": {"policies": Named, "baseline": Text, "jobs": Count | None, **COMPARED, **COMPILED, **PAIRS},
+    "pipeline": {
+        "policies": Named,
+        "baseline": Text,
+        "finished": dict[Text, Text] | None,
+        "jobs": Count | None,
+        **COMPARED,
+        **COMPILED,
+        **PAIRS,
+    },
     "benchmark": {
         "algorithms": Named,
         "datasets": Named,

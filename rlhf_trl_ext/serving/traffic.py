@@ -220,7 +220,8 @@ def connect(path: Path) -> sqlite3.Connection:
         tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
         if version not in (0, VERSION) or (version == 0 and tables):
             raise ValueError(f"traffic={path} is another kind of SQLite file; give another path.")
-        connection.executescript(SCHEMA)
+        if version == 0:  # else nothing is written: a stage is known by the file's content
+            connection.executescript(SCHEMA)
     except sqlite3.DatabaseError as error:
         raise ValueError(f"traffic={path}: {error}; give another path.") from error
     return connection

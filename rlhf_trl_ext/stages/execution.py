@@ -80,7 +80,8 @@ class Execution:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     self._done(future, running.pop(future))
         for pipeline in self.pipelines.values():  # in their own order, not in that in which they ended
-            pipeline.records = {name: pipeline.records[name] for name in pipeline.configs if name in pipeline.records}
+            order = [*(name for name in pipeline.records if name not in pipeline.configs), *pipeline.configs]
+            pipeline.records = {name: pipeline.records[name] for name in order if name in pipeline.records}
         if waiting and not self.failures:
             names = ", ".join(name for _, name in waiting)
             raise ConfigError(f"stages {names} need each other: change their `needs`.")

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlhf_trl_ext.callbacks import held_out
 from rlhf_trl_ext.configuration.checks import ConfigError, build, check
 from rlhf_trl_ext.configuration.overrides import last_word, overridden_stages
+from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.stages import kinds
 from rlhf_trl_ext.stages.execution import Execution, StageFailed
 from rlhf_trl_ext.stages.needs import by_stage, claims, placed, read_keys, reward_needs
@@ -32,6 +33,7 @@ class Pipeline:
 
     algorithm: name -> composed configuration of `conf/algorithm/<name>.yaml`. `stages.<name>` holds a stage's settings:
     its `kind` (default train), its `algorithm` (default its name), its `needs`, and what differs from the pipeline's.
+    `finished` names stages that need not run, with the folder or hub id of their model.
     processes: of every training stage; None: as many as this one has.
     Raises ConfigError for stages that are not there, needs that nobody meets or reads, and keys that no stage has.
     """
@@ -39,6 +41,7 @@ class Pipeline:
     def __init__(self, config: DictConfig, algorithm: Callable[[str], DictConfig], processes: int | None = None):
         self.config, self.algorithm, self.processes = config, algorithm, processes
         self.settings: dict[str, list[str]] = {}  # stage -> names below `stages` whose settings it has
+        self.finished = dict(config.get("finished") or {})
         self.sampled = list(dict.fromkeys([config.baseline, *config.policies]))
         for name in config.stages:
             self._configured(name, f"stages.{name}")  # a mistyped stage is told before anything runs
@@ -48,20 +51,25 @@ class Pipeline:
         if clash := sorted(samples.keys() & self.configs.keys()):
             raise ConfigError(f"stages.{clash[0]}: the samples of {clash[0].removeprefix(SAMPLES)} have this name.")
         self.configs |= samples
+        for name in self.finished:
+            if not any(name in one.needs for one in self.configs.values()):
+                raise ConfigError(
+                    f"finished.{name}: no stage of this pipeline needs it; it has {', '.join(self.configs)}."
+                )
         self._check_order()
         for name, argument in overridden_stages(config).items():
             if not any(name in self.settings[stage] for stage in self.configs if stage not in samples):
                 raise ConfigError(f"{argument}: this pipeline has no such stage; it has {', '.join(self.configs)}.")
         self.jobs = config.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
-        self.records: dict[str, dict] = {}
-        self.folders: dict[str, Path] = {}
+        self.records: dict[str, dict] = {name: _record(path) for name, path in self.finished.items()}
+        self.folders: dict[str, Path] = {name: Path(path) for name, path in self.finished.items()}
 
     def _needed(self, waiting: list[tuple[str, str]]) -> dict[str, DictConfig]:
         """Configurations of these stages and of all that they need. waiting: names, each with the key that gives it."""
         configs: dict[str, DictConfig] = {}
         while waiting:
             name, user = waiting.pop(0)
-            if name not in configs:
+            if name not in configs and name not in self.finished:
                 configs[name] = self._configured(name, user)
                 waiting += [(need, f"stages.{name}.needs.{need}") for need in configs[name].needs]
         return configs
@@ -158,7 +166,7 @@ class Pipeline:
 
     def check(self) -> None:
         """Check every stage's arguments before the first one starts. Raises ConfigError naming the stage."""
-        folders = {name: f"<folder of {name}>" for name in self.configs}
+        folders = {name: f"<folder of {name}>" for name in self.configs} | self.finished
         for name, config in self.configs.items():
             try:
                 whole = placed(config, folders)
@@ -191,9 +199,18 @@ class Pipeline:
         return self.configs[name].kind
 
 
+def _record(path: str) -> dict:
+    """The record of a stage that was finished elsewhere; of any other model, one without what it cost."""
+    cost = dict.fromkeys(("sampled_tokens", "train_seconds", "peak_memory_mb"))
+    return {**cost, **(read_mark(Path(path) / "stage.json") or {}), "folder": path}
+
+
 def link(folder: Path, folders: dict[str, Path]) -> None:
     """Make the stages of a pipeline reachable by name below its own folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, target in folders.items():
+        if not target.exists():  # a hub id
+            continue
         name = folder / name
         if name.is_symlink() or not name.exists():
             name.unlink(missing_ok=True)

@@ -74,6 +74,8 @@ def test_prompts_are_those_of_whole_chats_of_the_chosen_policies(recorded, caplo
 def test_what_is_written_is_in_the_file_itself_by_which_a_stage_is_known(recorded, tmp_path):
     recorded()
     before = (tmp_path / "t.sqlite").read_bytes()
+    recorded()
+    assert (tmp_path / "t.sqlite").read_bytes() == before  # or a pipeline's stages would not find what it looked at
     recorded(("c", "thumb", "up", "x"))
     assert (tmp_path / "t.sqlite").read_bytes() != before
     with pytest.raises(ValueError, match="no such file"):

@@ -7,7 +7,7 @@ import pytest
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.configuration.composing import compose_config
 from rlhf_trl_ext.stages.needs import placed
-from rlhf_trl_ext.stages.pipeline import Pipeline
+from rlhf_trl_ext.stages.pipeline import Pipeline, link
 
 
 @functools.cache
@@ -29,6 +29,23 @@ def test_a_need_starts_a_stage_from_the_folder_that_it_names(tmp_path):
     assert placed(made.configs["dpo"], folders).model.model_name_or_path == str(tmp_path / "sft")
     samples = placed(made.configs["samples-grpo"], folders)
     assert (samples.policy, samples.reference) == (str(tmp_path / "grpo"), str(tmp_path / "sft"))
+
+
+def test_a_finished_stage_gives_its_folder_and_does_not_run(tmp_path):
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "stage.json").write_text('{"name": "sft", "train_seconds": 3.0}')
+    made = pipeline(f"finished={{sft: {served}, reward: org/reward}}")
+    assert list(made.configs) == ["grpo", "samples-sft", "samples-grpo"]
+    grpo, samples = (placed(made.configs[name], made.folders | {"grpo": "g"}) for name in ("grpo", "samples-grpo"))
+    assert grpo.model.model_name_or_path == str(served) and grpo.trainer.reward_funcs == ["org/reward"]
+    assert (samples.policy, samples.reference) == ("g", str(served))
+    assert made.records["sft"] == {
+        "name": "sft", "train_seconds": 3.0, "sampled_tokens": None, "peak_memory_mb": None, "folder": str(served)
+    }  # fmt: skip
+    made.check()
+    link(tmp_path / "results", made.folders)
+    assert (tmp_path / "results" / "sft").resolve() == served and not (tmp_path / "results" / "reward").is_symlink()
 
 
 def test_one_need_may_go_to_several_keys():
@@ -57,6 +74,7 @@ def test_a_reward_that_no_stage_trains_is_needed_by_none():
         ("stages.dpo.needs={grpo: model.model_name_or_path}", None),
         ("stages.sft.needs={grpo: model.model_name_or_path}", "stages .*grpo.* need each other"),
         ("stages.foo.args.max_steps=1", "stages.foo: there is neither a stage nor an algorithm called foo"),
+        ("finished={kto: outputs/kto}", "finished.kto: no stage of this pipeline needs it; it has sft, "),
         ("stages.rloo.args.max_steps=1", "stages.rloo.args.max_steps=1: this pipeline has no such stage; it has sft, "),
         ("stages.grpo.arg.beta=1", "stages.grpo.arg: no such key; a stage has algorithm, args"),
         ("stages.grpo.samples.foo=1", "stages.grpo.samples: no such key"),
