@@ -13,7 +13,7 @@ def main(config):
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'rlhf-trl-ext[dashboard]'.") from error
     with as_config_error():
-        serve(LoggedRuns(config.output_root), config.host, config.port)
+        serve(LoggedRuns(config.output_root), config.host, config.port, config.days)
 
 
 if __name__ == "__main__":

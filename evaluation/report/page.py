@@ -20,7 +20,7 @@ from evaluation.report.settings import changed, settings
 from evaluation.report.tabular import Table
 from rlhf_trl_ext.files import write
 
-LIBRARIES = Path(__file__).parent / "vendor"
+VENDOR = Path(__file__).parent / "vendor"
 FIRST = ("-forest", "-kl-reward")  # names of the pictures that stand beside the recommendation
 
 
@@ -195,7 +195,8 @@ def _heading(runs: Runs, other: Runs | None) -> dict:
 
 def _html(heading: dict, sections: list[Section], form: str) -> str:
     page = Environment(loader=PackageLoader("evaluation.report", "."), autoescape=True, trim_blocks=True)
-    script, style = ((LIBRARIES / name).read_text() for name in ("sortable.min.js", "sortable-base.min.css"))
+    script = (VENDOR / "sortable.min.js").read_text()
+    style = (VENDOR / "sortable-base.min.css").read_text() + (VENDOR.parent / "style.css").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     libraries = {"script": Markup(script), "digest": digest, "style": Markup(style)}
     return page.get_template("page.html.j2").render(**heading, **libraries, sections=sections, form=form)

@@ -11,6 +11,7 @@ CONFIG = "config.yaml"
 # Where a run lies, and what was computed before it: no choice that anybody made.
 PLACES = ("output_dir", "output_root", "reward.path", "args.critic_path", "needs", "defaults")
 STAGE = re.compile(r"(?:.*/)?stages/([^/]+)-[0-9a-f]{16}$")  # the folder of a stage
+NAMES = ("stage", "data", "model", "learning_rate")
 MOST = 3  # settings that a name has
 
 
@@ -79,5 +80,5 @@ def about(folder: Path) -> dict[str, str]:
     model = own.get("model.model_name_or_path", "")
     if model in ("", "None"):
         model = own.get("model.build._target_", "").split(".")[-1]
-    names = {"stage": own.get("name", ""), "data": Path(data).name, "model": model.rstrip("/").split("/")[-1]}
-    return names | {"learning_rate": own.get("args.learning_rate", "")}
+    rate = own.get("args.learning_rate", "")
+    return dict(zip(NAMES, (own.get("name", ""), Path(data).name, model.rstrip("/").split("/")[-1], rate), strict=True))

@@ -13,20 +13,25 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
+from evaluation.files import finite
+from evaluation.report.dashboard.production import production
 from evaluation.report.dashboard.runs import LoggedRuns
 
 FOLDER = Path(__file__).parent
+FILES = (FOLDER / "page.js", FOLDER.parent / "style.css", *sorted((FOLDER.parent / "vendor").glob("*.min.*")))
+FILES = {f"/{path.name}": path for path in FILES}
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")  # a Host header has an IPv6 address in brackets
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 
 
-def application(runs: LoggedRuns, host: str = "127.0.0.1") -> Starlette:
-    """`/` and `/page.js`: the page. `/runs`; `/logged?run=&after=`; `/samples?run=`: JSON, see `LoggedRuns`.
+def application(runs: LoggedRuns, host: str = "127.0.0.1", days: float = 7) -> Starlette:
+    """`/`: the page, and its files. `/runs`; `/logged?run=&after=`; `/samples?run=`; `/traffic`: JSON, see `LoggedRuns`
+    and `production`. days: of traffic that are shown.
 
     On a loopback address requests for other names are refused: a web site open in the same browser could otherwise
     have its name point here, and read along.
@@ -50,9 +55,12 @@ def application(runs: LoggedRuns, host: str = "127.0.0.1") -> Starlette:
     def samples(request: Request):
         return JSONResponse(runs.samples(run_name(request)))
 
+    def traffic(request: Request):
+        return JSONResponse(finite(production(runs.root, days)))
+
     routes = [Route("/", lambda request: FileResponse(FOLDER / "page.html")), Route("/runs", listed)]
-    routes += [Route("/page.js", lambda request: FileResponse(FOLDER / "page.js"))]
-    routes += [Route("/logged", logged), Route("/samples", samples)]
+    routes += [Route(name, lambda request: FileResponse(FILES[request.url.path])) for name in FILES]
+    routes += [Route("/logged", logged), Route("/samples", samples), Route("/traffic", traffic)]
     allowed = [*LOOPBACK, host] if host in LOOPBACK else ["*"]
     guards = [
         Middleware(TrustedHostMiddleware, allowed_hosts=allowed),
@@ -87,13 +95,13 @@ def address(host: str, listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
-def server(runs: LoggedRuns, host: str) -> uvicorn.Server:
+def server(runs: LoggedRuns, host: str, days: float = 7) -> uvicorn.Server:
     """`server(...).run(sockets=[listen(...)])` serves until interrupted."""
-    return uvicorn.Server(uvicorn.Config(application(runs, host), log_level="warning"))
+    return uvicorn.Server(uvicorn.Config(application(runs, host, days), log_level="warning"))
 
 
-def serve(runs: LoggedRuns, host: str, port: int) -> None:
+def serve(runs: LoggedRuns, host: str, port: int, days: float = 7) -> None:
     """Tell the address and serve until interrupted."""
     listening = listen(host, port)
     print(f"runs below {runs.root}: {address(host, listening)}", flush=True)
-    server(runs, host).run(sockets=[listening])
+    server(runs, host, days).run(sockets=[listening])

@@ -1,17 +1,20 @@
-"""Runs below a folder as a page shows them: what they logged, their alerts and their samples.
+"""Runs below a folder as a page shows them: their names and groups, what they logged, their alerts and samples.
 
 Whatever stands in the files, a page gets numbers that are finite and texts that are text; nothing is written, and no
 lock is opened.
 """
 
+import functools
 import os
 import time
 from pathlib import Path
 
 from evaluation.report.log_files import count_lines, is_line_start, last_rows, rows_after
+from evaluation.report.settings import CONFIG, NAMES, about
 from rlhf_trl_ext.data.samples import finite_number, text_of
 
 METRICS = "metrics.jsonl"
+STAGES = "stages"  # the folder that pipelines share their stages in
 DEPTHS = (METRICS, f"*/{METRICS}", f"*/*/{METRICS}", f"*/*/*/{METRICS}")
 LONGEST = 2_000  # characters of a text that are shown
 ALERTS = 200  # the latest, that are shown
@@ -31,10 +34,15 @@ class LoggedRuns:
 
     def folders(self) -> dict[str, Path]:
         """Run name, its path below the root, -> folder; those that changed last first."""
-        places = {path.parent.resolve() for pattern in DEPTHS for path in self.root.glob(pattern)}
+        return {str(folder.relative_to(self.root)): folder for folder in self._places()}
+
+    def _places(self) -> dict[Path, list[Path]]:
+        """Folder of a run -> the paths that lead to it, those that changed last first."""
+        places: dict[Path, list[Path]] = {}
+        for path in (path.parent for pattern in DEPTHS for path in self.root.glob(pattern)):
+            places.setdefault(path.resolve(), []).append(path)
         times = {folder: _changed(folder / METRICS) for folder in places if folder.is_relative_to(self.root)}
-        ordered = sorted(times, key=lambda folder: -times[folder])
-        return {str(folder.relative_to(self.root)): folder for folder in ordered}
+        return {folder: places[folder] for folder in sorted(times, key=lambda folder: -times[folder])}
 
     def _file(self, folder: Path, name: str) -> Path | None:
         """A regular file of a run; None where there is none. Raises ValueError for one outside the root."""
@@ -44,11 +52,25 @@ class LoggedRuns:
         return path if path.is_file() else None
 
     def summaries(self) -> list[dict]:
-        """name, status (running, finished, stopped, unreadable), step, max_steps, age in seconds, alerts, problem."""
-        return [self._summary(name, folder) for name, folder in self.folders().items()]
+        """Every run: what `_summary` gives, and a label that no other has, `demo/grpo`."""
+        rows = [self._summary(folder, paths) for folder, paths in self._places().items()]
+        for part in ("learning_rate", "name"):  # what sets equal labels apart
+            labels = [row["label"] for row in rows]
+            for row in rows:
+                if labels.count(row["label"]) > 1 and row[part]:
+                    row["label"] += f" {row[part]}"
+        return rows
 
-    def _summary(self, name: str, folder: Path) -> dict:
-        row = {"name": name, "status": "unreadable", "step": 0, "max_steps": 0, "alerts": 0, "problem": ""}
+    def _summary(self, folder: Path, paths: list[Path]) -> dict:
+        """name, group (its pipeline, else the folder that it lies in), stage, data, model, learning_rate, label; status
+        (running, finished, stopped, unreadable), step, max_steps, age in seconds, alerts, problem."""
+        groups = sorted(str(path.parent.relative_to(self.root)) for path in paths)
+        group = next((own for own in groups if own != STAGES), groups[0])
+        row = {"name": str(folder.relative_to(self.root)), "group": "" if group == "." else group}
+        own = about(folder) if (folder / CONFIG).resolve().is_relative_to(self.root) else dict.fromkeys(NAMES, "")
+        row |= {**own, "stage": own["stage"] or folder.name}
+        row["label"] = "/".join(filter(None, [row["group"] if group != STAGES else "", row["stage"]]))
+        row |= {"status": "unreadable", "step": 0, "max_steps": 0, "alerts": 0, "problem": ""}
         row["age"] = round(time.time() - _changed(folder / METRICS))
         try:
             last = next(iter(last_rows(self._file(folder, METRICS), 1)), {})
@@ -82,18 +104,24 @@ class LoggedRuns:
             return {"rows": [], "next": after, "restarted": False, "alerts": [], "problem": str(error)}
 
     def _alerts(self, folder: Path) -> list[dict]:
+        """Those that the run recorded; of one without a monitor what the standard rules say of its log."""
         path = self._file(folder, "alerts.jsonl")
+        if path is None:
+            log = self._file(folder, METRICS)
+            rows = standard_alerts(log, log.stat().st_size, log.stat().st_mtime_ns)[-ALERTS:][::-1]
+        else:
+            rows = last_rows(path, ALERTS)
         texts = ("rule", "metric", "message")
         return [
             {"step": finite_number(row.get("step")) or 0, **{key: _text(row.get(key, "")) for key in texts}}
-            for row in (last_rows(path, ALERTS) if path else [])
+            for row in rows
         ]
 
     def samples(self, name: str, most: int = 12) -> list[dict]:
-        """Samples of a run, newest first: TRL's logged completions, those of alerts, or of a sampling stage."""
+        """Samples of a run, newest first: those that TRL logged and those of alerts, or what its pipeline drew."""
         folder = self.folders()[name]
         try:
-            kept, recorded = self._file(folder, "alert_samples.jsonl"), self._file(folder, "samples.jsonl")
+            kept, recorded = self._file(folder, "alert_samples.jsonl"), self._drawn(folder)
             rows = self._completions(folder, most)
             rows += [{**row, "of": f"alert {row.get('rule')}"} for row in (last_rows(kept, most) if kept else [])]
             rows.sort(key=lambda row: -(finite_number(row.get("step")) or 0))
@@ -101,6 +129,11 @@ class LoggedRuns:
             return [_plain(row) for row in rows[:most]]
         except UNREADABLE as error:
             return [{"step": None, "of": "unreadable", "prompt": str(error), "completion": "", "rewards": {}}]
+
+    def _drawn(self, folder: Path) -> Path | None:
+        """samples.jsonl of a sampling stage, or of the one that a pipeline has for this stage."""
+        paths = [folder, *(path.with_name(f"samples-{path.name}") for path in self._places()[folder])]
+        return next(filter(None, (self._file(path, "samples.jsonl") for path in paths)), None)
 
     def _completions(self, folder: Path, most: int) -> list[dict]:
         """Of the newest table that `args.log_completions=true` leaves."""
@@ -117,6 +150,16 @@ class LoggedRuns:
         fixed = ("step", "prompt", "completion", "advantage")
         rows = batch.to_pylist() if batch else []
         return [{**row, "rewards": {k: v for k, v in row.items() if k not in fixed}, "of": "training"} for row in rows]
+
+
+@functools.lru_cache(maxsize=256)
+def standard_alerts(path: Path, size: int, changed: int) -> list[dict]:
+    """What the rules of monitor=standard say of a log. size, changed: of the file; a longer one is read again."""
+    from rlhf_trl_ext.callbacks.stability import StabilityMonitor  # takes seconds to import
+
+    rules = StabilityMonitor().rules
+    rows = [_numbers(row) for row in rows_after(path, 0)[0] if "loss" in row]
+    return [{"step": row.get("step"), **alert} for row in rows for alert in rules.update(row)]
 
 
 def _plain(row: dict) -> dict:

@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -11,6 +12,7 @@ from filelock import FileLock
 
 from evaluation.report.dashboard.app import listen, server
 from evaluation.report.dashboard.runs import LoggedRuns
+from rlhf_trl_ext.serving.traffic import Traffic
 
 
 @contextlib.contextmanager
@@ -56,6 +58,8 @@ def test_the_page_and_new_rows_come_over_http(tmp_path, folder):
         assert "page.js" in page and "http" not in page.replace("http-equiv", "") and "https" not in script
         (run,) = get(f"{address}/runs")["runs"]  # the pipeline's link to it is not a second run
         assert (run["name"], run["status"], run["step"], run["max_steps"]) == ("stages/grpo-1", "stopped", 1, 4)
+        assert get(f"{address}/uPlot.iife.min.js").startswith("/*! https://github.com/leeoniya/uPlot")
+        assert "--ink" in get(f"{address}/style.css")
         first = get(f"{address}/logged?run=stages/grpo-1")
         assert first["rows"] == [{"step": 1, "max_steps": 4, "loss": 0.5, "reward": 1.0}]
         write(folder / "metrics.jsonl", {"step": 2, "max_steps": 4, "loss": 0.25})
@@ -68,6 +72,64 @@ def test_the_page_and_new_rows_come_over_http(tmp_path, folder):
         assert get(f"{address}/runs")["runs"][0]["alerts"] == 1
         (shown,) = get(f"{address}/samples?run=stages/grpo-1")
         assert (shown["completion"], shown["rewards"], shown["of"]) == ("lamp?", {"gold": 0.5}, "alert kl_spike")
+
+
+def test_runs_are_named_by_pipeline_stage_data_model_and_rate(tmp_path, folder):
+    """Two pipelines have their own grpo, of another rate each, and share the one of `folder`, which has no name."""
+    for rate in (0.1, 0.2):
+        stage = tmp_path / "stages" / f"grpo-{rate}"
+        write(stage / "metrics.jsonl", {"step": 1})
+        config = {"name": "grpo", "args": {"learning_rate": rate}, "dataset": {"_target_": "data.embedded.Embedded"}}
+        config["model"] = {"model_name_or_path": "outputs/stages/sft-0123456789abcdef"}
+        (stage / "config.yaml").write_text(json.dumps(config))
+    (tmp_path / "sweep").mkdir()
+    for rate in (0.1, 0.2):
+        (tmp_path / "sweep" / f"grpo-{rate}").symlink_to(tmp_path / "stages" / f"grpo-{rate}")
+    rows = {row["name"]: row for row in LoggedRuns(tmp_path).summaries()}
+    assert rows["stages/grpo-1"]["label"] == "demo/grpo-1" and rows["stages/grpo-1"]["group"] == "demo"
+    low = rows["stages/grpo-0.1"]
+    assert {key: low[key] for key in ("group", "stage", "data", "model", "learning_rate")} == {
+        "group": "sweep",
+        "stage": "grpo",
+        "data": "embedded",
+        "model": "sft",
+        "learning_rate": "0.1",
+    }
+    assert low["label"] == "sweep/grpo 0.1" and rows["stages/grpo-0.2"]["label"] == "sweep/grpo 0.2"
+
+
+def test_samples_and_alerts_are_there_without_being_asked_for(tmp_path, folder):
+    """A run without a monitor, with a KL above 20 throughout, and samples that its pipeline drew."""
+    write(folder / "metrics.jsonl", *({"step": step, "loss": 0.5, "reward": 1.0, "kl": 25.0} for step in range(2, 20)))
+    prompt = [{"role": "user", "content": "lamp?"}]
+    write(tmp_path / "stages" / "samples-1" / "samples.jsonl", {"prompt": prompt, "completion": "here", "reward": 1.0})
+    (tmp_path / "demo" / "samples-grpo").symlink_to(tmp_path / "stages" / "samples-1")
+    runs = LoggedRuns(tmp_path)
+    alerts = runs.logged("stages/grpo-1")["alerts"]
+    assert {"kl_high"} <= {alert["rule"] for alert in alerts} and all(alert["message"] for alert in alerts)
+    (shown,) = runs.samples("stages/grpo-1")
+    assert (shown["completion"], shown["of"], shown["rewards"]) == ("here", "held-out prompts", {"reward": 1.0})
+    write(folder / "alerts.jsonl", {"step": 3, "rule": "own", "metric": "kl", "message": "high"})  # it had a monitor
+    assert [alert["rule"] for alert in runs.logged("stages/grpo-1")["alerts"]] == ["own"]
+
+
+def test_production_traffic_stands_beside_training(tmp_path, folder):
+    store = Traffic(tmp_path / "traffic" / "traffic.sqlite")
+    for number in range(4):
+        row = {"id": f"a{number}", "time": time.time() - 60 + number, "policy": "current", "prompt": [], "latency": 0.5}
+        status = "complete" if number else "engine ended"
+        added = store.record({**row, "completion": "x", "status": status, "completion_tokens": 10, "reward": 1.0})
+    added.result(5)
+    (tmp_path / "traffic" / "other.sqlite").write_text("no traffic")
+    with serving(tmp_path) as address:
+        other, own = get(f"{address}/traffic")
+        assert "other.sqlite" in other["in_words"][0] and other["rows"] == []
+        cells = dict(zip(own["header"], own["rows"][0], strict=True))
+        assert (cells["policy"], cells["answers"], cells["failed"][:5]) == ("current", 4, "25.0%")
+        assert [point.get("reward") for point in own["points"]["current"]] == [None, 1.0, 1.0, 1.0]  # the first failed
+        store.record({**row, "id": "b", "completion": "x", "status": "complete", "completion_tokens": 10}).result(5)
+        assert get(f"{address}/traffic")[1]["rows"][0][2] == 5
+    store.close()
 
 
 def test_status_is_that_of_the_run(tmp_path, folder):
@@ -137,8 +199,10 @@ def test_a_bad_run_is_a_row_and_takes_no_other_away(content, tmp_path, folder):
 
 def test_links_out_of_the_root_are_not_read(tmp_path):
     root, outside = tmp_path / "root", tmp_path / "outside"
-    for name in ("metrics.jsonl", "alerts.jsonl", "samples.jsonl", "alert_samples.jsonl", "stage.json"):
-        write(outside / name, {"step": 5, "prompt": "secret", "completion": "secret", "rule": "secret"})
+    for name in ("metrics.jsonl", "alerts.jsonl", "samples.jsonl", "alert_samples.jsonl", "stage.json", "config.yaml"):
+        write(
+            outside / name, {"step": 5, "prompt": "secret", "completion": "secret", "rule": "secret", "name": "secret"}
+        )
         write(root / name.split(".")[0] / "metrics.jsonl", {"step": 1})
         (root / name.split(".")[0] / name).unlink(missing_ok=True)
         (root / name.split(".")[0] / name).symlink_to(outside / name)
@@ -146,7 +210,7 @@ def test_links_out_of_the_root_are_not_read(tmp_path):
     rows = {row["name"]: row for row in runs.summaries()}
     assert rows["metrics"]["status"] == "unreadable" and "link out of the folder" in rows["metrics"]["problem"]
     for name in rows:
-        assert "secret" not in json.dumps([runs.logged(name), runs.samples(name)]), name
+        assert "secret" not in json.dumps([rows[name], runs.logged(name), runs.samples(name)]), name
 
 
 def test_the_page_may_load_its_own_script_only(tmp_path, folder):

@@ -1,0 +1,58 @@
+"""Traffic of served policies as the dashboard shows it, beside training."""
+
+import functools
+import time
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from rlhf_trl_ext.configuration.folders import CONF
+
+FILES = ("*.sqlite", "*/*.sqlite")
+POINTS = 40  # of a curve, at most about
+HEADER = ("traffic", "policy", "answers", "failed", "latency p50 / p95 / p99 (s)", "tokens / s", "reward", "thumbs up")
+
+
+def production(root: Path, days: float) -> list[dict]:
+    """What recorded traffic of the last days says: of every file header and rows of a table, in_words, and points.
+
+    Files at most one folder below `root` that are no links out of it. points: policy -> as `TrafficReport.points`.
+    """
+    paths = sorted({path.resolve() for pattern in FILES for path in root.glob(pattern)})
+    since = (time.time() - 86400 * days) // 3600 * 3600  # read again every hour, and when it has grown
+    files = []
+    for path in (path for path in paths if path.is_relative_to(root)):
+        beside = [path, path.with_name(path.name + "-wal")]  # where SQLite writes first
+        version = tuple((own.stat().st_size, own.stat().st_mtime_ns) for own in beside if own.exists())
+        files.append(_read(path, str(path.relative_to(root)), version, since))
+    return files
+
+
+@functools.lru_cache(maxsize=32)
+def _read(path: Path, name: str, version: tuple, since: float) -> dict:
+    """version: changes with the file."""
+    from evaluation.report.traffic import TrafficReport  # takes seconds to import
+
+    settings = OmegaConf.load(CONF / "monitor.yaml")
+    try:
+        report = TrafficReport(path, settings.window, OmegaConf.to_container(settings.rules), since)
+    except ValueError as error:
+        return {"header": HEADER, "rows": [], "points": {}, "in_words": [f"{name}: {error}"]}
+    results = report.results()
+    words = [row["in_words"] for row in results["comparisons"]]
+    words += [f"ALERT {row['policy']}, {row['rule']}: {row['message']}" for row in results["alerts"]]
+    report.window = max(1, max(map(len, report.by_policy.values())) // POINTS)
+    points = {policy: report.points(policy) for policy in report.by_policy}
+    rows = [[name, policy, *_row(own)] for policy, own in results["policies"].items()]
+    return {"header": HEADER, "rows": rows, "points": points, "in_words": words}
+
+
+def _row(own: dict) -> list:
+    latency = " / ".join(f"{value:.3f}" for value in (own["latency"] or {}).values())
+    speed = "" if own["tokens_per_second"] is None else f"{own['tokens_per_second']:.1f}"
+    reward = "" if own["reward"] is None else "{:.2f} ({:.2f} to {:.2f})".format(*own["reward"])
+    return [own["answers"], _share(own["failure_rate"]), latency, speed, reward, _share(own["thumbs_up"])]
+
+
+def _share(rate: list[float] | None) -> str:
+    return "" if rate is None else "{:.1%} ({:.1%} to {:.1%})".format(*rate)
