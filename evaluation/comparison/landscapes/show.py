@@ -11,10 +11,8 @@ COLUMNS = (
     "critic",
     "final reward",
     "over GRPO, equal steps",
-    "in training",
     "solved",
     "tokens / GRPO's",
-    "reached",
 )
 
 
@@ -33,10 +31,8 @@ def table(landscape: str, rows: dict[str, dict]) -> Table:
             f"x{row['critic_factor']:g}" if row["tried_critic"] else "",
             _spread(row["final_reward"], 3),
             _spread(row["equal_steps"], 3) if "equal_steps" in row else "",
-            _spread(row["mean_reward"], 3),
             f"{row['solved']}/{row['seeds']}",
             _spread(row["tokens_ratio"], 2) if "tokens_ratio" in row else "",
-            f"{row['reached']}/{row['seeds']}" if "reached" in row else "",
         )
     return grid
 
