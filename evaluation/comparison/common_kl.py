@@ -28,7 +28,12 @@ def common_kl(points: dict[str, list[list[tuple[float, float]]]]) -> dict:
     shared = [kl for kl, count in zip(tried, counts, strict=True) if count == max(counts) > 1]
     levels = sorted({shared[round(i * (len(shared) - 1) / (LEVELS - 1))] for i in range(LEVELS)} if shared else [])
     rewards = {
-        name: [estimate([np.array([at_kl(own, kl)]) for own in seeds]) if reached(kl, seeds) else None for kl in levels]
+        name: [_over_seeds([at_kl(own, kl) for own in seeds]) if reached(kl, seeds) else None for kl in levels]
         for name, seeds in points.items()
     }
     return {"levels": levels, "rewards": rewards}
+
+
+def _over_seeds(rewards: list[float]) -> dict:
+    found = estimate([np.array([reward]) for reward in rewards])
+    return found if len(rewards) > 1 else {**found, "interval": None}  # one seed says nothing of others

@@ -73,8 +73,10 @@ def common_kl(results: dict, dataset: str) -> Table | None:
 
 
 def spread(estimate: dict | None, digits: int) -> str:
-    """`mean (low-high)`, or nothing."""
+    """`mean (low-high)`, the mean alone where it has no interval, or nothing."""
     if estimate is None:
         return ""
+    if estimate["interval"] is None:
+        return f"{estimate['mean']:.{digits}f}"
     low, high = estimate["interval"]
     return f"{estimate['mean']:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"

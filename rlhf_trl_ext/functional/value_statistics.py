@@ -11,6 +11,7 @@ from rlhf_trl_ext.functional.value_iteration import correlation
 
 DECAY = 0.9  # of the running moments, per batch
 SCALE_DECAY = 0.99  # of the running scale of advantages
+DOUBT = 0.05  # trust below which advantages are GRPO's for all that matters
 
 
 class Reliability:
@@ -20,7 +21,8 @@ class Reliability:
     whole completion but its last token, be it noise or ignorance. `trust` is twice the squared correlation, within
     groups and over all prefixes, of R and V(s_t), at most 1: where all tokens of a completion count alike, a perfect
     critic foresees half of the differences on average over its prefixes, and one that knows the reward in the last of T
-    states foresees 1 / T. Both are 0 before the first batch. Sums over batches decay by 0.9.
+    states foresees 1 / T. Both are 0 before the first batch. Sums over batches decay by 0.9. `doubts` counts the last
+    batches in a row, of those whose rewards differ within groups, that left `trust` below 0.05.
 
     `spread` is the range of a batch's rewards, or what is left of an earlier one's, which decays by 0.99. `scale` is
     the root mean square of the advantages over batches, which decay by 0.99, or that of the last one where it is
@@ -29,6 +31,7 @@ class Reliability:
 
     def __init__(self):
         self.low, self.high, self.spread = math.inf, -math.inf, 0.0  # of the rewards so far
+        self.doubts = 0
         self.moments = torch.zeros(5, dtype=torch.float64)
         self.squares = torch.zeros(2, dtype=torch.float64)
 
@@ -51,6 +54,8 @@ class Reliability:
         gain, foreseen = ((x - x.nanmean(dim=1, keepdim=True)).view_as(mask) for x in (gain, foreseen))
         parts = (error**2, scored.double(), *(weights * x for x in (gain * foreseen, gain**2, foreseen**2)))
         self.moments = DECAY * self.moments + torch.stack([part.nansum() for part in parts])
+        if gain.nan_to_num().any():
+            self.doubts = self.doubts + 1 if self.trust < DOUBT else 0
         low, high = rewards[scored].min().item(), rewards[scored].max().item()
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.spread = max(high - low, SCALE_DECAY * self.spread)
@@ -86,12 +91,13 @@ class Reliability:
 
     def state(self) -> dict:
         """The evidence so far, for a checkpoint: plain numbers and a tensor."""
-        numbers = {"low": self.low, "high": self.high, "spread": self.spread}
+        numbers = {"low": self.low, "high": self.high, "spread": self.spread, "doubts": self.doubts}
         return {**numbers, "moments": self.moments, "squares": self.squares}
 
     def load_state(self, state: dict) -> None:
         """Take over what `state` returned."""
         self.low, self.high, self.spread = state["low"], state["high"], state["spread"]
+        self.doubts = state["doubts"]
         self.moments, self.squares = state["moments"], state["squares"]
 
 

@@ -9,10 +9,12 @@ Name and definition are this project's own; no publication has them. For every b
    ones, by LINEX regression on lambda-returns in the space of exp(. / eta), V within the rewards seen. A finite eta
    values a prefix by what can be reached from it, not by what the policy makes of it: right without reward noise.
 With `vi_adapt` the evidence on the critic (`functional/value_statistics.py: Reliability`) decides how far it is
-followed: kappa becomes `kappa trust`, lambda `1 - (1 - lambda) trust`. An unreliable critic gives GRPO.
+followed: kappa becomes `kappa trust`, lambda `1 - (1 - lambda) trust`. An unreliable critic gives GRPO, and after
+`vi_give_up` batches in a row with a trust below 0.05 none is fitted any more.
 kappa = 0 or no sweeps is GRPO bit for bit; `replay_ratio` above 0 adds off-policy GRPO's replay.
 """
 
+import logging
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -30,7 +32,13 @@ from rlhf_trl_ext.trainers.parts.prefix_values import generation_states, load_pr
 from rlhf_trl_ext.trainers.parts.replayed_batch import token_mask
 from rlhf_trl_ext.trainers.parts.value_fitting import ValueFitting
 
+logger = logging.getLogger(__name__)
+
 FITTING = "value_fitting.pt"
+GIVEN_UP = (
+    "vi/trust was below 0.05 for args.vi_give_up=%d batches: GRPO goes on without a critic; "
+    "start it from a reward model with args.critic_path, or give args.vi_give_up=null."
+)
 READ = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 
 
@@ -42,27 +50,18 @@ class GRPOVIConfig(CriticArguments, OffPolicyGRPOConfig):
     vi_coef: float = number(1.0, 0, 1, "kappa, the share of A^VI in the advantage.")
     vi_lambda: float | str = number("auto", 0, 1, "Of A^VI; auto: 1 - 1 / (0.05 length), from 0.8.", "auto")
     vi_adapt: str = choice(("none", "mixture", "lambda", "both"), "What follows the critic's trust.", "both")
+    vi_give_up: int | None = number(50, 1, inf, "Batches without trust (0.05) before GRPO goes on without a critic.")
     vi_equal_groups: float = number(1.0, 0, 1, "Share of A^VI where a group's rewards are all equal.")
     vi_pretrain: int = number(0, 0, inf, "Batches that only the critic learns from, the policy's advantages being 0.")
     vi_value_model: str = choice(("model", "head"), "head: linear, on detached states of the policy.")
-    vi_temperature: float | str = number(
-        "auto",
-        1e-9,
-        inf,
-        "eta, in reward units; inf: policy evaluation; auto: from the rewards' range and noise.",
-        "auto",
-    )
-    vi_target_lambda: float | str = number(
-        "auto", 0, 1, "Of the returns that the critic is fitted to; auto: 1 - 1 / length, from 0.9.", "auto"
-    )
+    vi_temperature: float | str = number("auto", 1e-9, inf, "eta, in reward units; inf: policy evaluation.", "auto")
+    vi_target_lambda: float | str = number("auto", 0, 1, "Of the targets; auto: 1 - 1 / length, from 0.9.", "auto")
     vi_sweeps: int = number(1, 0, inf, "Over a batch and the buffer; an optimizer step for each.")
     vi_sweep_batches: float | None = number(
         1.5, 1, inf, "Batches in a sweep: the new one, others drawn, half of one for .5; null: the whole buffer."
     )
     vi_buffer: int = number(4, 0, inf, "Earlier batches that the critic goes on learning from.")
-    vi_linex_clip: float | str = number(
-        "auto", 1, 20, "Error / eta from which the loss is linear; auto: the range of the rewards so far / eta.", "auto"
-    )
+    vi_linex_clip: float | str = number("auto", 1, 20, "Errors / eta above are linear; auto: range / eta.", "auto")
     critic_learning_rate: float | None = field(default=None, metadata={"help": "null: five times the policy's."})
     critic_max_grad_norm: float | None = number(
         None, 0, inf, "null: max_grad_norm; 0: no clipping. Clipped at 1, values of rare rewards can stay low."
@@ -100,7 +99,7 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
             return self.prefix_values(batch)
 
     def _generate_and_score_completions(self, inputs):
-        if self.fitting is None or not self.model.training:
+        if self.fitting is None or not self.model.training or self.has_given_up:
             return super()._generate_and_score_completions(inputs)
         with generation_states(self, self.prefix_values) as states:
             batch = super()._generate_and_score_completions(inputs)
@@ -111,7 +110,15 @@ class GRPOVITrainer(CriticMixin, OffPolicyGRPOTrainer):
         values, fit = self.fitting.sweep(read, temperature, bounds, ~batch["is_replay"])
         self._mix(batch, values * read["value_mask"], read["value_mask"], {**fit, "temperature": temperature})
         self.vi_batches += 1
+        if self.has_given_up:
+            logger.warning(GIVEN_UP, self.args.vi_give_up)
         return batch
+
+    @property
+    def has_given_up(self) -> bool:
+        args = self.args
+        follows = args.vi_give_up is not None and args.vi_adapt in ("mixture", "both")
+        return follows and self.vi_batches > args.vi_pretrain and self.reliability.doubts >= args.vi_give_up
 
     @torch.no_grad()
     def _valued(self, batch: dict, states: list[Tensor]) -> dict:

@@ -221,6 +221,25 @@ def test_trust_weighs_rows_of_unequal_length_alike_and_leaves_out_what_has_no_re
     assert reliability.trust == 1 and (reliability.low, reliability.high) == (0, 1)
 
 
+def test_doubts_are_batches_in_a_row_whose_rewards_a_critic_should_have_foreseen():
+    reliability = Reliability()
+
+    def observe(values, rewards=(0.0, 1.0)):
+        reliability.observe(torch.tensor(rewards), torch.tensor(values)[:, None], torch.ones(2, 1), 2)
+        return reliability.doubts
+
+    # Equal rewards teach nothing; the evidence of one batch that was foreseen lasts.
+    assert [observe([0.5, 0.5]), observe([0.5, 0.5], (1.0, 1.0)), observe([1.0, 0.0]), observe([0.0, 9.0])] == [
+        1,
+        1,
+        2,
+        0,
+    ]
+    again = Reliability()
+    again.load_state(reliability.state())
+    assert again.doubts == 0 and observe([0.5, 0.5]) == 0
+
+
 def test_the_temperature_forgets_a_single_reward():
     reliability = Reliability()
 

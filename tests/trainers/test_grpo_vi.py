@@ -5,6 +5,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from rlhf_trl_ext.functional.value_statistics import Reliability
 from rlhf_trl_ext.trainers.grpo import GRPOConfig, GRPOTrainer
 from rlhf_trl_ext.trainers.grpo_vi import GRPOVIConfig, GRPOVITrainer
 
@@ -48,6 +49,23 @@ def test_a_critic_that_knows_nothing_yet_leaves_grpo_as_it_is(vi, logged):
     trainer.train()
     row = logged(trainer)[0]
     assert row["vi/trust"] == row["vi/mixture"] == 0 and row["vi/lambda"] == 1 and math.isinf(row["vi/temperature"])
+
+
+def test_a_critic_that_knows_nothing_is_given_up(vi, weights, logged, monkeypatch, caplog):
+    monkeypatch.setattr(Reliability, "trust", 0.0)
+    steps = {"num_iterations": 1, "max_steps": 8}  # two a batch
+    trainer, seen = vi(**steps, vi_give_up=2), []
+    swept = trainer.fitting.sweep
+    trainer.fitting.sweep = lambda *args: seen.append(weights(trainer.model)) or swept(*args)
+    trainer.train()
+    assert len(seen) == 2 and ["vi/trust" in row for row in logged(trainer)[:8:2]] == [True, True, False, False]
+    assert sum("vi_give_up=2" in message for message in caplog.messages) == 1
+    name = "model.embed_tokens.weight"
+    assert not torch.equal(weights(trainer.model)[name], seen[-1][name])  # GRPO goes on
+    for settings in ({"vi_give_up": None}, {"vi_adapt": "none"}, {"vi_adapt": "lambda"}):
+        other = vi(num_iterations=1, **{"vi_give_up": 2, **settings})
+        other.reliability.doubts, other.vi_batches = 5, 5
+        assert not other.has_given_up
 
 
 @pytest.mark.parametrize(

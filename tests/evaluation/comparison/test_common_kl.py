@@ -27,5 +27,10 @@ def test_algorithms_are_compared_where_most_of_them_have_been():
     assert high - low == pytest.approx(2 * 12.706 * 0.0707107 / 2**0.5, rel=1e-3)
 
 
+def test_one_seed_has_no_interval():
+    (only,) = common_kl({"a": [[(0.0, 0.5), (1.0, 0.9)]], "b": [[(1.0, 0.5), (3.0, 0.9)]]})["rewards"]["a"]
+    assert only["mean"] == 0.9 and only["interval"] is None
+
+
 def test_without_a_common_kl_nothing_is_compared():
     assert common_kl({"a": [[(0.0, 0.5), (1.0, 0.9)]], "b": [[(2.0, 0.5), (3.0, 0.9)]]})["levels"] == []
