@@ -63,8 +63,6 @@ def refusal(policy: str, format: str, precision: str) -> str | None:
         return None
     if is_reward_model(policy):
         return "format=onnx is for policies that generate; give format=onnx-model for a reward model."
-    if precision == "fp16" and not torch.cuda.is_available():
-        return "precision=fp16 with format=onnx needs onnxruntime-genai-cuda and a GPU; here give fp32, int8, int4."
     config = AutoConfig.from_pretrained(policy)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size % HEAD_SIZE:
@@ -94,7 +92,9 @@ def export(policy: str, format: str, precision: str, tokenizer: PreTrainedTokeni
 
 def _onnx(policy: str, precision: str, folder: Path) -> None:
     """One graph with a KV cache, by onnxruntime-genai's builder in a process of its own."""
-    provider = "cuda" if precision == "fp16" else "cpu"
+    import onnxruntime_genai
+
+    provider = "cuda" if precision == "fp16" and onnxruntime_genai.is_cuda_available() else "cpu"
     words = ["-i", policy, "-o", str(folder), "-p", precision, "-e", provider, "-c", str(folder / "cache")]
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -170,7 +170,7 @@ def test_percentiles_of_the_metrics_are_those_of_the_clients(gateway):
     (family,) = [family for family in families if family.name == "e2e_request_latency_seconds"]
     counts = [sample.value for sample in family.samples if sample.name.endswith("_bucket")]
     assert len(counts) == len(SECONDS) + 1  # and infinity
-    for quantile in (0.5, 0.95):
+    for quantile in (0.5, 0.95, 0.99):
         own = next(i for i, edge in enumerate(SECONDS) if latencies[int(quantile * 24)] <= edge)
         told = next(i for i, count in enumerate(counts) if count >= quantile * 24)
         assert abs(own - told) <= 1
@@ -206,3 +206,20 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=told):
             create_app(**{"policies": {"p": "x"}, "traffic": tmp_path / "t.sqlite", **settings})
+
+
+def test_an_engine_s_command_names_its_limit_and_one_that_is_absent_how_to_get_it(tmp_path, monkeypatch):
+    from rlhf_trl_ext.serving.engine import command
+
+    monkeypatch.setattr("rlhf_trl_ext.serving.engine.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        ValueError, match="engine=vllm: vllm is not installed; an environment of its own: make setup-gpu"
+    ):
+        command("vllm", "outputs/dpo", 8001, [], 8)
+    with pytest.raises(ValueError, match=r"engine=transformers: transformers is not installed; pip install"):
+        command("transformers", "outputs/dpo", 8001, [], None)
+    (tmp_path / "vllm").touch(mode=0o755)
+    words = command("vllm", "outputs/dpo", 8001, ["--dtype", "float32"], 8)
+    assert words[:3] == [str(tmp_path / "vllm"), "serve", "outputs/dpo"]
+    assert words[-4:] == ["--max-num-seqs", "8", "--dtype", "float32"]
