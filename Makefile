@@ -86,8 +86,8 @@ trl-latest:  ## the hooks and the smoke test against the newest TRL (own environ
 	.venv-trl-latest/bin/python -m pytest tests/trainers/test_trl_hooks.py
 	.venv-trl-latest/bin/python -m launchers.pipeline experiment=smoke 'policies=[dpo,kto,grpo,rloo,ppo]' output_root=outputs/trl-latest
 
-pictures: demo  ## the picture on the first page, from the demo's report (needs Chromium)
-	$(BIN)/python -m evaluation.report.screenshot outputs/demo evaluation/report/demo.png
+pictures: demo  ## the pictures in the READMEs, from the demo (needs Chromium; minutes)
+	$(BIN)/python -m evaluation.report.pictures outputs/demo
 
 clean:  ## remove outputs and caches, keep .venv
 	rm -rf outputs .pytest_cache .ruff_cache wandb

@@ -74,7 +74,7 @@ def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
     metrics = [m for m in UNITS if runs.shows(m) and _known(runs, dataset, f"{m}_mean")]
     if not metrics or not _known(runs, dataset, "kl_mean"):
         return None
-    figure, panels = axes(len(metrics))
+    figure, panels = axes(len(metrics), height=3.4 if len(metrics) == 1 else 2.4, columns=1)
     for one, metric in zip(panels, metrics, strict=True):
         baselines = [run.results["baseline_result"] for run in runs.of(dataset)]
         start = np.mean([row[f"{metric}_mean"] for row in baselines])

@@ -44,7 +44,7 @@ def application(runs: LoggedRuns, host: str = "127.0.0.1", days: float = 7) -> S
         return name
 
     def listed(request: Request):
-        return JSONResponse({"root": str(runs.root), "runs": runs.summaries()})
+        return JSONResponse({"root": runs.title, "runs": runs.summaries()})
 
     def logged(request: Request):
         after = request.query_params.get("after", "0")

@@ -79,7 +79,7 @@ function production() {
   const curves = traffic.flatMap(file => Object.entries(file.points)).map(([name, points], i) => [name, points, COLOURS[i % 8]]);
   charts("served", ["reward", "latency", "length", "failures"].map(key => [key, curves.map(([name, points, colour]) => {
     const own = points.filter(point => key in point);
-    return {name, colour, x: own.map(point => (point.time - Date.now() / 1000) / 3600), y: own.map(point => point[key]), marks: []};
+    return {name, colour, x: own.map(point => point.time), y: own.map(point => point[key]), marks: []};
   }).filter(curve => curve.x.length)]), "");
 }
 
@@ -106,8 +106,8 @@ function charts(place, wanted, none) { // wanted: [title, curves] of every chart
     const style = name => getComputedStyle(document.documentElement).getPropertyValue(name), axis = {stroke: style("--soft"), grid: {stroke: style("--line"), width: 1}};
     const mark = u => { u.ctx.fillStyle = style("--bad"); for (const step of new Set(curves.flatMap(curve => curve.marks))) u.ctx.fillRect(u.valToPos(step, "x", true), u.bbox.top, 1, u.bbox.height); };
     const series = curves.map(({name, colour}) => ({label: name, stroke: colour, width: 1.6, spanGaps: true, points: {show: curves[0].x.length < 3}, value: (u, v) => short(v)}));
-    own.plot = new uPlot({width: own.figure.clientWidth - 20, height: 190, scales: {x: {time: false}}, axes: [axis, {...axis, size: 56, values: (u, ticks) => ticks.map(short)}],
-      series: [{label: place === "charts" ? "step" : "hours", value: (u, v) => short(v)}, ...series], hooks: {draw: [mark]}}, uPlot.join(curves.map(({x, y}) => [x, y])), own.figure);
+    own.plot = new uPlot({width: own.figure.clientWidth - 20, height: 190, scales: {x: {time: place === "served"}}, axes: [axis, {...axis, size: 56, values: (u, ticks) => ticks.map(short)}],
+      series: [place === "served" ? {} : {label: "step"}, ...series], hooks: {draw: [mark]}}, uPlot.join(curves.map(({x, y}) => [x, y])), own.figure);
   });
 }
 

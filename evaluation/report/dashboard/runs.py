@@ -28,7 +28,7 @@ class LoggedRuns:
     """
 
     def __init__(self, root: str | Path):
-        self.root = Path(root).resolve()
+        self.root, self.title = Path(root).resolve(), str(root)
         if not self.root.is_dir():
             raise ValueError(f"output_root={root}: no such folder; give one that holds runs.")
 
