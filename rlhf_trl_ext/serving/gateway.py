@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import time
 import uuid
@@ -109,6 +110,8 @@ class Gateway:
                         starts.create_task(engine.start(self.session))
                 if scoring:
                     await scoring.start()
+                gc.collect()
+                gc.freeze()  # a full collection of what was imported stops all streams for tens of milliseconds
                 yield
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
