@@ -40,7 +40,7 @@ def entry(config_name: str, positional: str | None = None):
             sys.argv[1:] = options_last(sys.argv[1:])
             if positional and sys.argv[1:] and not re.match(r"-|(?![/.]|~/)[\w./@+~]+=", sys.argv[1]):
                 sys.argv[1] = f"{positional}={sys.argv[1]}"
-            flags = {"--dry-run": "dry_run=true"}
+            flags = {"--dry-run": "dry_run=true", "--verbose": "verbose=true"}
             sys.argv[1:] = [flags.get(argument) or opened(argument) for argument in sys.argv[1:]]
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that exceptions reach report_user_errors
             leave_out()

@@ -11,16 +11,18 @@ def main(config):
     from rlhf_trl_ext.configuration.checks import as_config_error
     from rlhf_trl_ext.configuration.overrides import training_config
     from rlhf_trl_ext.memory.plan import plan
-    from rlhf_trl_ext.memory.table import table
+    from rlhf_trl_ext.memory.table import details, table
 
+    chosen = HydraConfig.get()
     with as_config_error():
-        algorithm = HydraConfig.get().runtime.choices.get("algorithm")
-        prediction, advice, title = plan(training_config(config, algorithm))
+        config_of_run = training_config(config, chosen.runtime.choices.get("algorithm"))
+        prediction, sentences, title = plan(config_of_run, chosen.overrides.task)
     console = Console()
-    console.width = max(console.width, 100)  # a log file has no width of its own
-    console.print(table(prediction, title))
-    for sentence in advice:
-        print(sentence)
+    console.width = max(console.width, 120)  # a log file has no width of its own
+    print("\n".join([*sentences, "", title]))
+    console.print(table(prediction))
+    if config.verbose:
+        console.print(details(prediction))
 
 
 if __name__ == "__main__":

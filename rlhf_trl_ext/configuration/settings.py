@@ -187,6 +187,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
     "plan": {
         "plan": Mapping,
         "num_gpus": Count,
+        "verbose": Flag,
         "plan.card": Positive | Text,
         "plan.reserved": Amount,
         "plan.prompt_length": Count,

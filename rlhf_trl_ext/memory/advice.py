@@ -8,6 +8,7 @@ from rlhf_trl_ext.memory.sharding import Sharding
 
 Change = Callable[[Workload, int], Workload]
 LARGEST = {"rows": 4096, "length": 1 << 20}
+NO_CHANGE = "fits with no ZeRO stage on these GPUs: use more, a smaller model, LoRA or QLoRA"
 
 
 def fits(load: Workload, room: float) -> bool:
@@ -39,33 +40,33 @@ def largest(
 
 
 def advise(load: Workload, room: float, rows_step: int = 1) -> list[str]:
-    """Sentences of advice: the largest batch and length that fit, else the first change that makes the run fit.
+    """Sentences on the largest batch and row that fit, or on what else would make the run fit.
 
-    rows_step: what the batch must be a multiple of (two rows for a pair). In order: gradient checkpointing, a higher
-    ZeRO stage, offload; each with the stages before it.
+    rows_step: what the batch must be a multiple of (two rows for a pair). A row is never longer than the model's
+    context. What does not fit is told the largest batch and row that do, and the mildest change that keeps both.
     """
-    sentences = []
+    most = load.context or LARGEST["length"]
     if fits(load, room):
         rows = largest(with_rows, load, room, rows_step, LARGEST["rows"])
-        length = largest(with_length, load, room, 64, LARGEST["length"])
-        sentences.append(
-            f"fits; largest args.per_device_train_batch_size={rows // rows_step}, longest row {length} tokens"
-        )
-        return sentences
-    sentences.append("does not fit")
-    rows = largest(with_rows, load, room, rows_step, load.batch.rows)
-    if rows:
+        length = largest(with_length, load, room, 64, most) or load.batch.length
+        whole = " (the model's context)" if length + 64 > most else ""
+        batch = f"args.per_device_train_batch_size={rows // rows_step}"
+        return [f"room for {batch}, or for rows of {max(length, load.batch.length)} tokens{whole}"]
+    sentences = []
+    if rows := largest(with_rows, load, room, rows_step, load.batch.rows):
         sentences.append(f"fits with args.per_device_train_batch_size={rows // rows_step}")
     length = largest(with_length, load, room, 64, load.batch.length)
     if length and length > load.prompt:
         sentences.append(f"fits with rows of at most {length} tokens")
-    for name, changed in milder(load):
-        if fits(changed, room):
-            sentences.append(f"fits with {name}")
-            break
-    else:
-        sentences.append("fits with no ZeRO stage on these GPUs: use more, a smaller model, LoRA or QLoRA")
-    return sentences
+    change = next((name for name, changed in milder(load) if fits(changed, room)), None)
+    return [*sentences, f"fits with {change}" if change else NO_CHANGE]
+
+
+def remedy(load: Workload, room: float, rows_step: int = 1) -> str | None:
+    """The override with which a run fits that does not: a smaller batch, else the mildest change; None: none does."""
+    if rows := largest(with_rows, load, room, rows_step, load.batch.rows):
+        return f"args.per_device_train_batch_size={rows // rows_step}"
+    return next((name for name, changed in milder(load) if fits(changed, room)), None)
 
 
 def milder(load: Workload) -> list[tuple[str, Workload]]:

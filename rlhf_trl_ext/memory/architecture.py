@@ -1,6 +1,7 @@
 """Sizes of a model without its weights: from a known hub id, a folder or the hub, laid out on torch's meta device."""
 
 import copy
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +40,20 @@ class Architecture:
         return self.vocabulary * self.hidden
 
 
+@functools.cache
+def known() -> dict[str, dict]:
+    """Sizes of models by hub id."""
+    return yaml.safe_load(KNOWN.read_text())
+
+
 def find_config(name: str, fields: dict | None = None, folder: str | None = None) -> PretrainedConfig:
     """A model's configuration.
 
     name: a hub id or a folder. fields: sizes that replace or make it (`model_type` is then needed for an unknown name).
     folder: where the model was built, if it is made from code. Raises ValueError when it can be found nowhere.
     """
-    known = yaml.safe_load(KNOWN.read_text())
-    if name in known or (fields and "model_type" in fields):
-        sizes = {**known.get(name, {}), **(fields or {})}
+    if name in known() or (fields and "model_type" in fields):
+        sizes = {**known().get(name, {}), **(fields or {})}
         return AutoConfig.for_model(sizes.pop("model_type"), **sizes)
     try:
         adapters = adapter_folder(folder or name)
@@ -56,7 +62,7 @@ def find_config(name: str, fields: dict | None = None, folder: str | None = None
     except OSError as error:
         raise ValueError(
             f"model.model_name_or_path={name}: no sizes are known and no config.json can be read "
-            f"({type(error).__name__}); known are {', '.join(sorted(known))}; or give plan.architecture."
+            f"({type(error).__name__}); known are {', '.join(sorted(known()))}; or give plan.architecture."
         ) from error
     for field, value in (fields or {}).items():
         setattr(config, field, value)

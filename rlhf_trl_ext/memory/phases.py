@@ -16,7 +16,7 @@ class Workload:
     pass. generated: rows that a process samples at a time, 0 for offline algorithms. reference_in_loss: the reference's
     forward pass happens while the policy's activations are held, as in DPO. accumulates: whether gradients of earlier
     passes are there already. vllm: bytes that a colocated engine takes for itself. compiled: sampling is, with a cache
-    that stays. workspaces: bytes that CUDA's libraries keep.
+    that stays. workspaces: bytes that CUDA's libraries keep. context: tokens that the policy can read, if it says so.
     """
 
     roles: tuple[Role, ...]
@@ -32,6 +32,7 @@ class Workload:
     compiled: bool = False
     workspaces: float = 0.0
     gathers_for_generation: bool = True
+    context: int | None = None
 
 
 @dataclass

@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from peft import PeftConfig
 
 from rlhf_trl_ext.configuration.checks import ConfigError, build
+from rlhf_trl_ext.configuration.context import fits_context
 from rlhf_trl_ext.memory.activations import Arithmetic, Batch
-from rlhf_trl_ext.memory.architecture import Architecture, architecture, find_config
+from rlhf_trl_ext.memory.architecture import Architecture, architecture, find_config, known
 from rlhf_trl_ext.memory.cards import card_bytes, workspace_bytes
 from rlhf_trl_ext.memory.phases import Workload
 from rlhf_trl_ext.memory.sharding import OPTIMIZERS, Role, Sharding
@@ -62,10 +63,14 @@ class Reading:
 
     def workload(self) -> Workload:
         args, gpus = self.args, self.config.num_gpus
-        policy = self._architecture(self.model.checkpoint(built_folder(self.config)), self.lora, self.classifies)
+        name = self.model.model_name_or_path
+        if name not in known():  # else nothing is asked of the hub
+            name = self.model.checkpoint(built_folder(self.config))
+        policy = self._architecture(name, self.lora, self.classifies)
         lazily = self.arithmetic.device == "cpu"
         sharding = Sharding.read(self.config.args.get("deepspeed"), gpus, policy.hidden, lazily)
-        prompt, length, scored = self._lengths()
+        context = self._context(name)
+        prompt, length, scored = self._lengths(context)
         replayed = 1 + getattr(args, "replay_ratio", 0)
         colocated = getattr(args, "use_vllm", False) and args.vllm_mode == "colocate"
         return Workload(
@@ -82,6 +87,7 @@ class Reading:
             compiled=self.online and not colocated and sharding.stage < 3 and self._compiles(),
             workspaces=workspace_bytes(self.plan.card) if self.arithmetic.device == "cuda" else 0.0,
             gathers_for_generation=getattr(args, "ds3_gather_for_generation", True),
+            context=context,
         )
 
     def _compiles(self) -> bool:
@@ -104,18 +110,34 @@ class Reading:
         whole = self.plan.logits == "whole" or own_head
         return Arithmetic(mode, device, self.args.gradient_checkpointing, whole), 2 if half else 4
 
-    def _lengths(self) -> tuple[int, int, int]:
-        """Tokens of a prompt, of a row, and of a row that count in the loss; at most, as every row may be that long."""
+    def _lengths(self, context: int | None) -> tuple[int, int, int]:
+        """Tokens of a prompt, of a row, and of a row that count in the loss; at most, as every row may be that long.
+
+        A row is no longer than the model's context. Raises ConfigError where a completion leaves no room for a prompt.
+        """
+        context = context or math.inf
         if self.online:
             completion = self.args.max_completion_length
-            return self.plan.prompt_length, self.plan.prompt_length + completion, completion
-        length = getattr(self.args, "max_length", None) or self.plan.length
+            fits_context(completion, 1, context)
+            prompt = min(self.plan.prompt_length, context - completion)
+            return prompt, prompt + completion, completion
+        length = min(getattr(self.args, "max_length", None) or self.plan.length, context)
         return 0, length, 0 if self.classifies else length
 
+    def _context(self, name: str) -> int | None:
+        """Tokens that the policy can read; None where sizes were given without them, or it does not say."""
+        fields = self._fields(name)
+        if fields and "model_type" in fields and "max_position_embeddings" not in fields:
+            return None
+        return getattr(find_config(name, fields).get_text_config(), "max_position_embeddings", None)
+
+    def _fields(self, name: str) -> dict | None:
+        """plan.architecture, which is the policy's."""
+        is_policy = name == self.model.model_name_or_path
+        return OmegaConf.to_container(self.plan.architecture, resolve=True) if is_policy else None
+
     def _architecture(self, name: str, lora: PeftConfig | None = None, classifier: bool = False) -> Architecture:
-        is_policy = name == self.model.model_name_or_path  # plan.architecture is the policy's
-        fields = OmegaConf.to_container(self.plan.architecture, resolve=True) if is_policy else None
-        return architecture(find_config(name, fields), lora, classifier)
+        return architecture(find_config(name, self._fields(name)), lora, classifier)
 
     def _roles(self, policy: Architecture) -> list[Role]:
         packed = {True: "4bit_nested" if self.model.use_bnb_nested_quant else "4bit"}.get(self.model.load_in_4bit)

@@ -14,6 +14,7 @@ from rlhf_trl_ext.callbacks.progress import ProgressLine
 from rlhf_trl_ext.callbacks.records import MetricsRecorder
 from rlhf_trl_ext.callbacks.watchdog import Watchdog
 from rlhf_trl_ext.configuration.checks import as_config_error, build
+from rlhf_trl_ext.configuration.context import prompts_fit_context
 from rlhf_trl_ext.configuration.handed_on import named_refusals
 from rlhf_trl_ext.configuration.preflight import preflight
 from rlhf_trl_ext.configuration.row_counts import enough_rows, some_left
@@ -59,6 +60,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         tokenizer = model.tokenizer(checkpoint)
         train_dataset = dataset.load(config.view, "train", tokenizer)
         enough_rows(len(train_dataset), args)
+        prompts_fit_context(train_dataset, args, tokenizer, checkpoint, model.model_revision)
         evaluates = config.evaluate or args.eval_strategy != "no"
         eval_dataset = dataset.load(config.view, "evaluation", tokenizer) if evaluates else None
     if config.held_out and evaluates:

@@ -5,7 +5,6 @@ import os
 import socket
 from datetime import timedelta
 
-import torch
 from omegaconf import DictConfig
 from transformers.integrations import deepspeed as integration
 
@@ -18,8 +17,6 @@ def start(args: DictConfig) -> None:
     `python -m` gives no process group, which DeepSpeed needs also for one process. On CPU, `TrainingArguments` makes
     one that DeepSpeed does not know of, unless accelerate was told of DeepSpeed as well.
     """
-    if not torch.accelerator.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # which it would find by itself, and warn of
     if not args.get("deepspeed"):
         return
     remove_stale_locks()

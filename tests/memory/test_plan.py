@@ -7,12 +7,13 @@ from evaluation.proofs.memory.coefficients import saved
 from evaluation.proofs.memory.shapes import Shape
 from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.memory.activations import Arithmetic, Batch, Passes
-from rlhf_trl_ext.memory.advice import advise, fits, largest, milder, with_rows
+from rlhf_trl_ext.memory.advice import advise, fits, largest, milder, remedy, with_length, with_rows
 from rlhf_trl_ext.memory.architecture import architecture, find_config
 from rlhf_trl_ext.memory.cards import GIB, card_bytes
 from rlhf_trl_ext.memory.phases import Workload, predict
 from rlhf_trl_ext.memory.plan import plan
 from rlhf_trl_ext.memory.sharding import Role, Sharding, gathered, held
+from rlhf_trl_ext.memory.table import details, table
 from rlhf_trl_ext.memory.workload import workload
 
 SHAPE = Shape(hidden=64, heads=4, kv_heads=2, head_dim=16, intermediate=128, layers=3, vocabulary=1000)
@@ -179,7 +180,17 @@ def test_the_largest_batch_fits_and_one_more_does_not(small):
     room = predict(with_rows(run, 9)).peak
     rows = largest(with_rows, run, room, 1, 4096)
     assert rows >= 9 and fits(with_rows(run, rows), room) and not fits(with_rows(run, rows + 1), room)
-    assert advise(run, room)[0].startswith(f"fits; largest args.per_device_train_batch_size={rows},")
+    assert advise(run, room)[0].startswith(f"room for args.per_device_train_batch_size={rows}, or")
+    less = predict(with_rows(run, 3)).peak
+    assert remedy(run, less) == f"args.per_device_train_batch_size={largest(with_rows, run, less, 1, 4)}"
+
+
+def test_rows_are_no_longer_than_the_models_context(small):
+    run = load(small)
+    room = predict(with_length(run, 640)).peak  # for 640 tokens, were there no context
+    assert advise(run, room)[0].endswith("or for rows of 640 tokens")
+    (sentence,) = advise(replace(run, context=512), room)
+    assert sentence.endswith("or for rows of 512 tokens (the model's context)")
 
 
 def test_what_does_not_fit_is_told_the_mildest_change(small):
@@ -190,7 +201,7 @@ def test_what_does_not_fit_is_told_the_mildest_change(small):
                            "deepspeed=zero3_offload"]  # fmt: skip
     assert peaks["deepspeed=zero2"] > peaks["deepspeed=zero3"] > peaks["deepspeed=zero3_offload"]
     assert advise(run, peaks["deepspeed=zero3"])[-1] == "fits with deepspeed=zero3"
-    assert advise(run, peaks["deepspeed=zero3"])[0] == "does not fit"
+    assert remedy(run, peaks["deepspeed=zero3"]) == "deepspeed=zero3" and remedy(run, room=1000) is None
     assert advise(run, room=1000)[-1].startswith("fits with no ZeRO stage")
 
 
@@ -200,8 +211,14 @@ def test_the_command_of_the_documentation(composed):
     assert [role.name for role in run.roles] == ["policy", "reward", "critic"]  # LoRA: the base is the reference
     assert run.sharding.stage == 3 and run.sharding.processes == 8 and run.arithmetic.mode == "bfloat16"
     assert (run.batch.rows, run.batch.length, run.generated, run.prompt) == (1, 768, 8, 512)
-    found, told, title = plan(config)
-    assert "7.62 B parameters" in title and told[0].startswith("fits; largest")
+    typed = ["algorithm=ppo", "model=7b", "deepspeed=zero3", "num_gpus=8", "plan.card=80"]
+    found, (verdict, command, room), title = plan(config, typed)
+    assert title == "ppo: LoRA, 80.7 M of 7.62 B parameters, bfloat16, ZeRO-3, 8 processes, 1 row of 768 tokens"
+    peak = f"{found.peak / GIB:.1f} of 78.0 GiB that are free, at the peak ({found.peak_phase})"
+    assert verdict == f"fits each card of 80 GiB: {peak}. Smallest that holds it: a10, l4, rtx3090, rtx4090 (24 GiB)."
+    launch = "accelerate launch --multi_gpu --num_processes 8 -m launchers.train"
+    assert command == f"run: {launch} algorithm=ppo model=7b deepspeed=zero3"
+    assert room.endswith("rows of 32768 tokens (the model's context)")  # Qwen2.5's
     # All of the 7.6 B weights are gathered to generate, 14.2 GiB: that is where this run's peak is.
     assert found.peak_phase in ("generation", "prompts") and 14.2 * GIB < found.peak < 20 * GIB
 
@@ -221,6 +238,35 @@ def test_roles_and_rows_of_algorithms(overrides, roles, rows, composed):
     run = workload(composed("plan", "model=0.5b", *overrides))
     assert [role.name for role in run.roles] == roles
     assert run.batch.rows == rows
+
+
+def test_a_run_that_does_not_fit_is_given_the_command_that_does(composed):
+    config = composed("plan", "algorithm=dpo", "model=0.5b", "plan.card=t4", "++args.per_device_train_batch_size=64")
+    _, (verdict, command, *_), title = plan(config, ["model=0.5b", "++args.per_device_train_batch_size=64"])
+    assert verdict.startswith("does not fit one t4 (16 GiB): ") and "LoRA" not in title
+    rows = int(command.rpartition("=")[2])
+    assert command == f"run, which fits: python -m launchers.train model=0.5b args.per_device_train_batch_size={rows}"
+    config.args.per_device_train_batch_size = rows
+    assert plan(config)[1][0].startswith("fits one t4")
+    config.args.per_device_train_batch_size = rows + 1
+    assert plan(config)[1][0].startswith("does not fit one t4")
+
+
+def test_the_table_adds_up_to_the_peak(composed):
+    prediction, _, _ = plan(composed("plan", "algorithm=dpo", "model=0.5b"))
+    *rows, peak = (float(cell) for cell in table(prediction).columns[-1].cells)
+    assert sum(rows) == pytest.approx(peak, abs=0.01 * len(rows)) and peak == round(prediction.peak / GIB, 2)
+    assert details(prediction).row_count > table(prediction).row_count
+
+
+def test_prompt_and_completion_share_the_models_context(composed):
+    # SmolLM2 reads 8,192 tokens: 8,000 are a completion's, so no prompt of 512 is left room for.
+    online = ["algorithm=grpo", "model=135m", "reward=gold"]
+    run = workload(composed("plan", *online, "++args.max_completion_length=8000"))
+    assert (run.prompt, run.batch.length, run.context) == (192, 8192, 8192)
+    with pytest.raises(ConfigError, match=r"^args.max_completion_length=8192 with a prompt of 1 tokens: "):
+        workload(composed("plan", *online, "++args.max_completion_length=8192"))
+    assert workload(composed("plan", "algorithm=sft", "model=135m", "plan.length=9000")).batch.length == 8192
 
 
 def test_mistakes_are_told():
