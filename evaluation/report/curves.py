@@ -88,6 +88,7 @@ def frontier(runs: Runs, dataset: str, palette: Palette) -> Picture | None:
             if len(points):
                 one.scatter(*points.T, s=16, alpha=0.45, linewidths=0.8, **style)
                 one.scatter(*points.mean(axis=0), s=60, label=row, zorder=3, **large)
+        one.margins(0.1)
         one.set(xlabel="KL from the starting policy (nats per completion)", ylabel=UNITS[metric])
     legend(figure, panels[0])
     caption = (

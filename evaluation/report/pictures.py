@@ -150,13 +150,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         made = report(str(demo), pdf=False, output=str(folder / "report.html"))["html"]
-        screenshot(made.as_uri(), REPORT / "demo.png", 1080, 820)
+        screenshot(made.as_uri(), REPORT / "demo.png", 1080, 900)
         values(demo, folder / "values.html")
         screenshot((folder / "values.html").as_uri(), REPORT / "values.png", 1000, 560)
         with dashboard(demo.parent) as url:
             screenshot(url, REPORT / "dashboard.png", 1400, 900)
         with annotation(demo, folder) as url:
-            screenshot(url, SERVING / "annotate.png", 1000, 700)
+            screenshot(url, ROOT / "evaluation" / "verdicts" / "annotate.png", 1000, 700)
         curl, answer = serve(demo.resolve(), folder / "outputs")
         text = html.escape(f"$ {curl}\n{answer}")
         (folder / "curl.html").write_text(f'<body style="{TERMINAL}">{text}')

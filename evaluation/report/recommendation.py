@@ -71,7 +71,8 @@ def _rivals(runs: Runs, dataset: str, best: str, rates: dict) -> str:
     better = [name for name, own in compared.items() if own["distinguishable"] and _wins(own)]
     beaten = [name for name, own in compared.items() if own["distinguishable"] and not _wins(own)]
     alike = [name for name, own in compared.items() if not own["distinguishable"]]
-    parts = [f"It is better than {_listed(better)}."] if better else []
+    who = "Judged against one another, it" if any(own["direct"] for own in compared.values()) else "It"
+    parts = [f"{who} is better than {_listed(better)}."] if better else []
     parts += [f"But {_listed(beaten)} win{'s' if len(beaten) == 1 else ''} against it."] if beaten else []
     if alike:
         parts.append(f"It is not distinguishable from {_listed(alike)}.")

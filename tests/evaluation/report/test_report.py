@@ -77,7 +77,7 @@ def test_the_first_screen_recommends_and_says_how_far_to_believe_it(results, pag
     assert recommendation.take in first and all(reason in first for reason in recommendation.reasons)
     reasons = " ".join(recommendation.reasons)
     for part in (
-        "It is better than dpo",
+        "Judged against one another, it is better than dpo",
         "3 training seeds",
         "Is this a fair judge?",
         "sampled tokens",
