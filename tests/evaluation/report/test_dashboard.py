@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from browser import browse, needs_browser
 from filelock import FileLock
 
 from evaluation.report.dashboard.app import listen, server
@@ -283,3 +284,13 @@ def test_a_port_that_is_taken_is_told(tmp_path):
 def test_a_root_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ValueError, match="no such folder; give one that holds runs"):
         LoggedRuns(os.fspath(tmp_path / "nowhere"))
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_browser_draws_runs_and_traffic_without_errors(tmp_path, folder):
+    write(folder / "metrics.jsonl", *({"step": step, "loss": 1 / step, "<b>odd": 1.0} for step in range(2, 5)))
+    with serving(tmp_path) as address:
+        page, console, asked = browse(address, tmp_path)
+    assert console == [] and all(place.startswith(address) for place in asked)
+    assert "demo (1)" in page and "<canvas" in page and "<figcaption>loss</figcaption>" in page and "<b>odd" not in page

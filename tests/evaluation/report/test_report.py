@@ -5,12 +5,11 @@ import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from browser import browse, needs_browser
 from conftest import ROOT
 from matplotlib.colors import to_rgb
 from runs_on_disk import write_pipeline
@@ -33,10 +32,7 @@ from evaluation.verdicts.evaluate import Evaluation
 from rlhf_trl_ext.judging.judge import Judge, ScoreJudge
 from rlhf_trl_ext.judging.verdicts import Opinion, Verdict
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NUMBER = {"mean": 0.75, "interval": [0.5, 0.8]}
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
-QUIET += ("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +170,8 @@ def test_nothing_is_fetched(page):
 def test_every_figure_has_labelled_axes_with_units(results, tmp_path):
     drawn = pictures(read(results))["embedded"]
     names = {picture.name.removeprefix("embedded-") for picture in drawn}
-    expected = {"forest", "win-rates", "learning-curves", "kl-reward", "overoptimisation", "sample-efficiency"}
-    assert names == expected | {"time-and-memory", "pareto"}
+    expected = {"forest", "win-rates", "learning-curves", "training", "kl-reward", "overoptimisation"}
+    assert names == expected | {"sample-efficiency", "time-and-memory", "pareto"}
     for picture in drawn:
         for one in picture.figure.axes:
             labels = (one.get_xlabel(), one.get_ylabel())
@@ -389,29 +385,30 @@ def test_the_pdf(results, tmp_path):
     assert written["pdf"].read_bytes().startswith(b"%PDF") and written["pdf"].stat().st_size > 50_000
 
 
-def browse(page, folder) -> tuple[list[str], list[str]]:
-    """Console messages of a page, and the addresses that it asked for."""
-    log, profile = folder / "net.json", folder / "profile"
-    logging = ("--enable-logging=stderr", f"--log-net-log={log}", f"--user-data-dir={profile}")
-    command = [BROWSER, *QUIET, *logging, f"--screenshot={folder / 'page.png'}", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    events = json.loads(log.read_text())["events"]
-    started = [event["params"] for event in events if "initiator" in event.get("params", {})]
-    # What the browser asks for itself comes from no page, "not an origin".
-    asked = [told["url"] for told in started if told["initiator"] != "not an origin" and told["url"].startswith("http")]
-    return [line for line in done.stderr.splitlines() if "CONSOLE" in line], asked
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
+@needs_browser
 def test_a_browser_opens_it_without_errors_and_without_the_network(results, page, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(page)
-    assert browse(path, tmp_path) == ([], [])
+    assert browse(path.as_uri(), tmp_path)[1:] == ([], [])
     # The check sees what it looks for.
     path.write_text('<img src="http://example.invalid/x.png"><script>console.error("broken")</script>')
-    console, asked = browse(path, tmp_path)
+    _, console, asked = browse(path.as_uri(), tmp_path)
     assert any("broken" in line for line in console) and asked == ["http://example.invalid/x.png"]
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_click_on_a_columns_name_sorts(page, tmp_path):
+    """By steps all are equal; by win rate grpo and its repetition, then dpo, and the other way round."""
+    click = "document.querySelectorAll('th').forEach(one => one.textContent === 'win rate' && one.click())"
+    path, orders = tmp_path / "report.html", []
+    for times in (1, 2):
+        script = f"<script>for (let i = 0; i < {times}; i++) setTimeout(() => {{ {click} }}, 200 * i)</script>"
+        path.write_text(re.sub(r"<meta http-equiv=[^>]*>", "", page).replace("</body>", f"{script}</body>"))
+        rows = browse(path.as_uri(), tmp_path)[0].split("Every number")[1].split("<tbody>")[1].split("</tbody>")[0]
+        orders.append(re.findall(r"<tr><td[^>]*>(\w+)", rows))
+    assert orders[0][-1] == "dpo" and orders[1][0] == "dpo" and len(orders[0]) == len(orders[1]) == 3
 
 
 def run_notebook() -> dict:
