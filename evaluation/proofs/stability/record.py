@@ -17,6 +17,10 @@ from rlhf_trl_ext.stages.train import train
 
 SEEDS, FAILURE_SEEDS = [7, 8, 9, 12, 13], [7]  # no rule was chosen on these
 OWN = "evaluation.proofs.stability.failures"
+# The demo's settings with which the rules were chosen; pinned, so that tuning the demo does not move what they were.
+PINNED = {"learning_rate": 2e-4, "max_steps": 40}
+CRITIC = {"critic_learning_rate": 4e-4}
+PINNED_BY_ALGORITHM = {"grpo_offpolicy": {"max_steps": 96}, "grpo_vi": CRITIC, "ppo": CRITIC}
 # name -> algorithm, callback
 FAILURES = {
     "grpo-learning-rate": ("grpo", {"_target_": f"{OWN}.LearningRate"}),
@@ -57,7 +61,8 @@ def configuration(algorithm: str, seed: int, folder: Path, sft: str, reward: str
     overrides += ["reward.functions=[{_target_: rlhf_trl_ext.rewards.model.RewardModel, path: ${reward.path}}]"]
     overrides += ["++held_out.args.eval_strategy=no", "++held_out.args.load_best_model_at_end=false"]
     config = compose_config("train", [*overrides, *more])
-    config = OmegaConf.merge(config, config.stages[algorithm])
+    pinned = {"args": {**PINNED, **PINNED_BY_ALGORITHM.get(algorithm, {})}}
+    config = OmegaConf.merge(config, config.stages[algorithm], pinned)
     steps = {"logging_steps": 1, "save_steps": onset_of(config.args.max_steps)[0], "save_total_limit": 5}
     return OmegaConf.merge(config, {"args": {**steps, "save_only_model": False, "disable_tqdm": True}})
 
