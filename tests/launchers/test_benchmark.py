@@ -53,7 +53,7 @@ def test_the_default_tries_need_no_critic(composed, tmp_path):
     )
     values = Benchmark(config, groups(composed)).tuning.values
     assert [each["learning_rate"] for each in values["dpo"]] == [
-        config.stages.dpo.args.learning_rate * factor for factor in (0.5, 1, 2, 4, 8)
+        config.stages.dpo.args.learning_rate * factor for factor in (0.25, 0.5, 1, 2, 4)
     ]
     assert all(set(each) == {"learning_rate"} for own in values.values() for each in own)
 
@@ -66,7 +66,7 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
     assert list(tries.pipelines) == ["embedded-seed7"] and tries.folder == benchmark.folder / "tuning"
     configs = tries.pipelines["embedded-seed7"].configs
     rates = {name: configs[name].args.learning_rate for name in tries.rows}
-    assert rates == {"dpo_try0": 2e-4, "dpo_try1": 8e-4, "ppo_try0": 2e-4, "ppo_try1": 8e-4}
+    assert rates == {"dpo_try0": 8e-4, "dpo_try1": 3.2e-3, "ppo_try0": 4e-4, "ppo_try1": 1.6e-3}
     assert configs["ppo_try1"].args.critic_learning_rate == 0.5
     assert "critic_learning_rate" not in benchmark.tuning.values["dpo"][1]
 
@@ -79,7 +79,7 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
     assert chosen["ppo"]["tries"][0]["win_rate"] is None
     assert chosen["dpo"]["at_the_end"] == ["learning_rate"]
     compared = benchmark._pipelines()["embedded-seed0"].configs
-    assert (compared["dpo"].args.learning_rate, compared["ppo"].args.learning_rate) == (2e-4, 8e-4)
+    assert (compared["dpo"].args.learning_rate, compared["ppo"].args.learning_rate) == (8e-4, 1.6e-3)
     text = tuning_in_words({"by_dataset": benchmark.chosen, "metric": "win_rate", "seeds": [7]}, [0])
     assert "best of 2 tries for each algorithm by win_rate on seeds 7" in text and "try further" in text
 
