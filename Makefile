@@ -87,6 +87,7 @@ trl-latest:  ## the hooks and the smoke test against the newest TRL (own environ
 	.venv-trl-latest/bin/python -m launchers.pipeline experiment=smoke 'policies=[dpo,kto,grpo,rloo,ppo]' output_root=outputs/trl-latest
 
 pictures: demo  ## the pictures in the READMEs, from the demo (needs Chromium; minutes)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[annotate]'
 	$(BIN)/python -m evaluation.report.pictures outputs/demo
 
 clean:  ## remove outputs and caches, keep .venv

@@ -55,7 +55,13 @@ def _means(runs: list[Run], row: str) -> dict[str, dict]:
     """Mean and interval over seeds and prompts of every metric that all runs have."""
     values = {metric: [run.per_prompt(row, metric) for run in runs] for metric in (*COMPARED, CONTROLLED)}
     known = {metric: own for metric, own in values.items() if not any(np.isnan(seed).all() for seed in own)}
-    return {metric: estimate(own, crossed=prompts_match(runs)) for metric, own in known.items()}
+    found = {metric: estimate(own, crossed=prompts_match(runs)) for metric, own in known.items()}
+    return {metric: _rate(own) if metric in ("win_rate", CONTROLLED) else own for metric, own in found.items()}
+
+
+def _rate(own: dict) -> dict:
+    """An estimate of a rate, whose interval ends at 0 and 1."""
+    return {**own, "interval": [min(max(end, 0.0), 1.0) for end in own["interval"]]}
 
 
 def prompts_match(runs: list[Run]) -> bool:
@@ -71,8 +77,8 @@ def _matrix(runs: list[Run], names: list[str]) -> dict:
         won = [run.between(a, b) for run in runs]
         if won and not any(own is None or np.isnan(own).all() for own in won):
             crossed = prompts_match(runs)
-            cells[a][b] = estimate(won, 0.5, crossed)
-            cells[b][a] = estimate([1 - own for own in won], 0.5, crossed)
+            cells[a][b] = _rate(estimate(won, 0.5, crossed))
+            cells[b][a] = _rate(estimate([1 - own for own in won], 0.5, crossed))
     return {"names": names, "cells": cells}
 
 

@@ -233,7 +233,8 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "output": OutputFile | None,
     },
     "report": {
-        "folder": Text,
+        "folder": Text | Named,
+        "paper": Output | None,
         "logs": Texts,
         "compare": Text | None,
         "algorithms": Texts,
@@ -241,7 +242,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "output": OutputFile | None,
         "pdf": Flag | None,
     },
-    "dashboard": {"host": Text, "port": Port},
+    "dashboard": {"host": Text, "port": Port, "days": Positive},
     "annotate": {
         "baseline": Text,
         "policies": Models,

@@ -128,6 +128,7 @@ def test_what_cannot_be_told_apart_is_grey_in_the_matrix(results):
     # Every prompt of every seed is won by grpo (0.85 against 0.55, deviation 0.1), but for few.
     assert known["grpo", "dpo"]["distinguishable"] and known["grpo", "dpo"]["mean"] > 0.9
     assert known["dpo", "grpo"]["mean"] == pytest.approx(1 - known["grpo", "dpo"]["mean"])
+    assert all(0 <= end <= 1 for own in known.values() for end in own["interval"])  # grpo's would end above 1
     runs.results["by_dataset"]["embedded"]["matrix"]["cells"]["dpo"]["grpo"] |= {"p": 0.2, "interval": [0.4, 0.6]}
     drawn = matrix(runs, "embedded", Palette(runs.rows, None))
     grey = [patch for patch in drawn.figure.axes[0].patches if patch.get_facecolor()[:3] == to_rgb("#ececec")]
@@ -372,10 +373,13 @@ def test_the_launcher_takes_what_the_function_takes(tmp_path, monkeypatch, capsy
     from launchers.report import main
 
     folder = write_pipeline(tmp_path / "a run (2)=ü", 0, policies=("dpo",))
-    monkeypatch.setattr("sys.argv", ["launchers.report", str(folder), "pdf=false", "metrics=[win_rate]"])
-    main()
-    GlobalHydra.instance().clear()
-    assert f"html: {folder / 'report.html'}" in capsys.readouterr().out and (folder / "report.html").is_file()
+    other = write_pipeline(tmp_path / "other", 1, policies=("dpo",))
+    for given in (str(folder), f"folder=['{folder}',{other}]"):
+        monkeypatch.setattr("sys.argv", ["launchers.report", given, "pdf=false", "metrics=[win_rate]"])
+        main()
+        GlobalHydra.instance().clear()
+        assert f"html: {folder / 'report.html'}" in capsys.readouterr().out and (folder / "report.html").is_file()
+    assert "Seeds: 0, 1." in (folder / "report.html").read_text()
 
 
 @pytest.mark.slow
