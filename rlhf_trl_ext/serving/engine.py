@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from rlhf_trl_ext.configuration.paths import adapter_folder, split_revision
 from rlhf_trl_ext.serving.metrics import Metrics
 from rlhf_trl_ext.stages import guard
 from rlhf_trl_ext.stages.processes import last_error
@@ -27,8 +28,10 @@ GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 def command(kind: str, model: str, port: int, options: list[str], max_batch_size: int | None) -> list[str]:
     """The command line of an engine on loopback. Raises ValueError for one that is absent or has no such limit."""
     if kind == "vllm":
-        program = [_program("vllm", "an environment of its own: make setup-gpu"), "serve", model]
+        name, revision = split_revision(model)
+        program = [_program("vllm", "an environment of its own: make setup-gpu"), "serve", name]
         program += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", model]
+        program += ["--revision", revision] if revision else []
         return program + (["--max-num-seqs", str(max_batch_size)] if max_batch_size else []) + options
     if kind == "onnx":
         program = [sys.executable, "-m", "rlhf_trl_ext.serving.onnx_engine", model, "--port", str(port)]
@@ -40,6 +43,15 @@ def command(kind: str, model: str, port: int, options: list[str], max_batch_size
         )
     program = [_program("transformers", "pip install 'rlhf-trl-ext[serving]'"), "serve", model]
     return [*program, "--host", "127.0.0.1", "--port", str(port), *options]
+
+
+def whole_model(model: str, cache: Path) -> str:
+    """A folder or hub id as engines read it: adapters are merged into their base, in a folder of `cache`."""
+    if adapter_folder(model) is None:
+        return model
+    from rlhf_trl_ext.models.loading import ModelArguments
+
+    return ModelArguments(model_name_or_path=model).checkpoint(cache / "built")
 
 
 def _program(name: str, install: str) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rlhf_trl_ext.serving import feedback
-from rlhf_trl_ext.serving.engine import KINDS, Engine
+from rlhf_trl_ext.serving.engine import KINDS, Engine, whole_model
 from rlhf_trl_ext.serving.exchange import Exchange
 from rlhf_trl_ext.serving.limits import Keys, Limits, Refusal, Slots, check_body, read_json
 from rlhf_trl_ext.serving.metrics import Metrics
@@ -62,6 +62,8 @@ def create_app(
         raise ValueError(f"engine={engine}: allowed are {', '.join(KINDS)}.")
     named = {Path(policies.rstrip("/")).name: policies} if isinstance(policies, str) else dict(policies)
     metrics, folder = Metrics(), Path(traffic).parent if traffic else Path("outputs/traffic")
+    if engine in ("transformers", "vllm"):
+        named = {name: whole_model(path, folder) for name, path in named.items()}
     own = {"options": list(engine_options), "max_batch_size": max_batch_size, "hidden": list(hidden)}
     engines = {name: Engine(name, engine, path, metrics, folder / f"{name}.log", **own) for name, path in named.items()}
     if reward and not traffic:

@@ -223,3 +223,20 @@ def test_an_engine_s_command_names_its_limit_and_one_that_is_absent_how_to_get_i
     words = command("vllm", "outputs/dpo", 8001, ["--dtype", "float32"], 8)
     assert words[:3] == [str(tmp_path / "vllm"), "serve", "outputs/dpo"]
     assert words[-4:] == ["--max-num-seqs", "8", "--dtype", "float32"]
+    words = command("vllm", "org/dpo@v2", 8001, [], None)
+    assert words[2] == "org/dpo" and words[-2:] == ["--revision", "v2"] and "org/dpo@v2" in words
+
+
+def test_adapters_are_served_merged(tiny, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from rlhf_trl_ext.serving.engine import whole_model
+
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), lora).save_pretrained(tmp_path / "adapter")
+    served = whole_model(str(tmp_path / "adapter"), tmp_path / "traffic")
+    assert served.startswith(f"{tmp_path}/traffic/merged-") and whole_model(served, tmp_path) == served
+    merged, base = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (served, tiny))
+    changed = [name for name, weight in merged.items() if not weight.equal(base[name])]
+    assert changed and all("q_proj" in name for name in changed)
