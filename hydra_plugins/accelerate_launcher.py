@@ -23,11 +23,11 @@ class AccelerateLauncher(Launcher):
 
     num_processes: of each job, whose `deepspeed=` says how they share the work. jobs: side by side; null: as many as
     have num_processes GPUs of their own, 1 without GPUs. config_file: of accelerate, for all but num_processes.
-    timeout: seconds after which a job is ended. metric: by which jobs are ranked, a name in their record
-    (`metrics.eval_loss`, `train_seconds`); what an optimising sweeper gets. maximize: whether more is better.
+    timeout: seconds after which a job is ended. metric, maximize: by which jobs are ranked, `sweep.metric` and
+    `sweep.maximize`; what an optimising sweeper gets. A pipeline is one process, which starts those of its stages.
     """
 
-    def __init__(self, num_processes=1, jobs=None, config_file=None, timeout=None, metric=None, maximize=True):
+    def __init__(self, num_processes=1, jobs=None, config_file=None, timeout=None, metric=None, maximize=None):
         self.num_processes, self.jobs, self.config_file = num_processes, jobs, config_file
         self.timeout, self.metric, self.maximize = timeout, metric, maximize
 
@@ -82,12 +82,11 @@ class AccelerateLauncher(Launcher):
     def _run(self, overrides: list[str]) -> tuple[object, dict]:
         from rlhf_trl_ext.files import write
         from rlhf_trl_ext.stages.identity import digest, versions
-        from rlhf_trl_ext.stages.processes import accelerate_launch
         from rlhf_trl_ext.stages.sources import source
 
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         # Without output_root, a folder that jobs write to: its contents are no part of what a job is.
-        decides = [key for key in config if key not in ("hydra", "output_root")]
+        decides = [key for key in config if key not in ("hydra", "output_root", "sweep")]
         composed = OmegaConf.to_container(OmegaConf.masked_copy(config, decides))
         packages = {name: number for name, number in versions().items() if name != "git_commit"}
         fingerprint = digest([composed, source("rlhf_trl_ext.stages.train"), packages, self.world_size])
@@ -96,11 +95,21 @@ class AccelerateLauncher(Launcher):
         if known := finished_job(folder):
             return config, {**known, "status": "reused"}
         module = sys.modules["__main__"].__spec__.name
-        command = [*accelerate_launch(module, self.num_processes, self.config_file), *self._config_dir(), *overrides]
+        command = [*self._start(module), *self._config_dir(), *overrides]
         job = {"overrides": filter_overrides(overrides), "log": str(folder / "log.txt")}
         job |= self._execute(command, folder)
         write(folder / "job.json", json.dumps(job, indent=2))
         return config, job
+
+    def _start(self, module: str) -> list[str]:
+        """How a job is started: a pipeline as it is, anything else by accelerate."""
+        from rlhf_trl_ext.stages.processes import accelerate_launch
+
+        if module != "launchers.pipeline":
+            return accelerate_launch(module, self.num_processes, self.config_file)
+        if self.num_processes > 1:
+            sys.exit(f"error: hydra.launcher.num_processes={self.num_processes}: a pipeline is one process; give 1.")
+        return [sys.executable, "-m", module]
 
     def _config_dir(self) -> list[str]:
         """`--config-dir` as the sweep was given it."""
@@ -130,25 +139,33 @@ class AccelerateLauncher(Launcher):
 
     def _value(self, job: dict) -> float:
         """The metric of a job; NaN where it failed or recorded none."""
-        value = job["record"]
-        for part in (self.metric or "").split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        return float(value) if isinstance(value, int | float) else float("nan")
+        from rlhf_trl_ext.stages.sweep import best
+
+        return best(job["record"], self.metric, self.maximize)[0]
 
     def _show(self, jobs: list[dict]) -> None:
         """One table: the best by the metric first, failed ones last with the last line of their error."""
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
-        def rank(job):
-            value = self._value(job)
-            return job["status"] == "failed", value != value, -value if self.maximize else value
+        from rlhf_trl_ext.stages.sweep import best, differences, more_is_better
+
+        most = more_is_better(self.metric, self.maximize)
+
+        def rank(labelled):
+            value = self._value(labelled[1]) if self.metric else 0.0
+            return labelled[1]["status"] == "failed", value != value, -value if most else value
 
         table = Table("job", "status", "seconds", self.metric or "record", "error or log")
-        for job in sorted(jobs, key=rank) if self.metric else sorted(jobs, key=lambda job: job["status"] == "failed"):
-            text = f"{self._value(job):.6g}" if self.metric else f"{job['record'].get('steps', '')} steps"
-            row = (" ".join(job["overrides"]), job["status"], str(job["seconds"]), text, job["error"] or job["log"])
-            table.add_row(*row)
+        labels = differences([job["overrides"] for job in jobs])
+        for label, job in sorted(zip(labels, jobs, strict=True), key=rank):
+            text = f"{job['record'].get('steps', '')} steps"
+            if self.metric:
+                value, policy = best(job["record"], self.metric, self.maximize)
+                text = f"{value:.6g}{f' ({policy})' if policy else ''}"
+            cells = (label, job["status"], str(job["seconds"]), text, job["error"] or job["log"])
+            table.add_row(*map(escape, cells))
         console = Console()
         console.width = max(console.width, 140)
         console.print(table)

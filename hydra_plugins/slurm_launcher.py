@@ -19,7 +19,7 @@ class SlurmLauncher(AccelerateLauncher):
     maximize: as of `AccelerateLauncher`.
     """
 
-    def __init__(self, queue, num_processes=None, jobs=32, config_file=None, metric=None, maximize=True):
+    def __init__(self, queue, num_processes=None, jobs=32, config_file=None, metric=None, maximize=None):
         super().__init__(num_processes or queue.params["gpus_per_node"] or 1, jobs, config_file, None, metric, maximize)
         self.queue = queue
 

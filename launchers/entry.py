@@ -23,13 +23,15 @@ def entry(config_name: str, positional: str | None = None):
     """
 
     def decorate(main):
-        jobs = []  # of a sweep in this process
+        jobs, ranking = [], {}  # of a sweep in this process
 
         @functools.wraps(main)
         def task(config):
             with report_user_errors():
                 accept(config, config_name)
-                sweep.keep(jobs, main(config))
+                sweep.check(config)
+                ranking.update(config.get("sweep", {}))
+                return sweep.keep(jobs, config, main(config))
 
         def command():
             if os.environ.get("WORLD_SIZE", "1") != "1" and {"-m", "--multirun"} & set(sys.argv[1:]):
@@ -46,7 +48,7 @@ def entry(config_name: str, positional: str | None = None):
             leave_out()
             if "LOCAL_RANK" in os.environ:  # a worker of accelerate, whose death it would outlive
                 end_with_parent()
-            with report_user_errors(), sweep.table_at_end(jobs):
+            with report_user_errors(), sweep.table_at_end(jobs, ranking):
                 refuse_foreign_hydra(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 

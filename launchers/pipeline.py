@@ -30,6 +30,7 @@ def main(config):
     console.width = max(console.width, 110)  # a log file has no width of its own
     console.print(table(results))
     print("\n".join(pipeline_ending(results, folder)))
+    return {"folder": str(folder), "policies": results["policies"]}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """Train one stage: `python -m launchers.train algorithm=dpo dataset=hh model=1b`, also under accelerate."""
 
-import json
 import os
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -13,14 +11,11 @@ from launchers.entry import entry
 @entry("train")
 def main(config: DictConfig):
     from rlhf_trl_ext.configuration.overrides import training_config
-    from rlhf_trl_ext.files import finite
     from rlhf_trl_ext.stages.ending import ending
     from rlhf_trl_ext.stages.train import train
 
     record = train(training_config(config, HydraConfig.get().runtime.choices.get("algorithm")))
     if os.environ.get("RANK", "0") == "0":
-        if "JOB_RECORD" in os.environ:  # a sweep wants to know
-            Path(os.environ["JOB_RECORD"]).write_text(json.dumps(finite(record), allow_nan=False))
         print("\n".join(ending(record)))
     return record
 

@@ -23,6 +23,7 @@ from rlhf_trl_ext.configuration.checks import ConfigError, build
 from rlhf_trl_ext.data.samples import SCORES, Samples, finite_number, read_samples
 from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.judging.judge import Judge
+from rlhf_trl_ext.stages import sweep
 from rlhf_trl_ext.stages.identity import digest
 from rlhf_trl_ext.stages.pipeline import SAMPLES, link
 
@@ -116,9 +117,9 @@ def check_free(config, folder: Path) -> None:
 
 
 def pipeline_folder(config, chosen: dict[str, str]) -> Path:
-    """Where a pipeline's results go. chosen: group -> the file that was chosen of it."""
+    """Where a pipeline's results go, in a sweep below it. chosen: group -> the file that was chosen of it."""
     experiment = chosen.get("experiment") or f"{chosen['dataset']}-{chosen['model']}"
-    return Path(config.output_dir or Path(config.output_root) / experiment)
+    return sweep.folder(Path(config.output_dir or Path(config.output_root) / experiment))
 
 
 def read_results(path: Path) -> dict:

@@ -8,6 +8,8 @@ KEYS = {
     "label": (*TRAINS, "held_out"),
     "revise": (*TRAINS, "held_out"),
     "data": NO_STAGE,
+    "plan": ("sweep",),
+    "benchmark": ("sweep",),
     "chat": (*NO_STAGE, "shares"),
     "landscapes": (*STAGE, "held_out", "overwrite", "seed", "shares"),
 }

@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, InterpolationToMissingValueError
 from pydantic import TypeAdapter, ValidationError
 
-from rlhf_trl_ext.configuration.settings import OF_LAUNCHER, SHARED, Built
+from rlhf_trl_ext.configuration.settings import OF_LAUNCHER, SHARED
+from rlhf_trl_ext.configuration.value_types import Built
 
 LONGEST = 200  # characters of a value in a message
 NEEDED = {name: ("args", "model", "dataset", "trainer") for name in ("train", "plan")}

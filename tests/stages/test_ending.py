@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from rlhf_trl_ext.stages import sweep
 from rlhf_trl_ext.stages.ending import ending, pipeline_ending
 
 
@@ -46,15 +45,6 @@ def test_without_held_out_rows_a_stage_tells_the_end_of_its_log(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5, "reward": 0.25}\n')
     (line, *_) = lines_of(tmp_path, "LlamaForCausalLM")
     assert "reward 0.25, loss 1.5 at the end of training (evaluate=true" in line
-
-
-def test_a_sweep_ends_with_a_row_a_job():
-    records = [
-        {"steps": 4, "train_seconds": 2.0, "metrics": {"eval_loss": loss}, "folder": f"out/{loss}"} for loss in (1, 2)
-    ]
-    table = sweep.table([(["algorithm=dpo", f"seed={seed}"], record) for seed, record in enumerate(records)])
-    assert [column.header for column in table.columns] == ["job", "steps", "seconds", "loss", "folder"]
-    assert list(table.columns[0].cells) == ["seed=0", "seed=1"] and list(table.columns[4].cells) == ["out/1", "out/2"]
 
 
 def test_a_pipeline_names_the_policy_that_won_most():
