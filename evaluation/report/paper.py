@@ -29,6 +29,7 @@ def write_paper(folder: Path, pictures: list[Picture], tables: list[tuple[str, T
 
 def fit(figure: Figure) -> None:
     """Make a figure as wide as one column, or two where it is wide, with small type and the legend below."""
+    figure.set_layout_engine("constrained")
     width, height = figure.get_size_inches()
     own = PAGE if width > WIDE else COLUMN
     for text in figure.findobj(Text):

@@ -21,7 +21,7 @@ OWN = "this project"
 METRICS = {
     "loss": "loss (of its own algorithm)",
     "reward": "reward (its reward's units)",
-    "rewards/margins": "reward margin (implicit reward)",
+    "rewards/margins": "reward margin (implicit)",
     "rewards/accuracies": "pairs ranked right (share)",
     "kl": "KL from the reference (nats)",
     "objective/kl": "KL of completions (nats)",
