@@ -10,8 +10,8 @@ def main(config):
 
     from rich.console import Console
 
+    from evaluation.files import write_json
     from rlhf_trl_ext.configuration.checks import ConfigError, as_config_error, build
-    from rlhf_trl_ext.files import write
     from rlhf_trl_ext.serving import export, verification
     from rlhf_trl_ext.stages.identity import built_folder
 
@@ -37,7 +37,7 @@ def main(config):
             export.export(policy, *settings, output)
         record = verification.verify(policy, output, *settings, rows, config.max_new_tokens)
     record["policy"] = config.policy  # also where its adapters were merged elsewhere
-    write(output / "export.json", verification.as_text(record))
+    write_json(output / "export.json", record)
     Console(width=110).print(verification.table(record))
     print(f"{output}: {verification.in_words(record)}")
     if config.precision == "fp32" and not record["same"]:

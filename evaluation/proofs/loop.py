@@ -116,6 +116,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=400, help="asked twice each")
     parser.add_argument("--output", type=Path, default=Path("outputs/loop"))
     given, begin = parser.parse_args(), time.perf_counter()
+    if there := [folder for seed in given.seeds if (folder := given.output / f"seed{seed}").exists()]:
+        parser.error(f"{there[0]} exists: remove it, or give another --output.")
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     columns = ("seed", "preferences", "gold served", "gold continued", "win rate", "interval", "seconds", "of them")
     print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n", flush=True)

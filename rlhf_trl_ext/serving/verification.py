@@ -1,7 +1,6 @@
 """An export that was not run is not an export: it is compared with transformers on the same prompts."""
 
 import hashlib
-import json
 import math
 import time
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.table import Table
-from transformers import PreTrainedTokenizerBase
 
 from rlhf_trl_ext.serving.export import INPUTS, is_reward_model, load, read_record
 
@@ -103,19 +101,11 @@ def runner(folder: Path, format: str):
     return GenAI(folder) if format == "onnx" else Graph(folder, format)
 
 
-def verify(
-    policy: str,
-    folder: Path,
-    format: str,
-    precision: str,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[dict],
-    max_new_tokens: int,
-) -> dict:
+def verify(policy: str, folder: Path, format: str, precision: str, tokenizer, rows: list[dict], count: int) -> dict:
     """What an export computes against transformers; the record that goes to export.json.
 
     policy: folder of the model that was exported. rows: prompts, or chats with the reply (`chosen`) for a reward model.
-    `same`: whether it counts as equal.
+    count: tokens of a greedy reply at most. `same`: whether it counts as equal.
     Raises ValueError where the runtime refuses the export, and where it was verified and has changed since.
     """
     if (folder / "export.json").exists() and (changed := _changed(folder)):
@@ -124,7 +114,7 @@ def verify(
         exported = runner(folder, format)
         rewards = is_reward_model(policy)
         compare = _rewards if rewards else _tokens
-        comparison = compare(Original(policy), exported, tokenizer, rows, max_new_tokens)
+        comparison = compare(Original(policy), exported, tokenizer, rows, count)
     except (RuntimeError, ValueError, OSError) as error:
         raise ValueError(f"format={format}: its runtime refuses the export ({_short(error)}).") from error
     except Exception as error:  # onnxruntime's own classes
@@ -224,10 +214,6 @@ def size(folder: Path) -> float:
     """Megabytes of weights and graph."""
     kinds = (".safetensors", ".bin", ".onnx", ".data", ".pt2", ".ts")
     return sum(path.stat().st_size for path in Path(folder).iterdir() if path.suffix in kinds and path.is_file()) / 1e6
-
-
-def as_text(record: dict) -> str:
-    return json.dumps(record, indent=2) + "\n"
 
 
 def table(record: dict) -> Table:

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from rlhf_trl_ext.models.pretrained import load_tokenizer
 from rlhf_trl_ext.serving.export import export, is_reward_model, refusal
-from rlhf_trl_ext.serving.verification import _common, as_text, verify
+from rlhf_trl_ext.serving.verification import _common, verify
 
 PROMPTS = [{"prompt": [{"role": "user", "content": f"Where is my umbrella, number {n}?"}]} for n in range(4)]
 
@@ -42,7 +42,7 @@ def test_an_export_of_other_weights_is_told_by_running(tiny, traced, tmp_path):
 def test_one_that_changed_after_it_was_verified_is_refused(tiny, tmp_path):
     export(str(tiny), "torchscript", "fp32", load_tokenizer(str(tiny)), tmp_path / "e")
     record = verify(str(tiny), tmp_path / "e", "torchscript", "fp32", load_tokenizer(str(tiny)), PROMPTS, 2)
-    (tmp_path / "e" / "export.json").write_text(as_text(record))
+    (tmp_path / "e" / "export.json").write_text(json.dumps(record))
     with (tmp_path / "e" / "model.ts").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ValueError, match="changed after the build; build it again"):
