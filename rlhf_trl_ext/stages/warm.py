@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rlhf_trl_ext.stages import guard
 
@@ -119,6 +120,7 @@ def _guarded(folder: str, *command: str, descriptors: list[int]) -> list[str]:
         os.write(status, str(code).encode())
         os._exit(0)
     guard.end_with_parent()
+    guard.show_as(Path(command[-1]).name)
     for descriptor in descriptors:
         os.close(descriptor)
     return list(command)

@@ -60,9 +60,11 @@ def finished(root: Path) -> dict[str, tuple]:
     }
 
 
-def left(root: Path, family: list[psutil.Process]) -> list[str]:
-    """Commands of processes that are still there: those seen before the signal, and any that names the folder."""
-    matching = [p for p in psutil.process_iter(["cmdline"]) if str(root) in " ".join(p.info["cmdline"] or [])]
+def left(root: Path, family: list[psutil.Process], parent: int) -> list[str]:
+    """Commands of processes that are still there: seen before the signal, naming the folder, or forked for `parent`."""
+    warm = {"rlhf_trl_ext.stages.warm", str(parent)}
+    words = {process: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
+    matching = [p for p, command in words.items() if str(root) in " ".join(command) or warm <= {*command}]
     return sorted(filter(None, map(_command, {*matching, *family})))
 
 
@@ -94,10 +96,10 @@ def trial(kind: str, name: str, root: Path, after: float, twin: dict) -> dict | 
         family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(getattr(signal, name))
     sent = time.monotonic()
-    while (process.poll() is None or left(root, family)) and time.monotonic() - sent < LEFT_AFTER:
+    while (process.poll() is None or left(root, family, process.pid)) and time.monotonic() - sent < LEFT_AFTER:
         time.sleep(0.05)
     ended = round(time.monotonic() - sent, 2)
-    remaining, recorded = left(root, family), finished(root)
+    remaining, recorded = left(root, family, process.pid), finished(root)
     if process.poll() is None:
         process.kill()
         process.wait()
