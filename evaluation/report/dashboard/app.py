@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
 from evaluation.files import finite
-from evaluation.report.dashboard.production import production
+from evaluation.report.dashboard.production import Production
 from evaluation.report.dashboard.runs import LoggedRuns
 
 FOLDER = Path(__file__).parent
@@ -31,11 +31,13 @@ HEADERS = {
 
 def application(runs: LoggedRuns, host: str = "127.0.0.1", days: float = 7) -> Starlette:
     """`/`: the page, and its files. `/runs`; `/logged?run=&after=`; `/samples?run=`; `/traffic`: JSON, see `LoggedRuns`
-    and `production`. days: of traffic that are shown.
+    and `Production`. days: of traffic that are shown.
 
     On a loopback address requests for other names are refused: a web site open in the same browser could otherwise
     have its name point here, and read along.
     """
+
+    production = Production(runs.root, days)
 
     def run_name(request: Request) -> str:
         name = request.query_params.get("run", "")
@@ -56,7 +58,7 @@ def application(runs: LoggedRuns, host: str = "127.0.0.1", days: float = 7) -> S
         return JSONResponse(runs.samples(run_name(request)))
 
     def traffic(request: Request):
-        return JSONResponse(finite(production(runs.root, days)))
+        return JSONResponse(finite(production.files()))
 
     routes = [Route("/", lambda request: FileResponse(FOLDER / "page.html")), Route("/runs", listed)]
     routes += [Route(name, lambda request: FileResponse(FILES[request.url.path])) for name in FILES]

@@ -11,6 +11,7 @@ import pytest
 from browser import browse, needs_browser
 from filelock import FileLock
 
+from evaluation.report.dashboard import production
 from evaluation.report.dashboard.app import listen, server
 from evaluation.report.dashboard.runs import LoggedRuns
 from rlhf_trl_ext.serving.traffic import Traffic
@@ -129,8 +130,31 @@ def test_production_traffic_stands_beside_training(tmp_path, folder):
         assert (cells["policy"], cells["answers"], cells["failed"][:5]) == ("current", 4, "25.0%")
         assert [point.get("reward") for point in own["points"]["current"]] == [None, 1.0, 1.0, 1.0]  # the first failed
         store.record({**row, "id": "b", "completion": "x", "status": "complete", "completion_tokens": 10}).result(5)
-        assert get(f"{address}/traffic")[1]["rows"][0][2] == 5
+        end = time.monotonic() + 30
+        while get(f"{address}/traffic")[1]["rows"][0][2] != 5:
+            assert time.monotonic() < end
+            time.sleep(0.05)
     store.close()
+
+
+def test_a_busy_traffic_file_is_read_a_tenth_of_the_time(tmp_path, monkeypatch):
+    """Reading takes 2 of its clock's seconds: at 2 it is read, up to 20 not again, though it grows all the time."""
+    clock, read = [0.0], []
+    path = tmp_path / "t.sqlite"
+
+    def summary(*_):
+        clock[0] += 2.0
+        read.append(clock[0])
+        return {}
+
+    monkeypatch.setattr(production, "summary", summary)
+    monkeypatch.setattr(production.time, "monotonic", lambda: clock[0])
+    shown = production.Production(tmp_path, 7)
+    while clock[0] < 30:
+        path.write_text("x" * len(read) + "x" * int(clock[0]))
+        shown.files()
+        clock[0] += 1.0
+    assert read == [2.0, 22.0]
 
 
 def test_status_is_that_of_the_run(tmp_path, folder):
