@@ -90,18 +90,23 @@ class Benchmark:
         return Cell((landscape, algorithm, rate, factor, seed), settings)
 
     def run(self) -> dict:
-        """Train what is not there yet, and summarise: `summary.summarise`'s result."""
+        """Train what is not there yet, and summarise: `summary.summarise`'s result.
+
+        With one rate and no factors of the critic's there is nothing to choose, and no selection seed is run.
+        """
         rows = [row for row in itertools.product(self.config.landscapes, self.algorithms) if self._meant(*row)]
         tried: dict[Row, dict[Rates, float]] = {row: {} for row in rows}
-        waiting = {row: [(rate, 1.0) for rate in self.config.learning_rates] for row in rows}
+        only = (self.config.learning_rates[0], 1.0)
+        is_chosen = len(self.config.learning_rates) > 1 or self.config.critic_factors
+        waiting = {row: [(rate, 1.0) for rate in self.config.learning_rates] for row in rows if is_chosen}
         while waiting:
             self._try(waiting, tried)
             further = {row: self._beyond({rate: score for (rate, _), score in tried[row].items()}) for row in waiting}
             waiting = {row: [(rate, 1.0)] for row, rate in further.items() if rate}
-        best = {row: max(scores, key=scores.get)[0] for row, scores in tried.items()}
+        best = {row: max(scores, key=scores.get, default=only)[0] for row, scores in tried.items()}
         critics = [row for row in rows if self._critic_rate(row[1], best[row])]
         self._try({row: [(best[row], factor) for factor in self.config.critic_factors] for row in critics}, tried)
-        chosen = {row: max(scores, key=scores.get) for row, scores in tried.items()}
+        chosen = {row: max(scores, key=scores.get, default=only) for row, scores in tried.items()}
         results = self._results((*row, chosen[row], seed) for row in rows for seed in self.config.seeds)
         runs = {row: [results[*row, chosen[row], seed] for seed in self.config.seeds] for row in rows}
         return summarise(runs, chosen, tried)

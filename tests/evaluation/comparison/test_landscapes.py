@@ -154,6 +154,10 @@ def test_a_critic_s_rate_is_chosen_at_the_policy_s(benchmark):
     assert found["ppo"]["tried"] == pytest.approx({"0.001": 0.2, "0.002": 0.5, "0.004": 0.2})
     assert found["ppo"]["tried_critic"] == pytest.approx({"0.3": 0.5, "3": 0.6})
     assert found["grpo"]["tried_critic"] == {} and "equal_steps" not in found["ppo"]  # three steps against one
+    trained.clear()
+    made.config.merge_with({"learning_rates": [5e-3], "critic_factors": []})
+    assert made.run()["deceptive"]["ppo"]["tried"] == {}
+    assert {key[2:] for keys in trained for key in keys} == {((5e-3, 1.0), 0), ((5e-3, 1.0), 1)}
     cell = made.cell("deceptive", "ppo", (2e-3, 3.0), 0)
     assert cell.settings["args"]["critic_learning_rate"] == pytest.approx(3e-3)
 
