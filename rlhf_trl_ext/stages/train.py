@@ -22,6 +22,7 @@ from rlhf_trl_ext.data import inspection
 from rlhf_trl_ext.files import full_disk
 from rlhf_trl_ext.models.card import write_card
 from rlhf_trl_ext.models.saving import save
+from rlhf_trl_ext.stages.best_metric import check_best_metric
 from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
 from rlhf_trl_ext.stages.completion import Preempted, stop_reason
 from rlhf_trl_ext.stages.identity import built_folder
@@ -82,6 +83,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         extra = accepted(trainer, {**data, "callbacks": callbacks, **model.trainer_arguments()})
         trainer = trainer(model=checkpoint, args=args, **extra)
         shortened = some_left(trainer.train_dataset, args, len(train_dataset))
+        check_best_metric(trainer)
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
