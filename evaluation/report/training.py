@@ -139,7 +139,7 @@ def _drawn(logs: dict[str, list[Log]], palette: Palette, name: str, title: str, 
     known: dict[str, dict[str, list[np.ndarray]]] = {}
     for metric in METRICS:
         for row, own in logs.items():
-            if curves := [curve for log in own if (curve := log.curve(metric)).shape[1] > 1]:
+            if curves := [curve for log in own if len(set((curve := log.curve(metric))[0])) > 1]:
                 known.setdefault(metric, {})[row] = curves
     if not known:
         return None

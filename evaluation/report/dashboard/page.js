@@ -105,7 +105,7 @@ function charts(place, wanted, none) { // wanted: [title, curves] of every chart
     own.figure.innerHTML = `<figcaption>${escaped(title)}</figcaption>`;
     const style = name => getComputedStyle(document.documentElement).getPropertyValue(name), axis = {stroke: style("--soft"), grid: {stroke: style("--line"), width: 1}};
     const mark = u => { u.ctx.fillStyle = style("--bad"); for (const step of new Set(curves.flatMap(curve => curve.marks))) u.ctx.fillRect(u.valToPos(step, "x", true), u.bbox.top, 1, u.bbox.height); };
-    const series = curves.map(({name, colour}) => ({label: name, stroke: colour, width: 1.6, spanGaps: true, points: {show: curves[0].x.length < 3}, value: (u, v) => short(v)}));
+    const series = curves.map(({name, colour, x}) => ({label: name, stroke: colour, width: 1.6, spanGaps: true, points: {show: x.length < 3}, value: (u, v) => short(v)}));
     own.plot = new uPlot({width: own.figure.clientWidth - 20, height: 190, scales: {x: {time: place === "served"}}, axes: [axis, {...axis, size: 56, values: (u, ticks) => ticks.map(short)}],
       series: [place === "served" ? {} : {label: "step"}, ...series], hooks: {draw: [mark]}}, uPlot.join(curves.map(({x, y}) => [x, y])), own.figure);
   });

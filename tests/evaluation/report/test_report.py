@@ -320,6 +320,14 @@ def test_a_single_stage_has_a_report(tmp_path):
     assert "Nothing here was judged" in page and "loss is 9" in page and "configuration of dpo" in page
 
 
+def test_a_metric_of_one_step_has_no_curve(tmp_path):
+    """The end of a run is logged at its last step once more."""
+    stage = logged_stage(tmp_path / "short", 0.1, steps=1)
+    with (stage / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "loss": 0.5, "seconds": 2.0}\n')
+    assert "<figure>" not in report(str(stage), pdf=False)["html"].read_text()
+
+
 def test_jobs_of_a_sweep_are_named_by_what_was_swept(tmp_path):
     """A sweep's folder holds job.json alone; its stages lie elsewhere."""
     for job, rate in enumerate((0.1, 0.2)):
