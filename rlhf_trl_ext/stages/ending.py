@@ -21,7 +21,7 @@ def ending(record: dict) -> list[str]:
     return [
         f"{record['name']}: {record['steps']} steps in {record['train_seconds']} s{_did(record, folder)}",
         f"model: {model}",
-        f"next: {_next(model)}",
+        *(f"{'next:' if number == 0 else '     '} {command}" for number, command in enumerate(_next(model))),
     ]
 
 
@@ -38,14 +38,14 @@ def _did(record: dict, folder: Path) -> str:
     return f", {values} at the end of training (evaluate=true measures held-out rows)" if values else ""
 
 
-def _next(model: Path) -> str:
+def _next(model: Path) -> list[str]:
+    """Commands that go on with a model."""
     if _is_reward(model):
-        return (
-            f"python -m launchers.train algorithm=grpo {quote(f'reward.path={model}')} ..., or "
-            f"python -m launchers.evaluate ... judge=reward_model {quote(f'judge.path={model}')}"
-        )
-    commands = [f"python -m launchers.{verb} {quote(f'policy={model}')}" for verb in ("chat", "generate", "serve")]
-    return f"{', '.join(commands[:-1])}, or {commands[-1]}"
+        return [
+            f"python -m launchers.train algorithm=grpo {quote(f'reward.path={model}')} ...",
+            f"python -m launchers.evaluate ... judge=reward_model {quote(f'judge.path={model}')}",
+        ]
+    return [f"python -m launchers.{verb} {quote(f'policy={model}')}" for verb in ("chat", "generate", "serve")]
 
 
 def _is_reward(model: Path) -> bool:

@@ -85,11 +85,12 @@ ASKING |= {"budget_tokens", "prices", "key_variable", "max_unreadable"}
 ONLOOKERS = {"monitor": "action"}
 # Own modules that check, find, name, run or report a stage and decide nothing of its result.
 ASIDE = ("rlhf_trl_ext.configuration", "rlhf_trl_ext.files", "rlhf_trl_ext.markdown", "rlhf_trl_ext.data.inspection")
+ASIDE += ("rlhf_trl_ext.callbacks.progress",)
 ASIDE += tuple(
     f"rlhf_trl_ext.stages.{name}"
     for name in (
         *("stage", "identity", "kinds", "sources", "files", "checkpoints", "execution", "label_report"),
-        *("completion", "ending", "guard", "processes", "replacement"),
+        *("completion", "ending", "guard", "processes", "replacement", "named_content", "display", "best_metric"),
     )
 )
 # What a kind's key is called in a pipeline, where the key itself means another thing.

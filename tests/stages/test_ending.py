@@ -21,13 +21,14 @@ def test_commands_are_quoted_where_a_shell_would_part_them(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     record = {"name": "x", "folder": str(folder), "steps": 4, "train_seconds": 2.0}
-    assert f"launchers.chat 'policy={folder}'," in ending(record)[2]
+    assert ending(record)[2] == f"next: python -m launchers.chat 'policy={folder}'"
 
 
 def test_a_stage_says_where_its_model_is_how_it_did_and_what_comes_next(tmp_path):
     lines = lines_of(tmp_path, "LlamaForCausalLM", eval_loss=0.51234, eval_runtime=3)
     assert lines[0] == "x: 4 steps in 2.0 s, loss 0.5123 on held-out rows" and lines[1] == f"model: {tmp_path}"
-    assert lines[2].startswith(f"next: python -m launchers.chat policy={tmp_path}")
+    assert lines[2] == f"next: python -m launchers.chat policy={tmp_path}"
+    assert lines[3:] == [f"      python -m launchers.{verb} policy={tmp_path}" for verb in ("generate", "serve")]
     lines = lines_of(tmp_path, "LlamaForSequenceClassification", eval_accuracy=0.75)
     assert "accuracy 0.75" in lines[0] and f"reward.path={tmp_path}" in lines[2]
 
