@@ -162,16 +162,17 @@ def describe(rows: Samples) -> dict:
 def table(results: dict) -> Table:
     """results.json as a table for the terminal: the baseline first, then the policies."""
     grid = Table(title=f"against {results['baseline']}, judged by {results['judge']}", title_justify="left")
-    columns = ("policy", "win rate", "95 % interval", "reward", "gold", "KL", "sampled tokens", "train s", "peak MB")
-    for column in columns:
+    columns = ("policy", "win rate", "95 % interval", "LC win rate", "95 % interval", "reward", "gold", "KL")
+    for column in (*columns, "sampled tokens", "train s", "peak MB"):
         grid.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     rows = {results["baseline"]: results.get("baseline_result", {}), **results["policies"]}
     for name, row in rows.items():
-        low, high = row.get("win_rate_ci", (None, None))
         grid.add_row(
             name,
             _number(row.get("win_rate"), ".3f"),
-            "" if low is None else f"{low:.3f} - {high:.3f}{'' if low <= 0.5 <= high else ' *'}",
+            _interval(row.get("win_rate_ci")),
+            _number(row.get("length_controlled_win_rate"), ".3f"),
+            _interval(row.get("length_controlled_ci")),
             _number(row.get("reward_mean"), ".2f"),
             _number(row.get("gold_reward_mean"), ".3f"),
             _number(row.get("kl_mean"), ".2f"),
@@ -179,11 +180,20 @@ def table(results: dict) -> Table:
             _number(row.get("train_seconds"), ".0f"),
             _number(row.get("peak_memory_mb"), ",.0f"),
         )
-    grid.caption = "* the interval excludes 0.5; intervals are over prompts, not over training seeds"
+    grid.caption = (
+        "LC: length-controlled; * the interval excludes 0.5; intervals are over prompts, not over training seeds"
+    )
     if fair := results.get("fair_judge"):
         grid.caption += f"\nis this a fair judge? {fair}"
     grid.caption_justify = "left"
     return grid
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    if ends is None:
+        return ""
+    low, high = ends
+    return f"{low:.3f} - {high:.3f}{'' if low <= 0.5 <= high else ' *'}"
 
 
 def _number(value, form: str) -> str:
