@@ -48,6 +48,12 @@ class Form(NamedTuple):
         fields = [(field,) if isinstance(field, str) else field for field in self.fields]
         return all(any(record.get(name) is not None for name in names) for names in fields)
 
+    def names(self, record: dict) -> bool:
+        """As `fits`, of the record that shows the form: where each field has one name, some may be empty there."""
+        if any(isinstance(field, tuple) for field in self.fields):
+            return self.fits(record)
+        return set(self.fields) <= record.keys() and any(record[field] is not None for field in self.fields)
+
 
 # The first that fits is taken.
 FORMS = (
@@ -116,7 +122,7 @@ class Forms:
     def _form(self, record: dict) -> Form:
         renamed = self._renamed(record)
         if self.recognised is None:
-            fitting = [form for form in FORMS if self.form in (None, form.name) and form.fits(renamed)]
+            fitting = [form for form in FORMS if self.form in (None, form.name) and form.names(renamed)]
             fitting = fitting if self.form else [form for form in fitting if form.mark(renamed)]
             if not fitting and self.form is not None:
                 raise BadRow(missing(renamed, next(form for form in FORMS if form.name == self.form)))

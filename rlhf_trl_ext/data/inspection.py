@@ -18,10 +18,11 @@ def load(dataset: Any, view: str | None, split: str, tokenizer: Any) -> tuple[st
     """The view and its rows; None: preferences, or where the rows' form has none the first view that it has."""
     try:
         return view or "preferences", dataset.load(view or "preferences", split, tokenizer)
-    except ValueError:
+    except ValueError as error:
         form = getattr(getattr(dataset, "convert", None), "recognised", None)
         if view is not None or form is None or "preferences" in form.views:
             raise
+        logger.warning("%s", error)
     return form.views[0], dataset.load(form.views[0], split, tokenizer)
 
 

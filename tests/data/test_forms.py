@@ -103,6 +103,15 @@ def test_every_form_is_recognised_and_read():
             assert read == rows
 
 
+def test_an_empty_field_of_the_first_record_hides_no_form():
+    forms = Forms()
+    with pytest.raises(BadRow, match="missing field rejected"):
+        list(forms.rows({"prompt": "2 + 2?", "chosen": "4", "rejected": None}, "preferences"))
+    assert list(forms.rows({"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}, "preferences"))
+    mixed = {"messages": PROMPT + FOUR, "chosen": None, "rejected": None}
+    assert next(Forms().rows(mixed, "demonstrations")) == {"prompt": PROMPT, "completion": FOUR}
+
+
 def test_a_system_text_and_a_history_stand_before_the_prompt():
     record = {"system": "Be brief.", "history": [["1 + 1?", "2"]], "instruction": "2 + 2?", "output": "4"}
     (row,) = Forms().rows(record, "prompts")
