@@ -99,9 +99,9 @@ def test_a_completion_without_a_trained_reward_stays_without_one():
         evaluate=lambda: None, _calculate_rewards=lambda: rewards, reward_weights=torch.tensor([1.0, 0.0])
     )
     held_out.HeldOutRewards().attach(trainer)
-    found = trainer._calculate_rewards()
-    assert found.isnan().tolist() == [[False, False], [True, True], [False, True]]
-    assert found[0].tolist() == [1.0, 0.5]
+    result = trainer._calculate_rewards()
+    assert result.isnan().tolist() == [[False, False], [True, True], [False, True]]
+    assert result[0].tolist() == [1.0, 0.5]
 
 
 def test_checkpoints_are_chosen_on_prompts_that_are_not_reported_on(composed):
@@ -139,6 +139,6 @@ def test_every_choice_composes_and_is_accepted(choice, composed, tmp_path):
 
 def test_what_the_command_line_says_about_checkpoints_comes_first(composed):
     config = composed("train", "algorithm=grpo", "held_out=gold", "++args.save_steps=20", "++args.reward_weights=[2.0]")
-    found = held_out.arguments(config)
-    assert (found["eval_steps"], found["reward_weights"]) == (20, [2.0, 0.0]) and "save_steps" in config.args
+    result = held_out.arguments(config)
+    assert (result["eval_steps"], result["reward_weights"]) == (20, [2.0, 0.0]) and "save_steps" in config.args
     assert json.dumps(held_out.reward_functions(config)).count("GoldReward") == 1

@@ -69,11 +69,11 @@ def test_the_phases_are_the_step(algorithm, more, expected, composed, few, tmp_p
     run(composed, few, tmp_path, algorithm, *more, "profile=on", "++args.beta=0.1" if algorithm == "grpo" else "seed=0")
     assert (ProfilingContext.__enter__, ProfilingContext.__exit__) == before
     folder = folder_of(tmp_path, algorithm)
-    found = json.loads((folder / "profile.json").read_text())
-    assert set(found["phases"]) == set(PHASES) and found["steps"] == 3
-    assert sum(found["phases"].values()) == pytest.approx(found["step_seconds"], rel=0.03)
-    assert {name for name, seconds in found["phases"].items() if seconds > 0} >= expected
-    memory = found["memory_mb"]
+    result = json.loads((folder / "profile.json").read_text())
+    assert set(result["phases"]) == set(PHASES) and result["steps"] == 3
+    assert sum(result["phases"].values()) == pytest.approx(result["step_seconds"], rel=0.03)
+    assert {name for name, seconds in result["phases"].items() if seconds > 0} >= expected
+    memory = result["memory_mb"]
     assert memory["policy"] > 0 and memory["peak"] > memory["policy"]
     # Two moments of Adam for each weight that is trained, all in fp32; GRPO-VI's gains of tokens are beside the critic.
     assert memory["optimizer"] == pytest.approx(2 * (memory["policy"] + memory["critic"]), rel=0.03)

@@ -22,8 +22,8 @@ HOSTILE = {
 def test_a_folder_cannot_set_hydra_up(name, way, tmp_path):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(HOSTILE[name])
-    (found,) = hydra_settings([word.format(tmp_path) for word in way])
-    assert found.startswith(f"{tmp_path / name}: ") and "run code before anything is checked" in found
+    (result,) = hydra_settings([word.format(tmp_path) for word in way])
+    assert result.startswith(f"{tmp_path / name}: ") and "run code before anything is checked" in result
 
 
 def test_a_stage_s_own_folder_passes(tmp_path):

@@ -26,11 +26,11 @@ def test_a_foreign_file_is_not_replaced_and_an_own_one_is(launcher, tmp_path):
         assert refusals(config, launcher) == []
     for content in ("my thesis", '{"thesis": 1}'):
         path.write_text(content)
-        found = refusals(config, launcher)
+        result = refusals(config, launcher)
         if content == "my thesis" and launcher in ("evaluate", "capability"):  # no JSON at all: what a crash left
-            assert found == []
+            assert result == []
         else:
-            assert found[0].startswith(f"output={path}: it is there already and holds no ")
+            assert result[0].startswith(f"output={path}: it is there already and holds no ")
 
 
 def test_the_report_beside_an_evaluation_is_nobody_else_s(tmp_path):

@@ -112,11 +112,11 @@ def load(sizes, **changed):
 
 
 def test_the_peak_is_the_largest_phase(small):
-    found = predict(load(small))
-    assert found.base == 12 * small.parameters
-    assert sum(found.phases["optimizer step"].values()) == 4 * small.parameters
-    assert found.peak == found.base + max(sum(parts.values()) for parts in found.phases.values())
-    assert found.peak_phase == "backward, logits"
+    result = predict(load(small))
+    assert result.base == 12 * small.parameters
+    assert sum(result.phases["optimizer step"].values()) == 4 * small.parameters
+    assert result.peak == result.base + max(sum(parts.values()) for parts in result.phases.values())
+    assert result.peak_phase == "backward, logits"
     one_row = predict(load(small, batch=Batch(1, 1, 1), roles=(replace(load(small).roles[0], weight_bytes=400),)))
     assert one_row.peak_phase == "backward, embedding"  # weights outweigh activations
 
@@ -127,16 +127,16 @@ def test_the_layer_that_checkpointing_computes_anew_is_there_in_backward_alone(s
     one_layer = (whole.saved(batch) - 9.112 * 512 * 64) / 3  # 512 tokens; 9.112 bytes a hidden unit outside the layers
     assert passes.kept(batch) == pytest.approx(9.112 * 512 * 64 + 3 * 4 * 512 * 64)  # inputs of three layers, 4 bytes
     assert passes.saved(batch) == pytest.approx(passes.kept(batch) + one_layer)
-    found = predict(load(small, arithmetic=passes.arithmetic, reference_in_loss=True))
-    assert found.phases["backward, logits"]["activations"] == passes.kept(batch)
-    assert found.phases["reference forward"]["activations"] == passes.kept(batch) + passes.forward(batch)
+    result = predict(load(small, arithmetic=passes.arithmetic, reference_in_loss=True))
+    assert result.phases["backward, logits"]["activations"] == passes.kept(batch)
+    assert result.phases["reference forward"]["activations"] == passes.kept(batch) + passes.forward(batch)
 
 
 def test_the_reference_of_adapters_is_the_model_without_them(small):
     role, arithmetic = replace(load(small).roles[0], lora=True), Arithmetic("bfloat16")
-    found = predict(load(small, roles=(role,), arithmetic=arithmetic, reference_in_loss=True))
+    result = predict(load(small, roles=(role,), arithmetic=arithmetic, reference_in_loss=True))
     batch, bare, adapted = Batch(4, 128, 128), Passes(small, arithmetic), Passes(small, arithmetic, lora=True)
-    assert found.phases["reference forward"]["activations"] == adapted.kept(batch) + bare.forward(batch)
+    assert result.phases["reference forward"]["activations"] == adapted.kept(batch) + bare.forward(batch)
 
 
 def test_compiled_sampling_keeps_its_cache(small):
@@ -212,15 +212,15 @@ def test_the_command_of_the_documentation(composed):
     assert run.sharding.stage == 3 and run.sharding.processes == 8 and run.arithmetic.mode == "bfloat16"
     assert (run.batch.rows, run.batch.length, run.generated, run.prompt) == (1, 768, 8, 512)
     typed = ["algorithm=ppo", "model=7b", "deepspeed=zero3", "num_gpus=8", "plan.card=80"]
-    found, (verdict, command, room), title = plan(config, typed)
+    result, (verdict, command, room), title = plan(config, typed)
     assert title == "ppo: LoRA, 80.7 M of 7.62 B parameters, bfloat16, ZeRO-3, 8 processes, 1 row of 768 tokens"
-    peak = f"{found.peak / GIB:.1f} of 78.0 GiB that are free, at the peak ({found.peak_phase})"
+    peak = f"{result.peak / GIB:.1f} of 78.0 GiB that are free, at the peak ({result.peak_phase})"
     assert verdict == f"fits each card of 80 GiB: {peak}. Smallest that holds it: a10, l4, rtx3090, rtx4090 (24 GiB)."
     launch = "accelerate launch --multi_gpu --num_processes 8 -m launchers.train"
     assert command == f"run: {launch} algorithm=ppo model=7b deepspeed=zero3"
     assert room.endswith("rows of 32768 tokens (the model's context)")  # Qwen2.5's
     # All of the 7.6 B weights are gathered to generate, 14.2 GiB: that is where this run's peak is.
-    assert found.peak_phase in ("generation", "prompts") and 14.2 * GIB < found.peak < 20 * GIB
+    assert result.peak_phase in ("generation", "prompts") and 14.2 * GIB < result.peak < 20 * GIB
 
 
 @pytest.mark.parametrize(
