@@ -109,11 +109,15 @@ def _adapter(path: str, reward: bool | None, tokenizer: bool) -> str | None:
     expected = "SEQ_CLS" if reward else "CAUSAL_LM"
     if reward is not None and kind not in (None, expected):
         return f"it holds adapters for {kind}, and {expected} is needed here."
-    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+    if not _weights(folder):
         return "it holds no weights of its adapters (adapter_model.safetensors); save or copy them again."
     own = any((folder / name).exists() for name in TOKENIZERS)
     refusal = _local(base, tokenizer and not own) if is_local(base) else _hub(*split_revision(base))
     return f"it holds adapters on {base}: {refusal}" if refusal else None
+
+
+def _weights(folder: Path) -> bool:
+    return any(file.name != "training_args.bin" for pattern in WEIGHTS for file in folder.glob(pattern))
 
 
 def _local(path: str, tokenizer: bool) -> str | None:
@@ -135,7 +139,7 @@ def _local(path: str, tokenizer: bool) -> str | None:
         json.loads((folder / "config.json").read_text())
     except ValueError:
         return "its config.json is no JSON; save or copy the model again."
-    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
+    if not _weights(folder):
         return "the folder holds no weights (*.safetensors); save or copy the model again."
     if tokenizer and not any((folder / name).exists() for name in TOKENIZERS):
         return "the folder holds no tokenizer (tokenizer.json); save the model's tokenizer there too."

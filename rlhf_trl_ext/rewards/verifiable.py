@@ -14,8 +14,7 @@ class Accuracy:
 
     TRL's `accuracy_reward` counts an answer only in LaTeX, as `\\boxed{18}`; this one reads plain numbers as well:
     "#### 18", "the answer is 18", "$1,800". Small models rarely write LaTeX. A row whose solution is no number or
-    expression gets None, and TRL leaves it out. Raises ValueError where the data set has no column `solution`,
-    ImportError where math-verify is not installed.
+    expression gets None, and TRL leaves it out. Raises ImportError where math-verify is not installed.
     """
 
     __name__ = "accuracy"
@@ -29,14 +28,8 @@ class Accuracy:
         for name in ("math_verify.parser", "math_verify.grader"):  # it warns of every call without a time limit
             logging.getLogger(name).setLevel(logging.ERROR)
 
-    def __call__(
-        self, prompts: list, completions: list, solution: list[str] | None = None, **columns: Any
-    ) -> list[float | None]:
+    def __call__(self, prompts: list, completions: list, solution: list[str], **columns: Any) -> list[float | None]:
         """Rewards of 0 or 1, None for a solution that cannot be read."""
-        if solution is None:
-            raise ValueError(
-                "reward=accuracy needs a column `solution`: use dataset=gsm8k, or dataset.columns.solution."
-            )
         # math-verify keeps its time limits by a signal, which only the main thread has
         seconds = SECONDS if threading.current_thread() is threading.main_thread() else None
         return [

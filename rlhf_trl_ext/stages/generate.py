@@ -18,6 +18,7 @@ from rlhf_trl_ext.models.perplexity import perplexity
 from rlhf_trl_ext.models.sampling import sample
 from rlhf_trl_ext.rewards.model import RewardModel
 from rlhf_trl_ext.stages.stage import Stage, exclusive
+from rlhf_trl_ext.trainers.parts.signature import check_columns
 
 logger = logging.getLogger(__name__)
 OBJECTIVE = "rewards/"  # before the names of several rewards in a row of samples, as in TRL's logs
@@ -53,6 +54,7 @@ def _generate(stage: Stage, model, dataset) -> dict:
         scores["gold_reward"] = gold
     if config.get("held_out"):
         scores["held_out_reward"] = _held_out(config)
+    check_columns(list(scores.values()), ["prompt", *columns])
     keys = ("max_new_tokens", "temperature", "batch_size", "compiled_generation")
     options = {key: config.samples[key] for key in keys}
     rows = sample(policy, reference, tokenizer, prompts, scores, **options, columns=columns)

@@ -27,7 +27,7 @@ from rlhf_trl_ext.stages.checkpoints import Checkpoints, last_whole
 from rlhf_trl_ext.stages.completion import Preempted, stop_reason
 from rlhf_trl_ext.stages.identity import built_folder
 from rlhf_trl_ext.stages.stage import Stage, exclusive
-from rlhf_trl_ext.trainers.parts.signature import accepted
+from rlhf_trl_ext.trainers.parts.signature import accepted, check_columns
 from rlhf_trl_ext.zero import runtime as zero
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
     args.save_total_limit = None  # Checkpoints removes the old ones
     data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset, "processing_class": tokenizer}
     with as_config_error(), named_refusals(args, model):
+        check_columns(getattr(trainer, "keywords", {}).get("reward_funcs"), train_dataset.column_names)
         extra = accepted(trainer, {**data, "callbacks": callbacks, **model.trainer_arguments()})
         trainer = trainer(model=checkpoint, args=args, **extra)
         shortened = some_left(trainer.train_dataset, args, len(train_dataset))

@@ -86,6 +86,12 @@ def test_a_base_beside_its_adapters_is_read_and_a_missing_one_told(policy, tiny,
     torch.testing.assert_close(logits(pretrained.load_policy(str(moved)).eval()), logits(model), rtol=0, atol=1e-5)
 
 
+def test_adapters_without_weights_are_refused_also_beside_the_arguments_of_a_training(policy, tmp_path):
+    (tmp_path / "adapter_config.json").write_bytes((policy[1] / "adapter_config.json").read_bytes())
+    (tmp_path / "training_args.bin").touch()
+    assert "it holds no weights of its adapters" in checkpoint_refusal("policy", str(tmp_path))
+
+
 def test_adapters_of_the_other_kind_are_refused(policy, reward):
     assert "adapters for CAUSAL_LM, and SEQ_CLS is needed" in checkpoint_refusal("reward.path", str(policy[1]), True)
     assert "adapters for SEQ_CLS, and CAUSAL_LM is needed" in checkpoint_refusal("policy", str(reward[1]))

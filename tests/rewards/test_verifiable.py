@@ -1,8 +1,11 @@
 """Right and wrong answers in the spellings that models use."""
 
 import pytest
+from trl.rewards import accuracy_reward
 
+from rlhf_trl_ext.configuration.checks import ConfigError
 from rlhf_trl_ext.rewards.verifiable import Accuracy
+from rlhf_trl_ext.trainers.parts.signature import check_columns
 
 pytest.importorskip("math_verify")
 
@@ -32,7 +35,15 @@ def test_answers_are_told_apart(texts, reward):
         assert dict(zip(answers, found, strict=True)) == dict.fromkeys(answers, reward)
 
 
-def test_a_solution_that_is_no_number_gives_no_reward_and_a_missing_column_is_refused():
+def test_a_solution_that_is_no_number_gives_no_reward():
     assert Accuracy()(None, [chat("18")], solution=["see the book"]) == [None]
-    with pytest.raises(ValueError, match="needs a column `solution`: use dataset=gsm8k"):
-        Accuracy()(None, [chat("18")])
+
+
+def test_a_column_that_a_reward_takes_and_the_data_lack_is_refused_before_training():
+    def short(completions, **columns):
+        return [0.0 for _ in completions]
+
+    check_columns([short, Accuracy(), accuracy_reward, "a/model"], ["prompt", "solution"])
+    for function in (Accuracy(), accuracy_reward):
+        with pytest.raises(ConfigError, match=r"accuracy\w* needs a column solution, .* has prompt, item: "):
+            check_columns([short, function], ["prompt", "item"])

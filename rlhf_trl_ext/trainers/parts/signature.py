@@ -1,6 +1,8 @@
 """What a trainer's constructor takes, so that any of TRL's trainers can be built from one configuration."""
 
 import inspect
+from collections.abc import Iterable
+from typing import Any
 
 from rlhf_trl_ext.configuration.checks import ConfigError
 
@@ -10,6 +12,9 @@ ASKED_BY = {
     "quantization_config": "model.load_in_4bit=true or model.load_in_8bit=true",
     "eval_dataset": "evaluate=true or args.eval_strategy",
 }
+# What TRL gives a reward function beside the columns of the data.
+FROM_TRAINER = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def accepted(trainer, offered: dict) -> dict:
@@ -27,6 +32,22 @@ def accepted(trainer, offered: dict) -> dict:
         arguments = "; ".join(ASKED_BY.get(name, name) for name in lacking)
         raise ConfigError(f"{arguments}: {owner.__name__} has no argument {' or '.join(lacking)}; leave it out.")
     return {name: value for name, value in offered.items() if name in names}
+
+
+def check_columns(functions: Any, columns: Iterable[str]) -> None:
+    """Raises ConfigError for a reward function, one of several or alone, that takes a column which the data lacks."""
+    given = {*columns, *FROM_TRAINER}
+    for function in functions if isinstance(functions, list | tuple) else [functions]:
+        if not callable(function):
+            continue
+        own = inspect.signature(function).parameters.values()
+        needed = [one.name for one in own if one.default is one.empty and one.kind not in OPEN]
+        if lacking := [name for name in needed if name not in given]:
+            name = getattr(function, "__name__", type(function).__name__)
+            raise ConfigError(
+                f"reward {name} needs a column {lacking[0]}, and the data set has {', '.join(columns)}: choose one "
+                f"that has it, as dataset=gsm8k has solution, or name it, dataset.columns.{lacking[0]}=<column>."
+            )
 
 
 def parameters(owner: type) -> set[str]:
