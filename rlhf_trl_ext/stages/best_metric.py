@@ -28,7 +28,7 @@ def check_best_metric(trainer) -> None:
     finally:
         handler.callbacks = callbacks
     if f"eval_{metric}" not in measured:
-        timing = ("runtime", "per_second")
+        timing = ("runtime", "per_second", "_time", "epoch")
         names = sorted(name.removeprefix("eval_") for name in measured if not name.endswith(timing))
         raise ConfigError(
             f"args.metric_for_best_model={args.metric_for_best_model}: an evaluation of this run measures none of this "

@@ -84,7 +84,7 @@ def _run(stage: Stage, args, trainer, model, dataset) -> dict:
         extra = accepted(trainer, {**data, "callbacks": callbacks, **model.trainer_arguments()})
         trainer = trainer(model=checkpoint, args=args, **extra)
         shortened = some_left(trainer.train_dataset, args, len(train_dataset))
-        check_best_metric(trainer)
+    check_best_metric(trainer)
     for callback in callbacks:
         if hasattr(callback, "attach"):
             callback.attach(trainer)
