@@ -185,10 +185,8 @@ class Traffic:
 
     def _refuse(self, error: Exception) -> None:
         if not isinstance(error, Unknown):
-            self.dropped += 1
-            logger.error(
-                "%s: a record is not stored (%s).", self.path, type(error).__name__
-            )  # its text may be in error
+            self.dropped += 1  # the text of a record may be in the error
+            logger.error("%s: a record is not stored (%s).", self.path, type(error).__name__)
 
     def _remove_old(self) -> None:
         if self.keep_days is None or time.monotonic() - self._cleaned < CLEANING:
