@@ -58,6 +58,28 @@ def test_preferences_of_every_source_train(algorithm, dataset, composed, shared,
     assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)
 
 
+CUT = ["dataset.max_tokens=null", "dataset.max_prompt_tokens=128", "++args.max_length=192", "++args.learning_rate=1e-4"]
+HH = {"dpo": ["dataset.max_tokens=160", "++args.learning_rate=1e-4"]}
+HH["reward"] = ["dataset.max_tokens=256", "++args.learning_rate=1e-3"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "dataset", "words", "measure", "start"),
+    [
+        ("dpo", "hh", HH["dpo"], "eval_rewards/margins", 0.0),
+        ("reward", "hh", HH["reward"], "eval_accuracy", 0.5),
+        ("dpo", "ultrafeedback", CUT, "eval_rewards/margins", 0.0),
+    ],
+)
+def test_preferences_that_people_gave_are_learnt(algorithm, dataset, words, measure, start, composed, shared, tmp_path):
+    """On held-out pairs, where `start` is expected of chance; more seeds and intervals are in RESULTS.md."""
+    sizes = ["per_device_train_batch_size=8", "num_train_epochs=2", "warmup_steps=10", "lr_scheduler_type=cosine"]
+    words = [*words, "evaluate=true", "shares={reward: 0.6, evaluation: 0.4}", *(f"++args.{size}" for size in sizes)]
+    real = [word for word in on(dataset, shared, tmp_path) if "max_samples" not in word]
+    config = composed("train", f"algorithm={algorithm}", "experiment=prototype", *real, *words)
+    assert train(config)["metrics"][measure] > start + 0.03
+
+
 def test_the_benchmark_compares_on_two_data_sets(shared, tmp_path):
     hh = f"dataset:{{path:{shared / 'data' / 'hh_rlhf'},max_samples:64,max_tokens:480,max_prompt_tokens:300}}"
     hh += f",model:{{model_name_or_path:{shared / 'models' / 'stories260K'},chat_template:plain}}"
