@@ -7,6 +7,8 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from rlhf_trl_ext.configuration.unread import KEYS
+
 COMMAND = re.compile(r"(python -m|accelerate launch) ")
 
 
@@ -36,7 +38,7 @@ def description(file: Path) -> str:
 
 
 def settings(*, _root_: DictConfig) -> str:
-    """The launcher's own YAML with its comments, without its defaults list and Hydra's settings."""
+    """The launcher's own YAML with its comments, without what it does not read."""
     shown: dict[str, list[str]] = {}
     for file in reversed(_files(_root_.hydra.job.config_name)):
         comments, block = [], []  # above a key; the key's own lines
@@ -46,7 +48,8 @@ def settings(*, _root_: DictConfig) -> str:
             elif line.startswith(" "):
                 block.append(line)
             comments = [*comments, line] if line.startswith("#") else []
-    apart = ("defaults", "hydra", *_root_.hydra.runtime.choices)
+    unread = KEYS.get(_root_.hydra.job.config_name, ())
+    apart = ("defaults", "hydra", *_root_.hydra.runtime.choices, *unread)
     lines = [line for key, block in shown.items() if key not in apart for line in block]
     return _escaped([line for line in lines if not line.startswith(("# python -m", "# @package"))])
 

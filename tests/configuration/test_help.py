@@ -51,6 +51,9 @@ def test_settings_stand_below_their_own_comments(shown):
     assert sum(line.startswith("shares:") for line in lines) == 1  # the pipeline's, not base.yaml's
     assert not any(line.startswith(("defaults:", "hydra:", "held_out:")) for line in lines)
     assert "reference: ${policy}" in shown("generate")
+    assert "sweep: {metric: null, maximize: null}" in lines
+    assert not any(line.startswith("sweep:") for line in shown("benchmark"))  # which does not read it
+    assert not any(line.startswith("step_timeout:") for line in shown("chat"))
 
 
 def test_choices_of_a_folder_of_ones_own_are_listed(shown, tmp_path):
