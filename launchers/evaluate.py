@@ -21,7 +21,7 @@ def main(config):
             return
         results = evaluation.run()
     console = Console()
-    console.width = max(console.width, 135)  # a log file has no width of its own
+    console.width = max(console.width, 150)  # a log file has no width of its own
     console.print(table(results))
     for row in results["policies"].values():
         print(row["in_words"])

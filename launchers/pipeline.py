@@ -27,7 +27,7 @@ def main(config):
     with as_config_error():
         results = write_results(config, pipeline, folder)
     console = Console()
-    console.width = max(console.width, 135)  # a log file has no width of its own
+    console.width = max(console.width, 150)  # a log file has no width of its own
     console.print(table(results))
     print("\n".join(pipeline_ending(results, folder)))
     return {"folder": str(folder), "policies": results["policies"]}
