@@ -36,14 +36,6 @@ def recommend(runs: Runs, dataset: str) -> Recommendation | None:
     shared, own = _flags(runs, dataset, list(rates))
     broken = {name: flags for name in rates if (flags := [f for f in own[name] if kind_of(f).severity == SEVERE])}
     best = max(rates, key=lambda row: (row not in broken, rates[row]["mean"]))
-    low, high = rates[best]["interval"]
-    rate = f"{rates[best]['mean']:.0%} of comparisons with {baseline} (95 % interval {low:.0%} to {high:.0%})"
-    if low > 0.5:
-        take = f"Take {best}: it wins {rate}."
-    elif high < 0.5:
-        take = f"Keep {baseline}: the best of the others, {best}, wins {rate}."
-    else:
-        take = f"Keep {baseline}: {best}, which wins most, wins {rate}, and one half lies inside."
     warnings = [_broken(name, flags, rates) for name, flags in broken.items()]
     reasons = [_rivals(runs, dataset, best, rates), _certainty(runs, dataset, best), _cost(runs, dataset, best)]
     fair = summary.get("fair_judge") or "unknown"
@@ -56,7 +48,17 @@ def recommend(runs: Runs, dataset: str) -> Recommendation | None:
     reasons += [
         f"Read samples of {name}: it is flagged for {', '.join(flags)}." for name, flags in noticed.items() if flags
     ]
-    return Recommendation(take, [reason for reason in reasons if reason], warnings)
+    return Recommendation(_take(best, rates[best], baseline), [reason for reason in reasons if reason], warnings)
+
+
+def _take(best: str, rate: dict, baseline: str) -> str:
+    low, high = rate["interval"]
+    words = f"{rate['mean']:.0%} of comparisons with {baseline} (95 % interval {low:.0%} to {high:.0%})"
+    if low > 0.5:
+        return f"Take {best}: it wins {words}."
+    if high < 0.5:
+        return f"Keep {baseline}: the best of the others, {best}, wins {words}."
+    return f"Keep {baseline}: {best}, which wins most, wins {words}, and one half lies inside."
 
 
 def _broken(name: str, flags: list[str], rates: dict) -> str:
