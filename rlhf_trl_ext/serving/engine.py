@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from rlhf_trl_ext.configuration.paths import adapter_folder, split_revision
+from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.serving.metrics import Metrics
 from rlhf_trl_ext.stages import guard
 from rlhf_trl_ext.stages.processes import last_error
@@ -88,6 +90,18 @@ class Engine:
             self._port = _free_port()
             self.url = f"http://127.0.0.1:{self._port}"
             self.command = command(kind, model, self._port, list(options), max_batch_size)
+
+    def request(self, body: dict) -> dict:
+        """A request as the engine is sent it.
+
+        transformers decodes greedily whatever the temperature, unless the generation configuration says otherwise.
+        """
+        body = {**body, "model": self.model}
+        if self.kind != "transformers" or not body.get("temperature") or "generation_config" in body:
+            return body
+        own = read_mark(Path(self.model) / "generation_config.json") or {}
+        drawn = {"max_new_tokens": 1024, "top_k": 0, **own, "do_sample": True}
+        return {**body, "generation_config": json.dumps(drawn)}
 
     async def start(self, session: aiohttp.ClientSession) -> None:
         """Start and wait until it answers; from then on it is watched. Raises ValueError for one that ends before."""

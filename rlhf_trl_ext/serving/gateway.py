@@ -150,7 +150,7 @@ class Gateway:
         """Send a request to an engine. Raises Refusal where none answers."""
         policy, conversation = self.routing.choose(body, request.headers.get("x-conversation-id"))
         engine = self.engines[policy]
-        sent = {key: value for key, value in body.items() if key not in OF_GATEWAY} | {"model": engine.model}
+        sent = engine.request({key: value for key, value in body.items() if key not in OF_GATEWAY})
         answer_id = f"ans-{uuid.uuid4().hex}"
         try:
             response = await self._post(engine, request.url.path, sent, answer_id)

@@ -120,6 +120,18 @@ def test_a_killed_engine_ends_the_stream_and_the_next_request_is_answered(served
 
 
 @pytest.mark.slow
+def test_a_temperature_is_sampled_at(served):
+    """transformers would decode greedily, and say nothing."""
+    client = openai.OpenAI(base_url=f"{served[1]}/v1", api_key="none")
+
+    def answers(temperature):
+        asked = {"model": "auto", "messages": [TURN], "max_tokens": 12, "temperature": temperature}
+        return {client.chat.completions.create(**asked).choices[0].message.content for _ in range(4)}
+
+    assert len(answers(1.0)) == 4 and len(answers(0.0)) == 1
+
+
+@pytest.mark.slow
 def test_the_end_of_the_launcher_leaves_no_process(served):
     launched = served[0]
     processes = psutil.Process(launched.pid).children(recursive=True)
