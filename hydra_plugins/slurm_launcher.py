@@ -35,7 +35,8 @@ class SlurmLauncher(AccelerateLauncher):
         import hydra_plugins.hydra_submitit_launcher.config as submitit_launcher
         import submitit
 
-        from rlhf_trl_ext.stages.processes import Outcome, ProcessesEnded, last_error
+        from rlhf_trl_ext.stages.logs import last_error
+        from rlhf_trl_ext.stages.processes import Outcome, ProcessesEnded
 
         cluster, settings = self.queue._EXECUTOR, dict(self.queue.params)
         own = {f"{cluster}_{key}": settings.pop(key) for key in ("max_num_timeout",) if key in settings}

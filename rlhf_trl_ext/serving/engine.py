@@ -17,7 +17,7 @@ from rlhf_trl_ext.configuration.paths import adapter_folder, split_revision
 from rlhf_trl_ext.files import read_mark
 from rlhf_trl_ext.serving.metrics import Metrics
 from rlhf_trl_ext.stages import guard
-from rlhf_trl_ext.stages.processes import last_error
+from rlhf_trl_ext.stages.logs import last_error
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from conftest import ROOT
 from runs_on_disk import DAMAGED
 
 from hydra_plugins.accelerate_launcher import finished_job
-from rlhf_trl_ext.stages.processes import Outcome, Processes, accelerate_launch, gpu_places, last_error
+from rlhf_trl_ext.stages.logs import last_error
+from rlhf_trl_ext.stages.processes import Outcome, Processes, accelerate_launch, gpu_places
 
 STAND_IN = """
 import runpy, sys
