@@ -59,7 +59,9 @@ class Warm:
         return Started(status)
 
     def close(self) -> None:
+        """End it, also while it imports; what was forked has ended, or its guard ends it."""
         self._socket.close()
+        self._process.kill()
         self._process.wait()
 
 

@@ -130,14 +130,18 @@ def test_a_forked_command_is_like_one_that_is_started(tmp_path, monkeypatch):
         assert (outcome.code, outcome.error) == (139, "exit code 139")
 
 
-def test_a_parent_that_ends_while_packages_are_imported_leaves_nothing(tmp_path):
-    (tmp_path / "slow.py").write_text("import time\nfor _ in range(1000): time.sleep(0.1)")
+@pytest.mark.usefixtures("signals_end_processes")
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+def test_a_parent_that_ends_while_packages_are_imported_leaves_nothing(how, tmp_path):
+    slow = "import pathlib, time\npathlib.Path({!r}).touch()\nfor _ in range(1000): time.sleep(0.1)"
+    (tmp_path / "slow.py").write_text(slow.format(str(tmp_path / "importing")))
     (tmp_path / "child.py").write_text(CHILD)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), "10", "slow"], env=environment)
     deadline = time.monotonic() + 60
-    while not (family := psutil.Process(parent.pid).children(recursive=True)) and time.monotonic() < deadline:
+    while not (tmp_path / "importing").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    parent.kill()
-    parent.wait(20)
+    family = psutil.Process(parent.pid).children(recursive=True)
+    parent.send_signal(getattr(signal, how))
+    parent.wait(5)
     assert not psutil.wait_procs(family, timeout=5)[1]
