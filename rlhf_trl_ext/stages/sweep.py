@@ -87,13 +87,14 @@ def more_is_better(metric: str | None, maximize: bool | None) -> bool:
     return not _name(metric).endswith(LESS_IS_BETTER) if maximize is None else maximize
 
 
-def _name(metric: str | None) -> str:
+def _name(metric: str | None, own: Numbers | None = None) -> str:
+    """Under which a metric is recorded: as it is called, or what it is short for. own: the numbers of a job."""
     name = (metric or "").removeprefix("metrics.")
-    return SHORT.get(name, name)
+    return name if name in (own or {}) else SHORT.get(name, name)
 
 
 def _value(own: Numbers, metric: str | None) -> float | None:
-    name = _name(metric)
+    name = _name(metric, own)
     value = own.get(name, own.get(f"eval_{name}"))
     return float(value) if isinstance(value, int | float) and value == value else None
 
@@ -129,7 +130,7 @@ def table(jobs: Jobs, metric: str | None = None, maximize: bool | None = None):
         for name, own in numbers(record).items()
     ]
     of_policies = any(name for _, name, _, _ in rows)
-    names = dict.fromkeys([_name(metric)] if metric else [])
+    names = dict.fromkeys(_name(metric, own) for _, _, own, _ in rows if metric)
     names |= dict.fromkeys([*DOWNSTREAM, "train_seconds"] if of_policies else ["steps", "train_seconds", *SHOWN])
     names = [name for name in names if any(_value(own, name) is not None for _, _, own, _ in rows)]
     headers = [name.removeprefix("eval_").replace("_", " ") for name in names]
@@ -137,7 +138,7 @@ def table(jobs: Jobs, metric: str | None = None, maximize: bool | None = None):
     sign = -1 if more_is_better(metric, maximize) else 1
     if metric:
         rows.sort(key=lambda row: float("inf") if (value := _value(row[2], metric)) is None else sign * value)
-        if _name(metric) not in names and f"eval_{_name(metric)}" not in names:
+        if all(_value(own, metric) is None for _, _, own, _ in rows):
             made.caption = f"sweep.metric={metric}: no job recorded it"
     for column in made.columns:
         column.overflow = "fold"

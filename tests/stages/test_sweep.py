@@ -61,6 +61,13 @@ def test_stages_are_ranked_by_what_they_measured_or_logged(tmp_path):
     assert "no job recorded it" in sweep.table(jobs, "nothing").caption
 
 
+def test_a_number_goes_by_its_own_name_before_what_the_name_is_short_for():
+    jobs = [([f"seed={seed}"], {"folder": "out", "metrics": {"gold": seed / 4}}) for seed in (1, 2)]
+    table = sweep.table(jobs, "metrics.gold")
+    assert cells(table, "job") == ["seed=2", "seed=1"] and cells(table, "gold") == ["0.5", "0.25"]
+    assert table.caption is None and sweep.best(jobs[1][1], "gold")[0] == 0.5
+
+
 def test_policies_of_pipelines_are_ranked_by_any_downstream_metric():
     table = sweep.table(PIPELINES, "win_rate")
     ranked = list(zip(cells(table, "job"), cells(table, "policy"), strict=True))
