@@ -52,7 +52,7 @@ def test_the_whole_pipeline_on_hh(shared, tmp_path):
 @pytest.mark.parametrize("algorithm, dataset", [("dpo", "oasst"), ("reward", "ultrafeedback"), ("dpo", "tldr")])
 def test_preferences_of_every_source_train(algorithm, dataset, composed, shared, tmp_path):
     args = [f"++args.{size}" for size in ("max_steps=4", "per_device_train_batch_size=4", "logging_steps=1")]
-    train(composed("train", f"algorithm={algorithm}", *args, "dataset.max_tokens=1500", *on(dataset, shared, tmp_path)))
+    train(composed("train", f"algorithm={algorithm}", *args, "dataset.max_tokens=600", *on(dataset, shared, tmp_path)))
     (folder,) = tmp_path.glob(f"stages/{algorithm}-*")
     losses = [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").open()) if "loss" in row]
     assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)
