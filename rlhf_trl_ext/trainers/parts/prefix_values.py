@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.trainer.utils import disable_dropout_in_model
 
-from rlhf_trl_ext.trainers.parts.critic import critic_folder, load_critic, token_states
+from rlhf_trl_ext.trainers.parts.critic import critic_folder, token_states
+from rlhf_trl_ext.trainers.parts.initial_critic import load_critic
 from rlhf_trl_ext.trainers.parts.scores import UNITS
 from rlhf_trl_ext.zero.runtime import whole_weights
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rlhf_trl_ext.callbacks.records import REFERENCE_TOKENS
 from rlhf_trl_ext.functional.policy_gradient import masked_mean, masked_variance
-from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder, load_critic
+from rlhf_trl_ext.trainers.parts.critic import CriticArguments, CriticMixin, critic_folder
+from rlhf_trl_ext.trainers.parts.initial_critic import load_critic
 
 logger = logging.getLogger(__name__)
 REFERENCE = "reference"
