@@ -212,9 +212,8 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = normal")
-        connection.execute(
-            "pragma wal_autocheckpoint = 8000"
-        )  # pages: at one the disk is waited for, and answers with it
+        # Pages between checkpoints: in each of them the disk is waited for, and answers wait with it.
+        connection.execute("pragma wal_autocheckpoint = 8000")
         connection.execute("pragma secure_delete = on")  # what is removed or redacted is gone from the file as well
         connection.execute("pragma foreign_keys = on")
         version = connection.execute("pragma user_version").fetchone()[0]
