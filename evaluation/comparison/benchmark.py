@@ -164,6 +164,7 @@ class Benchmark:
             and {
                 "seeds": list(self.config.tune.seeds),
                 "metric": self.config.tune.metric,
+                "within": self.tuning.within,
                 "by_dataset": self.chosen,
                 "common_kl": self.tuning.common_kl,
             },

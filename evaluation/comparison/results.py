@@ -130,11 +130,14 @@ def tuning_in_words(tuning: dict, seeds: list[int]) -> str:
         for algorithm, choice in own.items()
     }
     tries = len(next(iter(chosen.values()))["tries"])
+    within = tuning.get("within") or ""
+    within = within and f" (the one of lowest KL within {within:g} standard errors of it)"
     text = f"Settings are the best of {tries} tries for each algorithm by {tuning['metric']} on seeds "
-    text += f"{', '.join(map(str, tuning['seeds']))}; everything else here is of seeds {', '.join(map(str, seeds))}."
+    text += f"{', '.join(map(str, tuning['seeds']))}{within}; "
+    text += f"everything else here is of seeds {', '.join(map(str, seeds))}."
     ends = [f"{', '.join(own['at_the_end'])} of {name} on {data}" for (name, data), own in chosen.items()]
     ends = [end for end in ends if not end.startswith(" of ")]
-    return text + (f" The best lies at the end of what was tried for {'; '.join(ends)}: try further." if ends else "")
+    return text + (f" The chosen lies at the end of what was tried for {'; '.join(ends)}: try further." if ends else "")
 
 
 def _best(means: dict[str, dict], differences: list[dict], baseline: str) -> list[str]:

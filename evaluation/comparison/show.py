@@ -47,12 +47,14 @@ def tuning(results: dict, dataset: str) -> Table:
     drawn.add_column("algorithm")
     drawn.add_column("settings")
     drawn.add_column(own["metric"], justify="right")
+    drawn.add_column("KL", justify="right")
     drawn.add_column("")
     for algorithm, choice in own["by_dataset"][dataset].items():
         for i, each in enumerate(choice["tries"]):
             settings = ", ".join(f"{name}={value:g}" for name, value in each["args"].items())
             score = spread(each[own["metric"]], 3) or "failed"
-            drawn.add_row(algorithm if i == 0 else "", settings, score, "chosen" if i == choice["chosen"] else "")
+            kl = spread(each.get("kl"), 2)
+            drawn.add_row(algorithm if i == 0 else "", settings, score, kl, "chosen" if i == choice["chosen"] else "")
     return drawn
 
 

@@ -23,6 +23,9 @@ class Tuning:
         config = benchmark.config
         self.tries = [dict(each) for each in config.tune.tries or []]
         self.metric, self.algorithms = config.tune.metric, list(config.algorithms)
+        self.within = config.tune.get("within", 0)
+        if isinstance(self.within, bool) or not isinstance(self.within, numbers.Real) or not self.within >= 0:
+            raise ConfigError(f"tune.within={self.within}: give a number of standard errors, 0 for the best alone.")
         if shared := sorted(set(config.tune.seeds) & set(config.seeds)):
             raise ConfigError(
                 f"tune.seeds={list(config.tune.seeds)}: settings would be chosen on seeds that are compared "
@@ -69,7 +72,7 @@ class Tuning:
                             )
 
     def run(self) -> dict[str, dict[str, dict]]:
-        """Data set -> algorithm -> its tries with their means over seeds, and the number of the best.
+        """Data set -> algorithm -> its tries with their means over seeds, and the number of the chosen (`choice`).
 
         A try that fails on a seed is never chosen. `common_kl` is then known: data set -> `common_kl.common_kl`'s, and
         the key of its reward, gold where there is one. Raises ConfigError where all of an algorithm fail, or where
@@ -102,9 +105,11 @@ class Tuning:
         if not any(scores):
             known = ", ".join(sorted({metric for row in rows if row for metric in row}))
             raise ConfigError(f"tune.metric={self.metric}: samples of {dataset} have none; they have {known}.")
-        best = max((i for i, score in enumerate(scores) if score), key=lambda i: scores[i]["mean"])
-        tries = [{"args": args, self.metric: score} for args, score in zip(self.values[name], scores, strict=True)]
-        return {"tries": tries, "chosen": best, "at_the_end": self._at_the_end(name, best)}
+        kl = [None if row is None else row.get("kl") for row in rows]
+        chosen = choice(scores, kl, self.within)
+        own = zip(self.values[name], scores, kl, strict=True)
+        tries = [{"args": args, self.metric: score, "kl": drift} for args, score, drift in own]
+        return {"tries": tries, "chosen": chosen, "at_the_end": self._at_the_end(name, chosen)}
 
     def _at_the_end(self, name: str, best: int) -> list[str]:
         """Arguments whose chosen value is the lowest or highest tried, beyond which a better one may lie."""
@@ -114,6 +119,21 @@ class Tuning:
             if len(tried) > 1 and value in (min(tried), max(tried)):
                 ends.append(argument)
         return ends
+
+
+def choice(scores: list[dict | None], kl: list[dict | None], within: float) -> int:
+    """The number of the try with the lowest KL of those at most `within` standard errors of the best below the best.
+
+    The one-standard-error rule (Breiman et al. 1984, Hastie et al. 2009, 7.10) with drift from the reference in the
+    place of complexity: a score that is not told from the best does not pay for more of it. scores, kl: estimates over
+    seeds, None for a try that failed; without KL the best is taken.
+    """
+    known = [i for i, score in enumerate(scores) if score]
+    best = max(known, key=lambda i: scores[i]["mean"])
+    if any(kl[i] is None for i in known):
+        return best
+    lowest = scores[best]["mean"] - within * scores[best]["spread"]
+    return min((i for i in known if scores[i]["mean"] >= lowest), key=lambda i: (kl[i]["mean"], -scores[i]["mean"]))
 
 
 def value(name: str, given, own) -> float:

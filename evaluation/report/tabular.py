@@ -104,6 +104,7 @@ def tuning(runs: Runs, dataset: str) -> Table | None:
             Cell(algorithm),
             Cell(", ".join(f"{name}={value:g}" for name, value in each["args"].items())),
             number(each[own["metric"]]),
+            number(each.get("kl")),
             Cell("chosen" if i == choice["chosen"] else ""),
         ]
         for algorithm, choice in own["by_dataset"][dataset].items()
@@ -113,7 +114,7 @@ def tuning(runs: Runs, dataset: str) -> Table | None:
     name = METRICS.get(own["metric"], own["metric"])
     note = f"{name} on seeds {', '.join(map(str, own['seeds']))}, which no other number here is of. "
     note += "Without a number: failed on one of them."
-    return Table("Settings, as chosen beforehand", ["algorithm", "settings", name, ""], rows, note)
+    return Table("Settings, as chosen beforehand", ["algorithm", "settings", name, "KL", ""], rows, note)
 
 
 def differences(runs: Runs, dataset: str) -> Table | None:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from evaluation.comparison.benchmark import Benchmark
 from evaluation.comparison.results import tuning_in_words
-from evaluation.comparison.tuning import value
+from evaluation.comparison.tuning import choice, value
 from rlhf_trl_ext.configuration.checks import ConfigError
 
 
@@ -71,7 +71,9 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
     assert "critic_learning_rate" not in benchmark.tuning.values["dpo"][1]
 
     scores = {"dpo_try0": 0.7, "dpo_try1": 0.6, "ppo_try1": 0.8}  # a seed of ppo_try0 failed
-    means = {name: {"win_rate": {"mean": mean, "interval": [mean, mean]}} for name, mean in scores.items()}
+    means = {
+        name: {"win_rate": {"mean": mean, "spread": 0.01, "interval": [mean, mean]}} for name, mean in scores.items()
+    }
     tries.run = lambda: {"datasets": ["embedded"], "by_dataset": {"embedded": {"means": means}}, "cells": []}
     benchmark.chosen = benchmark.tuning.run()
     chosen = benchmark.chosen["embedded"]
@@ -80,8 +82,11 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
     assert chosen["dpo"]["at_the_end"] == ["learning_rate"]
     compared = benchmark._pipelines()["embedded-seed0"].configs
     assert (compared["dpo"].args.learning_rate, compared["ppo"].args.learning_rate) == (8e-4, 1.6e-3)
-    text = tuning_in_words({"by_dataset": benchmark.chosen, "metric": "win_rate", "seeds": [7]}, [0])
-    assert "best of 2 tries for each algorithm by win_rate on seeds 7" in text and "try further" in text
+    text = tuning_in_words({"by_dataset": benchmark.chosen, "metric": "win_rate", "within": 1, "seeds": [7]}, [0])
+    assert (
+        "best of 2 tries for each algorithm by win_rate on seeds 7 (the one of lowest KL within 1" in text
+        and "try further" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,7 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
             "tune.seeds=[0,5]",
             r"tune.seeds=\[0, 5\]: settings would be chosen on seeds that are compared \(0 of seeds\)",
         ),
+        ("tune.within=-1", "tune.within=-1: give a number of standard errors, 0 for the best alone"),
         ("tune.tries=[{lerning_rate: x2}]", "none of dpo has an argument lerning_rate"),
         ("stages.dpo.args.learning_rate=1e-3", "learning_rate=0.004 of dpo has no effect, as the command line sets"),
     ],
@@ -99,6 +105,20 @@ def test_tuning_that_would_choose_nothing_is_refused(composed, tmp_path, mistake
     overrides = (f"output_root={tmp_path}", "algorithms=[dpo]", "seeds=[0]", *TUNED, mistake)
     with pytest.raises(ConfigError, match=told):
         Benchmark(composed("benchmark", *overrides), groups(composed))
+
+
+@pytest.mark.parametrize(
+    "within, kl, chosen",
+    [
+        (1, [0.5, 2.0, 9.0, 1.0], 1),  # the third is best, the second not told from it, the others are
+        (0, [0.5, 2.0, 9.0, 1.0], 2),
+        (3, [0.5, 2.0, 9.0, 1.0], 0),
+        (1, [0.5, 2.0, None, 1.0], 2),  # drift is not known of all
+    ],
+)
+def test_the_try_of_lowest_kl_is_chosen_of_those_not_told_from_the_best(within, kl, chosen):
+    scores = [{"mean": mean, "spread": 0.02} for mean in (0.8, 0.84, 0.85, 0.5)]
+    assert choice([*scores, None], [k and {"mean": k} for k in kl] + [None], within) == chosen
 
 
 def test_a_value_is_a_number_or_a_factor_of_the_algorithms_own():
@@ -155,8 +175,8 @@ def test_settings_are_chosen_and_then_compared_on_other_seeds(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
     choice = results["tuning"]["by_dataset"]["embedded"]["dpo"]
-    scores = [each["win_rate"]["mean"] for each in choice["tries"]]
-    assert scores[choice["chosen"]] == max(scores)
+    best = max((each["win_rate"] for each in choice["tries"]), key=lambda score: score["mean"])
+    assert choice["tries"][choice["chosen"]]["win_rate"]["mean"] >= best["mean"] - best["spread"]
     trained = OmegaConf.load(tmp_path / "benchmark" / "embedded-seed0" / "dpo" / "config.yaml")
     assert trained.args.learning_rate == choice["tries"][choice["chosen"]]["args"]["learning_rate"]
     assert {cell["seed"] for cell in results["cells"]} == {0} and "settings chosen on seeds 7" in done.stdout
