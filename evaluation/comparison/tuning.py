@@ -23,9 +23,7 @@ class Tuning:
         config = benchmark.config
         self.tries = [dict(each) for each in config.tune.tries or []]
         self.metric, self.algorithms = config.tune.metric, list(config.algorithms)
-        self.within = config.tune.get("within", 0)
-        if isinstance(self.within, bool) or not isinstance(self.within, numbers.Real) or not self.within >= 0:
-            raise ConfigError(f"tune.within={self.within}: give a number of standard errors, 0 for the best alone.")
+        self.within = config.tune.within
         if shared := sorted(set(config.tune.seeds) & set(config.seeds)):
             raise ConfigError(
                 f"tune.seeds={list(config.tune.seeds)}: settings would be chosen on seeds that are compared "

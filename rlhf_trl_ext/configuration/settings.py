@@ -105,6 +105,7 @@ OF_LAUNCHER: dict[str, dict[str, Any]] = {
         "aa_control": Text | None,
         "held_out_rewards": dict[Text, Text],
         "tune.seeds": Seeds,
+        "tune.within": Amount,
         "tune.metric": Literal["win_rate", "length_controlled_win_rate", "gold_reward", "reward"],
         "tune.tries": Annotated[list[Annotated[dict[Text, float | Text], Field(min_length=1)]], Field(min_length=1)],
         "tune.optional": Texts,

@@ -96,7 +96,6 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
             "tune.seeds=[0,5]",
             r"tune.seeds=\[0, 5\]: settings would be chosen on seeds that are compared \(0 of seeds\)",
         ),
-        ("tune.within=-1", "tune.within=-1: give a number of standard errors, 0 for the best alone"),
         ("tune.tries=[{lerning_rate: x2}]", "none of dpo has an argument lerning_rate"),
         ("stages.dpo.args.learning_rate=1e-3", "learning_rate=0.004 of dpo has no effect, as the command line sets"),
     ],
