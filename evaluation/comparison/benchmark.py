@@ -123,7 +123,7 @@ class Benchmark:
         command = (lambda module: accelerate_launch(module, processes)) if processes > 1 else None
         failures = Execution(self.pipelines, places, keep_going=True, command=command).run()
         runs = [self._judged(dataset, seed, failures) for dataset, seed in self.names]
-        results = benchmark_results(self._header(), runs, self.rows, self.config.threshold)
+        results = benchmark_results(self._header(), runs, self.rows, self.config.threshold, self.every_pair)
         results["seconds"] = round(time.time() - begin, 1)
         write_json(self.folder / "benchmark.json", results)
         return results

@@ -5,15 +5,17 @@ one algorithm different; Student's t with one degree of freedom less than there 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import ncf, norm, t
 
 from rlhf_trl_ext.statistics import LEVEL
 
 ALPHA = 1 - LEVEL
 POWER = 0.8
+MOST_SEEDS = 10**9  # beyond which there is no answer
 
 
 def estimate(values: Sequence[np.ndarray], centre: float = 0.0, crossed: bool = False) -> dict:
@@ -106,16 +108,17 @@ def seeds_needed(effect: float, tests: int = 1) -> float:
     """Seeds with which a difference is told with a probability of 80 % by the test that decides here.
 
     effect: difference over the standard deviation between seeds. tests: comparisons among which this one has the
-    smallest p-value, which Holm multiplies by their number. Infinite for an effect too small to compute.
+    smallest p-value, which Holm multiplies by their number. Infinite where a billion would not do.
     """
-    from statsmodels.stats.power import TTestPower  # takes a second, and not every user needs it
-
     alpha = ALPHA / tests
-    for seeds in (2, 3, 4, 5):  # below which the solver has no solution
-        if TTestPower().power(effect, seeds, alpha) >= POWER:
-            return seeds
-    sample_size = np.atleast_1d(TTestPower().solve_power(effect, alpha=alpha, power=POWER))[0]
-    return math.ceil(sample_size - 1e-6) if sample_size > 2 else math.inf
+
+    def power(seeds: int) -> float:
+        """Of Student's test of two sides, by the noncentral F, as scipy's noncentral t has holes."""
+        critical = t.ppf(1 - alpha / 2, seeds - 1)
+        return float(ncf.sf(critical**2, 1, seeds - 1, effect**2 * seeds))
+
+    counts = range(2, MOST_SEEDS)
+    return math.inf if power(counts[-1]) < POWER else counts[bisect_left(counts, POWER, key=power)]
 
 
 def _needed(row: dict, tests: int) -> str:

@@ -12,30 +12,36 @@ from evaluation.verdicts.ranking import every_pair
 COMPARED = {"win_rate": "win rate", "gold_reward": "gold reward", "reward": "reward", "kl": "KL"}
 
 
-def benchmark_results(header: dict, runs: list[Run], rows: list[str], threshold: str | float | None) -> dict:
-    """benchmark.json: header, cells, and by data set differences, A/A, win-rate matrix and sample efficiency."""
+def benchmark_results(
+    header: dict, runs: list[Run], rows: list[str], threshold: str | float | None, pairs: bool = True
+) -> dict:
+    """benchmark.json: header, cells, and by data set differences, A/A, win-rate matrix and sample efficiency.
+
+    pairs: whether algorithms are compared with each other, which the many tries of a tuning are not.
+    """
     results = {**header, "cells": [run.cell(row) for run in runs for row in rows], "by_dataset": {}}
     judges = {run.dataset: run.results["judge"] for run in runs if run.results}
     labelled = [f"{judge} ({dataset})" for dataset, judge in judges.items()]  # a data set without gold has another
     results["judge"] = ", ".join(labelled if len(set(judges.values())) > 1 else set(judges.values())) or None
     for dataset in header["datasets"]:
         own = [run for run in runs if run.dataset == dataset and run.results]
-        results["by_dataset"][dataset] = _of_dataset(header, own, rows, threshold)
+        results["by_dataset"][dataset] = _of_dataset(header, own, rows, threshold, pairs)
     results["in_words"] = in_words(results)
     return results
 
 
-def _of_dataset(header: dict, runs: list[Run], rows: list[str], threshold: str | float | None) -> dict:
+def _of_dataset(header: dict, runs: list[Run], rows: list[str], threshold: str | float | None, pairs: bool) -> dict:
     """Only algorithms that no seed lacks are compared."""
     whole = [row for row in rows if runs and all(row in run.results["policies"] for run in runs)]
     own = [row for row in whole if row in header["algorithms"]]
+    compared = own if pairs else []
     pair = header["aa_control"] if header["aa_control"] and set(header["aa_control"]) <= set(whole) else None
     return {
         "fair_judge": runs[0].results.get("fair_judge") if runs else None,
-        "differences": [row for metric in (*COMPARED, CONTROLLED) for row in _compared(runs, own, metric)],
+        "differences": [row for metric in (*COMPARED, CONTROLLED) for row in _compared(runs, compared, metric)],
         "aa_control": with_holm([row for metric in COMPARED for row in _compared(runs, pair or [], metric)]),
         "means": {row: _means(runs, row) for row in whole},
-        "matrix": _matrix(runs, [header["baseline"], *own]),
+        "matrix": _matrix(runs, [header["baseline"], *compared]),
         "efficiency": _efficiency(runs, whole, threshold),
     }
 

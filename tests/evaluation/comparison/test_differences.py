@@ -63,7 +63,21 @@ def test_that_many_seeds_do_tell():
             statistic = drawn.mean(1) / (drawn.std(1, ddof=1) / math.sqrt(seeds))
             powers.append((2 * student.sf(np.abs(statistic), seeds - 1) < 0.05 / tests).mean())
         assert powers[0] < wrong and powers[1] == pytest.approx(0.8, abs=0.04)
-    assert seeds_needed(5.0) == 3
+    assert seeds_needed(5.0) == 3 and seeds_needed(1e-9) == math.inf
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("effect, tests", [(5.0, 45), (10.3, 300), (20.0, 300), (0.741, 300)])
+def test_large_effects_among_many_comparisons_have_an_answer(effect, tests):
+    """scipy's noncentral t has no number for many of these, and a solver on it answers 4 for the first, or nothing."""
+    needed, generator = seeds_needed(effect, tests), np.random.default_rng(0)
+
+    def power(seeds):
+        drawn = generator.normal(effect * math.sqrt(seeds), 1, 400_000)
+        statistic = drawn / np.sqrt(generator.chisquare(seeds - 1, 400_000) / (seeds - 1))
+        return (np.abs(statistic) > student.ppf(1 - 0.025 / tests, seeds - 1)).mean()
+
+    assert power(needed - 1) < 0.802 and power(needed) > 0.798
 
 
 @pytest.mark.parametrize("between", [0.0, 0.05])
