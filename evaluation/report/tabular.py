@@ -113,6 +113,7 @@ def tuning(runs: Runs, dataset: str) -> Table | None:
     ]
     name = METRICS.get(own["metric"], own["metric"])
     note = f"{name} on seeds {', '.join(map(str, own['seeds']))}, which no other number here is of. "
+    note += f"Chosen: of those within {own.get('within', 0):g} standard errors of the best, the one of lowest KL. "
     note += "Without a number: failed on one of them."
     return Table("Settings, as chosen beforehand", ["algorithm", "settings", name, "KL", ""], rows, note)
 

@@ -66,7 +66,7 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
     assert list(tries.pipelines) == ["embedded-seed7"] and tries.folder == benchmark.folder / "tuning"
     configs = tries.pipelines["embedded-seed7"].configs
     rates = {name: configs[name].args.learning_rate for name in tries.rows}
-    assert rates == {"dpo_try0": 8e-4, "dpo_try1": 3.2e-3, "ppo_try0": 4e-4, "ppo_try1": 1.6e-3}
+    assert rates == {"dpo_try0": 4e-4, "dpo_try1": 1.6e-3, "ppo_try0": 4e-4, "ppo_try1": 1.6e-3}
     assert configs["ppo_try1"].args.critic_learning_rate == 0.5
     assert "critic_learning_rate" not in benchmark.tuning.values["dpo"][1]
 
@@ -81,7 +81,7 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
     assert chosen["ppo"]["tries"][0]["win_rate"] is None
     assert chosen["dpo"]["at_the_end"] == ["learning_rate"]
     compared = benchmark._pipelines()["embedded-seed0"].configs
-    assert (compared["dpo"].args.learning_rate, compared["ppo"].args.learning_rate) == (8e-4, 1.6e-3)
+    assert (compared["dpo"].args.learning_rate, compared["ppo"].args.learning_rate) == (4e-4, 1.6e-3)
     text = tuning_in_words({"by_dataset": benchmark.chosen, "metric": "win_rate", "within": 1, "seeds": [7]}, [0])
     assert (
         "best of 2 tries for each algorithm by win_rate on seeds 7 (the one of lowest KL within 1" in text

@@ -102,7 +102,7 @@ function charts(place, wanted, none) { // wanted: [title, curves] of every chart
     if ($(place).children[i] !== own.figure) $(place).insertBefore(own.figure, $(place).children[i] ?? null);
     if (own.drawn === drawn) return;
     own.drawn = drawn;
-    own.figure.innerHTML = `<figcaption>${escaped(title)}</figcaption>`;
+    own.figure.innerHTML = `<figcaption>${escaped(title.replace(/-[0-9a-f]{16}(?=\/|$)/, ""))}</figcaption>`;
     const style = name => getComputedStyle(document.documentElement).getPropertyValue(name), axis = {stroke: style("--soft"), grid: {stroke: style("--line"), width: 1}};
     const mark = u => { u.ctx.fillStyle = style("--bad"); for (const step of new Set(curves.flatMap(curve => curve.marks))) u.ctx.fillRect(u.valToPos(step, "x", true), u.bbox.top, 1, u.bbox.height); };
     const series = curves.map(({name, colour, x}) => ({label: name, stroke: colour, width: 1.6, spanGaps: true, points: {show: x.length < 3}, value: (u, v) => short(v)}));
