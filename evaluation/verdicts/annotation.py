@@ -53,7 +53,7 @@ class Annotation:
         self.baseline, self.policies, self.folder, self.seed = baseline, policies, Path(folder), seed
         pairs = [(name, pair) for name in policies for pair in range(len(baseline)) if self._differs(name, pair)]
         self.pairs = random.Random(seed).sample(pairs, len(pairs) if max_pairs is None else min(max_pairs, len(pairs)))
-        self.said: dict[str, dict[tuple[str, int], float]] = {}  # annotator -> outcomes of the policy
+        self.outcomes: dict[str, dict[tuple[str, int], float]] = {}  # annotator -> outcomes of the policy
         self._lock = threading.Lock()
         if (self.folder / RECORD).exists():
             self._resume()
@@ -70,7 +70,7 @@ class Annotation:
             try:
                 key, outcome = (row["policy"], row["pair"]), row["outcome"]
                 known = key[0] in self.policies and self._digest(*key) == row["replies"]
-                self.said.setdefault(row["annotator"], {})[key] = outcome
+                self.outcomes.setdefault(row["annotator"], {})[key] = outcome
             except (KeyError, TypeError, IndexError):
                 known = False
             if not known:
@@ -78,7 +78,7 @@ class Annotation:
 
     def next(self, annotator: str) -> Item | None:
         """The pair that an annotator sees now; None when all are done."""
-        done = self.said.get(annotator, {})
+        done = self.outcomes.get(annotator, {})
         order = random.Random(f"{self.seed} {annotator}").sample(self.pairs, len(self.pairs))
         for policy, pair in order:
             if (policy, pair) not in done:
@@ -90,29 +90,29 @@ class Annotation:
 
     def progress(self, annotator: str) -> tuple[int, int]:
         """Pairs that an annotator has compared, of how many."""
-        return len(self.said.get(annotator, {}).keys() & set(self.pairs)), len(self.pairs)
+        return len(self.outcomes.get(annotator, {}).keys() & set(self.pairs)), len(self.pairs)
 
-    def answer(self, annotator: str, item: Item, said: str) -> None:
+    def answer(self, annotator: str, item: Item, word: str) -> None:
         """Keep what an annotator says of a pair, one of `ANSWERS`; a pair that is done already stays as it is."""
-        outcome = 1 - ANSWERS[said] if item.swapped else ANSWERS[said]
+        outcome = 1 - ANSWERS[word] if item.swapped else ANSWERS[word]
         key = (item.policy, item.pair)
         row = {"annotator": annotator, "policy": item.policy, "pair": item.pair, "outcome": outcome}
         row |= {"shown_first": not item.swapped, "replies": self._digest(*key)}
         with self._lock:
-            if key in self.said.setdefault(annotator, {}):
+            if key in self.outcomes.setdefault(annotator, {}):
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / RECORD).open("a") as file:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self.said[annotator][key] = outcome
+            self.outcomes[annotator][key] = outcome
             self._write_labels()
 
     def means(self) -> dict[tuple[str, int], list[float]]:
         """Outcomes of a pair by everyone who compared it."""
         outcomes: dict[tuple[str, int], list[float]] = {}
-        for own in self.said.values():
+        for own in self.outcomes.values():
             for key, outcome in own.items():
                 outcomes.setdefault(key, []).append(outcome)
         return outcomes
@@ -141,9 +141,9 @@ class Annotation:
         """
         verdicts = {
             name: {("policies", "baseline"): [Verdict(own.get(key)) for key in self.pairs]}
-            for name, own in self.said.items()
+            for name, own in self.outcomes.items()
         }
-        table = np.array([[own.get(key, np.nan) for key in self.pairs] for own in self.said.values()])
+        table = np.array([[own.get(key, np.nan) for key in self.pairs] for own in self.outcomes.values()])
         return {"kappa": agreement(verdicts), "alpha": _alpha(table)}
 
 

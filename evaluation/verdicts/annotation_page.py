@@ -5,7 +5,7 @@ import gradio as gr
 from evaluation.verdicts.annotation import ANSWERS, Annotation
 
 WORDS = {"first": "The first is better", "tie": "Equally good", "second": "The second is better"}
-RULES = "Which reply would you rather get? You are not told who wrote which, and the order is random."
+RULES = "Which reply would you rather get? You are not progress who wrote which, and the order is random."
 
 
 def page(annotation: Annotation, accounts: bool = False) -> gr.Blocks:
@@ -14,15 +14,15 @@ def page(annotation: Annotation, accounts: bool = False) -> gr.Blocks:
     def shown(name: str):
         item = annotation.next(name) if name else None
         done, count = annotation.progress(name)
-        told = f"{done} of {count} pairs" if name else "Write your name to begin."
-        told = told if item or not name else f"{told}: all done, thank you."
+        progress = f"{done} of {count} pairs" if name else "Write your name to begin."
+        progress = progress if item or not name else f"{progress}: all done, thank you."
         texts = (item.prompt, item.first, item.second) if item else ("", "", "")
-        return (*texts, told, item, *(gr.update(interactive=item is not None) for _ in ANSWERS))
+        return (*texts, progress, item, *(gr.update(interactive=item is not None) for _ in ANSWERS))
 
     def who(name: str, request: gr.Request) -> str:
         return (request.username if accounts else name or "").strip()
 
-    def said(word: str):
+    def answering(word: str):
         def answer(name: str, item, request: gr.Request):
             if item is not None:
                 annotation.answer(who(name, request), item, word)
@@ -43,7 +43,7 @@ def page(annotation: Annotation, accounts: bool = False) -> gr.Blocks:
         status = gr.Markdown()
         outputs = [prompt, first, second, status, item, *buttons.values()]
         for word, button in buttons.items():
-            button.click(said(word), [name, item], outputs)
+            button.click(answering(word), [name, item], outputs)
 
         def begin(name: str, request: gr.Request):
             return shown(who(name, request))

@@ -108,9 +108,9 @@ def prediction_powered(judge: np.ndarray, human: np.ndarray, groups: np.ndarray)
 def in_words(corrected: dict) -> str:
     """One sentence on the win rates."""
     parts = {"raw": "the judge alone", "rogan_gladen": "Rogan-Gladen", "prediction_powered": "prediction-powered"}
-    told = [
+    rates = [
         f"{words} {own[0]:.1%} ({own[1]:.1%} to {own[2]:.1%})"
         for key, words in (*parts.items(), ("human", "people alone"))
         if (own := corrected[key])
     ]
-    return f"win rate by {', '.join(told)}; {corrected['labels']} of {corrected['pairs']} pairs were labelled."
+    return f"win rate by {', '.join(rates)}; {corrected['labels']} of {corrected['pairs']} pairs were labelled."

@@ -141,12 +141,12 @@ class TrafficData:
 
     def _unpaired(self, answers: dict[str, dict]):
         for row in answers.values():
-            said = {"prompt": row["prompt"], "completion": [schema.assistant(row["completion"])]}
+            rated = {"prompt": row["prompt"], "completion": [schema.assistant(row["completion"])]}
             for (kind, _, _), value in row["feedback"].items():
                 if kind == "thumb":
-                    yield "thumbs", {**said, "label": value == "up"}
+                    yield "thumbs", {**rated, "label": value == "up"}
                 elif kind == "rating" and (value >= RATED_GOOD or value <= RATED_BAD):
-                    yield "ratings", {**said, "label": value >= RATED_GOOD}
+                    yield "ratings", {**rated, "label": value >= RATED_GOOD}
 
     def _demonstrations(self, answers: dict[str, dict]):
         for row in answers.values():

@@ -33,7 +33,7 @@ def test_pairs_come_in_an_order_of_each_persons_own_and_blind(tmp_path):
     assert [item.pair for item in ann] != [item.pair for item in bob]
     assert sorted(item.pair for item in ann) == sorted(item.pair for item in bob) == list(range(20))
     assert {item.swapped for item in ann} == {True, False} and annotation.next("ann") is None
-    assert set(annotation.said["ann"].values()) == {1.0}  # of the policy, wherever it was shown
+    assert set(annotation.outcomes["ann"].values()) == {1.0}  # of the policy, wherever it was shown
     assert all((item.second if item.swapped else item.first).startswith("mine") for item in ann)
 
 
@@ -42,7 +42,7 @@ def test_everyone_continues_where_they_ended_and_nothing_is_stored_twice(tmp_pat
     annotation = opened(tmp_path)
     assert annotation.progress("ann") == (7, 20) and annotation.progress("bob") == (0, 20)
     annotation.answer("ann", items[0], "tie")  # a second click
-    assert annotation.said["ann"]["mine", items[0].pair] == 1.0
+    assert annotation.outcomes["ann"]["mine", items[0].pair] == 1.0
     compare(annotation, "ann", 13, "mine")
     assert len((tmp_path / "annotations.jsonl").read_text().splitlines()) == 20
 
@@ -86,7 +86,7 @@ def test_how_far_people_agree(tmp_path):
     assert annotation.agreement() == {"kappa": [], "alpha": None}
     for key in annotation.pairs:  # ann: the first ten won; bob: agrees on 18 of 20
         for name, won in (("ann", key[1] < 10), ("bob", 1 <= key[1] <= 10)):
-            annotation.said.setdefault(name, {})[key] = float(won)
+            annotation.outcomes.setdefault(name, {})[key] = float(won)
     (row,) = annotation.agreement()["kappa"]
     assert (row["agreement"], row["pairs"]) == (0.9, 20) and row["kappa"] == pytest.approx(0.8)  # (0.9 - 0.5) / 0.5
     # alpha = 1 - D_o / D_e: 4 of 40 values in unequal pairs; 20 wins, 20 losses of 40: 1 - 0.1 / (20 / 39)
@@ -112,7 +112,7 @@ def test_the_page_shows_a_pair_and_keeps_what_is_clicked(tmp_path):
         assert prompt.startswith("user: prompt") and progress == "0 of 20 pairs"
         *_, progress = client.predict("ann", api_name="/answer")  # the first button
         assert progress == "1 of 20 pairs"
-        (outcome,) = annotation.said["ann"].values()
+        (outcome,) = annotation.outcomes["ann"].values()
         assert outcome == float(first.startswith("mine"))
     finally:
         blocks.close()
