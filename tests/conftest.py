@@ -48,6 +48,34 @@ def tiny(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm_processes():
+    """The processes that `forked` keeps, by their environment."""
+    kept = {}
+    yield kept
+    for process in kept.values():
+        super(type(process), process).close()
+
+
+@pytest.fixture
+def forked(warm_processes, monkeypatch):
+    """Stages of pipelines that this process runs are forked from one that all tests share, not from one of each."""
+    from rlhf_trl_ext.stages import processes
+
+    class Kept(processes.Warm):
+        def close(self):
+            """Other tests go on with it."""
+
+    def start(modules, environment):
+        key = frozenset((name, value) for name, value in environment.items() if name != "PYTEST_CURRENT_TEST")
+        if key not in warm_processes:
+            warm_processes[key] = Kept(modules, environment)
+        warm_processes[key].environment = dict(environment)
+        return warm_processes[key]
+
+    monkeypatch.setattr(processes, "Warm", start)
+
+
 @pytest.fixture
 def composed():
     """`composed("train", "algorithm=dpo", ...)`: a configuration as a launcher gets it."""

@@ -1,6 +1,6 @@
 """Trains every algorithm for a few steps, by its own configuration, on the same rows however many processes there are.
 
-Usage: `every_algorithm.py <folder> <DeepSpeed configuration> <algorithm>...`; started alone or by `accelerate launch`.
+Usage: `every_algorithm.py <folder> <DeepSpeed configuration> <algorithm>...`.
 """
 
 import os

@@ -2,27 +2,22 @@
 
 import json
 
+import every_algorithm
 import pytest
 import torch
-from conftest import ROOT
 from distributed import run
 from safetensors.torch import load_file
 
 from rlhf_trl_ext.stages.checkpoints import MARK, damage
 
 ALGORITHMS = ("sft", "reward", "dpo", "dpo_lora", "ppo", "grpo", "grpo_offpolicy", "grpo_vi")
-WORKER = str(ROOT / "tests" / "every_algorithm.py")
-
-
-def trained(folder, deepspeed, how=None, algorithms=ALGORITHMS):
-    done = run([WORKER, str(folder), deepspeed, *algorithms], how)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("alone"), "none")
+    folder = tmp_path_factory.mktemp("alone")
+    every_algorithm.main(str(folder), "none", *ALGORITHMS)
+    return folder
 
 
 def losses(folder):
@@ -43,7 +38,8 @@ CASES["zero3_offload"] = ("sft", "grpo_vi")
 @pytest.mark.slow
 @pytest.mark.parametrize("deepspeed", CASES)
 def test_two_processes_equal_one(deepspeed, alone, tmp_path):
-    trained(tmp_path, deepspeed, ["--multi_gpu"], CASES[deepspeed])
+    done = run([every_algorithm.__file__, str(tmp_path), deepspeed, *CASES[deepspeed]])
+    assert done.returncode == 0, done.stderr[-4000:]
     for algorithm in CASES[deepspeed]:
         one, two = alone / algorithm, tmp_path / algorithm
         worlds = [json.loads((folder / "stage.json").read_text())["world_size"] for folder in (one, two)]

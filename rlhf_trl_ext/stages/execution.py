@@ -28,6 +28,8 @@ HEAVY = (
     "trl.trainer.dpo_trainer",
     "trl.trainer.reward_trainer",
     "trl.trainer.grpo_trainer",
+    "hydra.utils",
+    "scipy.stats",
 )
 PARALLEL = ("TOKENIZERS_PARALLELISM", "false")
 Key = tuple[str, str]  # names of a pipeline and of one of its stages

@@ -113,19 +113,3 @@ def test_token_limits_with_a_real_tokenizer():
         for reply in (row["chosen"], row["rejected"]):
             ids = tokenizer.apply_chat_template(row["prompt"] + reply, return_dict=False, tokenize=True)
             assert len(ids) <= 256
-
-
-@pytest.mark.slow
-def test_gsm8k_trains_with_the_right_answer_as_reward(composed, shared, tmp_path):
-    from rlhf_trl_ext.stages.train import train
-
-    overrides = [
-        "algorithm=grpo",
-        "dataset=gsm8k",
-        f"dataset.path={shared}/data/gsm8k",
-        "reward=accuracy",
-        "model=tiny",
-    ]
-    steps = ["++args.max_steps=1", "++args.max_completion_length=8", "shown_rows=0", f"output_root={tmp_path}"]
-    record = train(composed("train", *overrides, *steps))
-    assert record["steps"] == 1 and record["sampled_tokens"] > 0

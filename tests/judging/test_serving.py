@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from command_lines import in_process
 
 from rlhf_trl_ext.judging.local import LocalJudge
 from rlhf_trl_ext.models.loading import template
@@ -123,11 +123,10 @@ def test_a_served_model_judges_both_orders_from_the_launcher(served, judge_folde
     for name, texts in {"with_dog": STORIES, "without": OTHERS}.items():
         paths[name] = tmp_path / f"{name}.jsonl"
         paths[name].write_text("".join(json.dumps(row) + "\n" for row in rows(texts)))
-    command = [sys.executable, "-m", "launchers.evaluate", f"baseline={paths['without']}"]
-    command += [f"policies={{with_dog: {paths['with_dog']}}}", "judge=endpoint", f"judge.base_url={served}"]
-    command += [f"judge.model={judge_folder}", f"judge.prompt={prompt_file}", f"output_root={tmp_path}"]
-    command += [f"judge.client.record={tmp_path}/record.jsonl"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    words = [f"baseline={paths['without']}", f"policies={{with_dog: {paths['with_dog']}}}", f"output_root={tmp_path}"]
+    words += ["judge=endpoint", f"judge.base_url={served}", f"judge.model={judge_folder}"]
+    words += [f"judge.prompt={prompt_file}", f"judge.client.record={tmp_path}/record.jsonl"]
+    done = in_process("launchers.evaluate", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "evaluation.json").read_text())
     row = results["policies"]["with_dog"]
@@ -168,8 +167,7 @@ def test_prompts_with_reasons_and_models_without_a_template_are_refused(shared, 
 
 def label(tmp_path, *arguments):
     """Rows and report of a labelling run by the launcher."""
-    command = [sys.executable, "-m", "launchers.label", f"output_dir={tmp_path}", f"output_root={tmp_path}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    done = in_process("launchers.label", f"output_dir={tmp_path}", f"output_root={tmp_path}", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
     return rows, json.loads((tmp_path / "report.json").read_text())
@@ -208,6 +206,7 @@ def test_an_endpoint_without_logprobs_labels_by_drawn_verdicts_and_says_so(serve
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_hh_goes_from_prompts_by_a_local_models_labels_to_two_policies(judge_folder, shared, tmp_path):
     model = ["model=stories260k", f"model.model_name_or_path={shared}/models/stories260K", "jobs=1"]
     hh = [f"dataset.rest.path={shared}/data/hh_rlhf", "dataset.rest.max_samples=48", "samples.max_prompts=8"]
@@ -225,8 +224,7 @@ def test_hh_goes_from_prompts_by_a_local_models_labels_to_two_policies(judge_fol
         *labels,
         *steps,
     ]
-    command = [sys.executable, "-m", "launchers.pipeline", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    done = in_process("launchers.pipeline", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "rlaif_hh" / "results.json").read_text())
     assert set(results["policies"]) == {"rlaif", "soft_dpo"} and results["stages"]["labels"]["rows"] > 10

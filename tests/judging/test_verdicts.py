@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import pytest
 from conftest import ROOT
+from judging.scored_replies import many, score
 
 from evaluation.verdicts.win_rate import summary
 from rlhf_trl_ext.judging.client import Client
@@ -106,14 +107,6 @@ def test_a_preview_asks_nothing(endpoint, tmp_path):
     assert seen() == [] and not (tmp_path / "record.jsonl").exists()
 
 
-def score(i, shift):
-    return (i * 7 + shift * (i % 3 - 1)) % 11 + shift / 10
-
-
-def many(shift):
-    return [{"prompt": f"p{i}", "completion": f"score={score(i, shift)}"} for i in range(1000)]
-
-
 def server_names(url):
     """Record key -> the server's name of the same question, the hash of its messages."""
     client = functools.partial(Client, record="unused", key_variable=None)
@@ -126,7 +119,7 @@ def server_names(url):
 SCRIPT = """
 import functools, json, sys
 from rlhf_trl_ext.judging.endpoint import EndpointJudge
-from test_verdicts import many
+from scored_replies import many
 from rlhf_trl_ext.judging.client import Client
 client = functools.partial(Client, record=sys.argv[1], key_variable=None, timeout=1.0, attempts=40, concurrency=32)
 verdicts = EndpointJudge(client=client, model="judge", base_url=sys.argv[2]).compare(many(1), many(2))

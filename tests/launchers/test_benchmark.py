@@ -1,11 +1,9 @@
 """The benchmark: cells at equal budget, which fail alone and are not repeated."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
+from command_lines import in_process
 from omegaconf import OmegaConf
 
 from evaluation.comparison.benchmark import Benchmark
@@ -142,40 +140,34 @@ def test_mistakes_are_told_first(composed, tmp_path, mistake, told):
 
 
 @pytest.mark.slow
-def test_a_failed_cell_does_not_stop_the_others_and_nothing_finished_is_repeated(tmp_path):
+@pytest.mark.usefixtures("forked")
+def test_a_failed_cell_does_not_stop_the_others_nothing_finished_is_repeated_and_settings_are_chosen(tmp_path):
     def run(*more):
-        command = [sys.executable, "-m", "launchers.benchmark", "experiment=smoke", f"output_root={tmp_path}"]
-        command += ["algorithms=[dpo,grpo]", "seeds=[0]", "aa_control=null", "budget.sampled_tokens=400", *more]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500)
+        words = ["experiment=smoke", f"output_root={tmp_path}", "algorithms=[dpo,grpo]", "seeds=[0]", "reward=gold"]
+        words += ["aa_control=null", "budget.sampled_tokens=400", "samples.max_prompts=16", "samples.max_new_tokens=24"]
+        done = in_process("launchers.benchmark", *words, *more)
         assert done.returncode == 0, done.stderr[-3000:]
         results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
-        how = {line.split()[1]: line.split()[2] for line in done.stdout.splitlines() if "stages/" in line}
-        return {cell["algorithm"]: cell for cell in results["cells"]}, how, results
+        how = {tuple(line.split()[:2]): line.split()[2] for line in done.stdout.splitlines() if "stages/" in line}
+        return {cell["algorithm"]: cell for cell in results["cells"]}, how, results, done.stdout
 
-    cells, how, results = run("+stages.dpo.model.attn_implementation=nope")
+    cells, how, results, _ = run("+stages.dpo.model.attn_implementation=nope")
     assert cells["dpo"]["status"] == "failed" and "stage dpo failed" in cells["dpo"]["error"]
     assert cells["grpo"]["status"] == "finished" and 400 <= cells["grpo"]["sampled_tokens"] < 400 + 8 * 24
     assert cells["grpo"]["win_rate"] is not None and cells["grpo"]["phases"]["generate"] > 0
-    assert how["dpo"] == "FAILED" and "dpo on embedded, seed 0, failed." in results["in_words"]
-
+    seed = "embedded-seed0"
+    assert how[seed, "dpo"] == "FAILED" and "dpo on embedded, seed 0, failed." in results["in_words"]
     assert results["tuning"] is None
 
-    cells, how, results = run()
-    assert {how[name] for name in ("sft", "reward", "grpo", "samples-grpo")} == {"reused"}, how
-    assert how["dpo"] != "reused" and cells["dpo"]["status"] == "finished"
+    # GRPO has no such argument: its cell stays as it is, and its try is GRPO on another seed.
+    tune = ["tune=learning_rate", "tune.seeds=[7]", "tune.tries=[{label_smoothing: 0.1}]"]
+    cells, how, results, printed = run(*tune)
+    assert {how[seed, name] for name in ("sft", "grpo", "samples-sft", "samples-grpo")} == {"reused"}, how
+    assert how[seed, "dpo"] != "reused" and cells["dpo"]["status"] == "finished"
     assert {row["key"] for row in results["by_dataset"]["embedded"]["differences"]} >= {"win_rate", "gold_reward", "kl"}
-
-
-@pytest.mark.slow
-def test_settings_are_chosen_and_then_compared_on_other_seeds(tmp_path):
-    command = [sys.executable, "-m", "launchers.benchmark", "experiment=smoke", f"output_root={tmp_path}"]
-    command += ["algorithms=[dpo]", "seeds=[0]", *TUNED, "tune.tries=[{learning_rate: x4}]", "reward=gold"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
-    choice = results["tuning"]["by_dataset"]["embedded"]["dpo"]
-    best = max((each["win_rate"] for each in choice["tries"]), key=lambda score: score["mean"])
-    assert choice["tries"][choice["chosen"]]["win_rate"]["mean"] >= best["mean"] - best["spread"]
-    trained = OmegaConf.load(tmp_path / "benchmark" / "embedded-seed0" / "dpo" / "config.yaml")
-    assert trained.args.learning_rate == choice["tries"][choice["chosen"]]["args"]["learning_rate"]
-    assert {cell["seed"] for cell in results["cells"]} == {0} and "settings chosen on seeds 7" in done.stdout
+    chosen = results["tuning"]["by_dataset"]["embedded"]
+    assert all(row["chosen"] == 0 and row["tries"][0]["win_rate"]["mean"] is not None for row in chosen.values())
+    assert chosen["dpo"]["tries"][0]["args"] == {"label_smoothing": 0.1} and chosen["grpo"]["tries"][0]["args"] == {}
+    trained = OmegaConf.load(tmp_path / "benchmark" / seed / "dpo" / "config.yaml")
+    assert trained.args.label_smoothing == 0.1
+    assert {cell["seed"] for cell in results["cells"]} == {0} and "settings chosen on seeds 7" in printed

@@ -1,19 +1,11 @@
 """launchers.label, and pipelines that train on its labels."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from command_lines import one_after_another
-from conftest import ROOT
+from command_lines import in_process, one_after_another
 
 from rlhf_trl_ext.stages.label import label, preview
-
-
-def launch(*arguments):
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.fixture
@@ -94,11 +86,12 @@ SMALL += ["++dataset.rest.prompts=60", "stages.sft.args.max_steps=40", "jobs=1"]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_pipeline_goes_from_prompts_to_a_policy(tmp_path):
     arguments = ["experiment=rlaif", f"output_root={tmp_path}", *SMALL, "stages.rlaif.args.warmup_steps=0"]
-    done = launch("launchers.pipeline", *arguments, "stages.rlaif.args.max_steps=2")
+    done = in_process("launchers.pipeline", *arguments, "stages.rlaif.args.max_steps=2")
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "rlaif" / "results.json").read_text())
     assert set(results["policies"]) == {"rlaif"} and results["stages"]["labels"]["rows"] > 10
-    again = launch("launchers.pipeline", *arguments, "stages.rlaif.args.max_steps=2")
+    again = in_process("launchers.pipeline", *arguments, "stages.rlaif.args.max_steps=2")
     assert again.stdout.count("reused") == len(results["stages"]), again.stdout

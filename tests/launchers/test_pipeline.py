@@ -1,25 +1,7 @@
 import json
-import subprocess
-import sys
 
 import pytest
-from command_lines import one_after_another
-from conftest import ROOT
-
-
-def pipeline(*arguments):
-    command = [sys.executable, "-m", "launchers.pipeline", "experiment=smoke", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-
-
-@pytest.mark.slow
-def test_only_what_a_change_reaches_runs_again(tmp_path):
-    here = [f"output_root={tmp_path}", "policies=[grpo]"]
-    assert pipeline(*here).returncode == 0
-    changed = pipeline(*here, "stages.grpo.args.beta=0.1")
-    stages = {line.split()[0]: line.split()[1] for line in changed.stdout.splitlines() if "stages/" in line}
-    assert stages.pop("grpo") != "reused" and stages.pop("samples-grpo") != "reused"
-    assert set(stages.values()) == {"reused"}, changed.stdout
+from command_lines import in_process, one_after_another
 
 
 def test_a_failing_stage_is_told_with_its_log(tmp_path):
@@ -29,12 +11,17 @@ def test_a_failing_stage_is_told_with_its_log(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_pipelines_is_ranked_by_what_comes_of_their_policies(tmp_path):
+@pytest.mark.usefixtures("forked")
+def test_a_sweep_of_pipelines_runs_again_what_differs_and_is_ranked_by_its_policies(tmp_path):
     small = ["policies=[dpo]", "dataset.demonstrations=64", "dataset.preferences=64", "dataset.evaluation=16"]
-    rates = "stages.dpo.args.learning_rate=1e-4,1e-2"
-    swept = pipeline("-m", *small, rates, "sweep.metric=gold", f"output_root={tmp_path}")
+    words = [*small, "stages.dpo.args.learning_rate=1e-4,1e-2", "sweep.metric=gold", f"output_root={tmp_path}"]
+    swept = in_process("launchers.pipeline", "-m", "experiment=smoke", *words)
     assert swept.returncode == 0, swept.stderr
-    assert swept.stdout.count("sft          reused") == 1 and swept.stdout.count("dpo          reused") == 0
+    stages = [line.split()[:2] for line in swept.stdout.splitlines() if "stages/" in line]
+    reused = {name for name, how in stages if how == "reused"}
+    first, second = ({name for name, _ in job} for job in (stages[:5], stages[5:]))
+    assert first == second == {"sft", "reward", "dpo", "samples-sft", "samples-dpo"}
+    assert reused == {"sft", "reward", "samples-sft"} and [how for _, how in stages].count("reused") == 3
     results = [json.loads(path.read_text()) for path in (tmp_path / "smoke").glob("*/results.json")]
     gold = sorted((each["policies"]["dpo"]["gold_reward_mean"] for each in results), reverse=True)
     table = swept.stdout[swept.stdout.rindex("┡") :].splitlines()

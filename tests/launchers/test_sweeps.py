@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from command_lines import in_process
 from conftest import ROOT
 
 from rlhf_trl_ext.stages.checkpoints import last_step
@@ -36,16 +37,12 @@ def sweep(tmp_path, few):
     return run
 
 
-def test_five_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp_path):
+def test_four_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp_path):
     overrides = ["hydra/launcher=accelerate", "hydra.launcher.jobs=2", "hydra.launcher.metric=train_seconds"]
-    overrides += [
-        "seed=0,3,6,9,1",
-        "++callbacks.fault._target_=faults.Fault",
-        "++callbacks.fault.seed=${seed}",
-        "trust=[faults]",
-    ]
-    printed, code, jobs = sweep(*overrides, "step_timeout=60")
-    assert code == 1 and printed.count(" finished ") == 2 and len(jobs) == 5
+    overrides += ["++callbacks.fault._target_=faults.Fault", "++callbacks.fault.seed=${seed}", "trust=[faults]"]
+    overrides += ["step_timeout=60"]
+    printed, code, jobs = sweep(*overrides, "seed=0,3,6,9")
+    assert code == 1 and printed.count(" finished ") == 1 and len(jobs) == 4
     errors = [job["error"] for job in jobs if job["status"] == "failed"]
     assert len(errors) == 3
     told = " ".join(errors)
@@ -61,10 +58,10 @@ def test_five_jobs_on_two_workers_with_a_crash_a_hang_and_no_memory(sweep, tmp_p
     assert not left
     first = {job["log"]: os.path.getmtime(job["log"]) for job in jobs if job["status"] == "finished"}
 
-    printed, code, jobs = sweep(*overrides, "step_timeout=60", FAULTS_MENDED="1")
-    assert code == 0 and printed.count(" reused ") == 2 and printed.count(" finished ") == 3
+    printed, code, jobs = sweep(*overrides, "seed=0,3", FAULTS_MENDED="1")
+    assert code == 0 and printed.count(" reused ") == 1 and printed.count(" finished ") == 1
     assert all(os.path.getmtime(log) == written for log, written in first.items())
-    assert [job["status"] for job in jobs] == ["finished"] * 5
+    assert sorted(job["status"] for job in jobs) == ["failed", "failed", "finished", "finished"]
 
 
 def test_a_hanging_job_of_two_processes_ends_with_all_its_processes(sweep, tmp_path):
@@ -84,12 +81,12 @@ def test_a_hanging_job_of_two_processes_ends_with_all_its_processes(sweep, tmp_p
 
 def test_optuna_searches_with_the_launcher(sweep, tmp_path):
     overrides = ["hydra/launcher=accelerate", "hydra.launcher.metric=metrics.eval_loss", "evaluate=true"]
-    overrides += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
+    overrides += ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
     overrides += ["hydra.launcher.maximize=false", "hydra.sweeper.direction=minimize"]
     printed, code, jobs = sweep(*overrides, "args.learning_rate=tag(log, interval(1e-5, 1e-2))")
     assert code == 0, printed
     losses = [job["record"]["metrics"]["eval_loss"] for job in jobs]
-    assert len(set(losses)) == 3
+    assert len(set(losses)) == 2
     found = (tmp_path / "multirun" / "optimization_results.yaml").read_text()
     assert f"best_value: {min(losses)}" in found
 
@@ -153,8 +150,9 @@ def test_a_preempted_job_of_two_processes_saves_in_the_middle_and_goes_on(few, t
     assert f"SIGTERM: saved at step {step} of 400" in log.read_text()
 
 
-def test_a_sweep_in_one_process_ends_with_a_table_of_folders(sweep, tmp_path):
-    printed, code, _ = sweep("seed=0,1", "shown_rows=0")
+def test_a_sweep_in_one_process_ends_with_a_table_of_folders(few, tmp_path):
+    done = in_process("launchers.train", "-m", *SMALL, *few, "seed=0,1", "shown_rows=0", f"output_root={tmp_path}")
+    printed, code = done.stdout, done.returncode
     folders = sorted(str(path.parent) for path in tmp_path.glob("stages/*/stage.json"))
     assert code == 0 and len(folders) == 2
     table = printed[printed.rindex("job") :]

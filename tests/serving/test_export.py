@@ -1,14 +1,11 @@
 """Exports are run: equal in float32, refused in a sentence where they cannot be or are not what was built."""
 
-import importlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from command_lines import in_process
 
 from rlhf_trl_ext.models.pretrained import load_tokenizer
 from rlhf_trl_ext.serving.export import export, is_reward_model, refusal
@@ -75,7 +72,7 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(tiny, tmp_path):
     assert "give format=onnx-model for a reward model" in refusal(str(tmp_path), "onnx", "fp32")
 
 
-def test_adapters_are_merged_and_a_template_of_ones_own_is_kept(tiny, tmp_path, monkeypatch):
+def test_adapters_are_merged_and_a_template_of_ones_own_is_kept(tiny, tmp_path):
     """`launchers.export` of a folder that holds LoRA weights alone, with a chat template given by the user."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -87,8 +84,7 @@ def test_adapters_are_merged_and_a_template_of_ones_own_is_kept(tiny, tmp_path, 
     own.write_text("{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}")
     words = [f"policy={tmp_path}/adapter", f"model.chat_template={own}", "format=torchscript", f"output={tmp_path}/e"]
     words += ["prompts=2", "max_new_tokens=3", f"output_root={tmp_path}"]
-    monkeypatch.setattr(sys, "argv", ["launchers.export", *words])
-    importlib.import_module("launchers.export").main()
+    assert in_process("launchers.export", *words).returncode == 0
     record = json.loads((tmp_path / "e" / "export.json").read_text())
     assert record["same"] and record["policy"] == f"{tmp_path}/adapter"
     chat = [{"role": "user", "content": "Hi"}]
@@ -96,8 +92,7 @@ def test_adapters_are_merged_and_a_template_of_ones_own_is_kept(tiny, tmp_path, 
 
 
 def launched(*words):
-    command = [sys.executable, "-m", "launchers.export", "prompts=8", "max_new_tokens=8", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    return in_process("launchers.export", "prompts=8", "max_new_tokens=8", *words)
 
 
 def check_served(folder, tiny):
@@ -138,8 +133,8 @@ def test_every_format_is_built_and_verified_by_the_launcher(format, precision, t
     assert "equal on 8 of 8 prompts" in done.stdout
     if (format, precision) == ("onnx", "fp32"):
         check_served(tmp_path / "e", tiny)
-    again = launched(f"policy={tiny}", f"format={format}", f"output={tmp_path}/e")
-    assert again.returncode == 1 and "exists: give overwrite=true" in again.stderr
+        again = launched(f"policy={tiny}", f"format={format}", f"output={tmp_path}/e")
+        assert again.returncode == 1 and "exists: give overwrite=true" in again.stderr
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """An off-policy GRPO run whose completions depend on the prompts only: any number of processes samples the same.
 
-Usage: `replay_worker.py <policy> <folder> <settings as JSON>`; started alone or by `accelerate launch`. Every process
+Usage: `replay_worker.py <policy> <settings by folder, as JSON>`. For every run, one after the other, every process
 writes `<folder>/rank<n>.json`: world size, losses, and for every batch the keys drawn and stored, and the fresh rows.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
@@ -29,9 +31,9 @@ def score(completion_ids, **kwargs):
     return [sum(ids) / len(ids) / 50 for ids in completion_ids]
 
 
-def main(policy: str, folder: str, settings: str) -> None:
-    settings = json.loads(settings)
-    resume = settings.pop("resume", None)
+def run(policy: str, folder: str, settings: dict) -> None:
+    """Train once. resume: a checkpoint; without: a file that is removed before."""
+    resume, without = settings.pop("resume", None), settings.pop("without", None)
     words = [f"lamp {'desk ' * (i % 5)}{i}" for i in range(24)]
     trainer = OffPolicyGRPOTrainer(
         policy,
@@ -41,6 +43,9 @@ def main(policy: str, folder: str, settings: str) -> None:
         processing_class=AutoTokenizer.from_pretrained(policy),
         rollout_func=roll_out,
     )
+    if without and trainer.accelerator.is_main_process:
+        Path(without).unlink()
+    trainer.accelerator.wait_for_everyone()
     batches, give, sample = [], trainer._generate_and_score_completions, trainer.buffer.sample
     drawn = []
 
@@ -62,8 +67,23 @@ def main(policy: str, folder: str, settings: str) -> None:
     trainer._generate_and_score_completions, trainer.buffer.sample = given, sampled
     trainer.train(resume_from_checkpoint=resume)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    world, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
-    Path(folder, f"rank{rank}.json").write_text(json.dumps({"world": world, "losses": losses, "batches": batches}))
+    world = trainer.accelerator.num_processes
+    write(folder, {"world": world, "losses": losses, "batches": batches})
+
+
+def write(folder: str, record: dict) -> None:
+    Path(folder).mkdir(exist_ok=True)
+    Path(folder, f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(record))
+
+
+def main(policy: str, runs: str) -> None:
+    for folder, settings in json.loads(runs).items():
+        if settings.pop("refused", False):  # by all processes
+            with pytest.raises(ValueError) as error:
+                run(policy, folder, settings)
+            write(folder, {"refusal": str(error.value)})
+        else:
+            run(policy, folder, settings)
 
 
 if __name__ == "__main__":

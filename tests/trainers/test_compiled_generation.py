@@ -43,6 +43,18 @@ def trained(policy, make_trainer, tmp_path, weights, logged):
     return run
 
 
+@pytest.fixture
+def traced(monkeypatch):
+    """Sampling is captured as graphs, but not translated to C++, which takes seconds."""
+
+    def settings(device):
+        given = compiled_decoding.compile_settings(device)
+        given["compile_config"].backend, given["compile_config"].mode = "eager", None
+        return given
+
+    monkeypatch.setattr("rlhf_trl_ext.trainers.parts.compiled_generation.compile_settings", settings)
+
+
 def graphs():
     return counters["stats"]["unique_graphs"]
 
@@ -73,13 +85,8 @@ def test_hooks_stay_as_many_and_a_cpu_does_not_compile_by_itself(trained):
     assert graphs() == 0
 
 
-def test_samples_losses_and_weights_are_those_without_a_compiler(trained, monkeypatch):
-    def traced(device):  # captured as one graph, but not translated to C++, which takes seconds
-        settings = compiled_decoding.compile_settings(device)
-        settings["compile_config"].backend, settings["compile_config"].mode = "eager", None
-        return settings
-
-    monkeypatch.setattr("rlhf_trl_ext.trainers.parts.compiled_generation.compile_settings", traced)
+@pytest.mark.usefixtures("traced")
+def test_samples_losses_and_weights_are_those_without_a_compiler(trained):
     settings = {"max_steps": 6, "steps_per_generation": 1}
     tokens, log, weights, _ = trained("off", **settings)
     compiled_tokens, compiled_log, compiled_weights, _ = trained("on", **settings)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from distributed import LAUNCH
 from safetensors.torch import load_file
+from trainers import worker
 
 SETTINGS = {
     **distributed.SETTINGS,
@@ -34,39 +35,41 @@ CHECKPOINTS = {"whole": "checkpoint-1", "value iteration": "checkpoint-3"}
 REWARDS = {"objective/scores", "objective/kl", "objective/rlhf_reward", "loss/value_avg", "val/num_eos_tokens"}
 
 
-def launch(policy, reward, folder, how=None, resume_from=None):
-    """Run all of RUNS, or those of CHECKPOINTS from a folder's checkpoints; returns (record, weights) by name.
-
-    A record holds losses and metrics by step and the world size; weights are those of policy and critic, as saved.
-    """
-    runs = {}
-    for name in CHECKPOINTS if resume_from else RUNS:
-        rows = {"per_device_train_batch_size": 4 if how else 8}
-        resume = {"resume": str(resume_from / name / CHECKPOINTS[name])} if resume_from else {}
-        runs[str(folder / name)] = {**SETTINGS, **rows, **RUNS[name], **resume}
-    worker = str(Path(__file__).with_name("worker.py"))
-    done = distributed.run([worker, policy, reward, json.dumps(runs)], LAUNCH.get(how))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {Path(run).name: results(Path(run), settings) for run, settings in runs.items()}
+def runs_in(folder, rows):
+    """Settings of RUNS, `rows` in each process, by their folder."""
+    return {str(folder / name): {**SETTINGS, "per_device_train_batch_size": rows, **RUNS[name]} for name in RUNS}
 
 
-def results(folder, settings):
-    adapters = {".": "adapter_model", "critic/adapter": "adapter_model"}
-    parts = adapters if settings.get("lora") else {".": "model", "critic": "model"}
-    weights = {part: load_file(folder / "out" / part / f"{name}.safetensors") for part, name in parts.items()}
-    return json.loads((folder / "log.json").read_text()), weights
+def results(runs):
+    """By the names of runs: (record, weights). A record holds losses and metrics by step and the world size; weights
+    are those of policy and critic, as saved."""
+    found = {}
+    for folder, settings in runs.items():
+        adapters = {".": "adapter_model", "critic/adapter": "adapter_model"}
+        parts = adapters if settings.get("lora") else {".": "model", "critic": "model"}
+        saved = {part: load_file(Path(folder, "out", part, f"{name}.safetensors")) for part, name in parts.items()}
+        found[Path(folder).name] = json.loads(Path(folder, "log.json").read_text()), saved
+    return found
 
 
 @pytest.fixture(scope="module")
 def alone(policy, reward, tmp_path_factory):
-    return launch(policy, reward, tmp_path_factory.mktemp("alone"))
+    runs = runs_in(tmp_path_factory.mktemp("alone"), 8)
+    worker.main(policy, reward, json.dumps(runs))
+    return results(runs)
 
 
 @pytest.fixture(scope="module", params=LAUNCH)
 def two(request, policy, reward, tmp_path_factory):
-    """How two processes were launched, their folder and results."""
+    """How two processes were launched, and the results of RUNS and of those that go on from CHECKPOINTS."""
     folder = tmp_path_factory.mktemp(request.param)
-    return request.param, folder, launch(policy, reward, folder, request.param)
+    runs = runs_in(folder, 4)
+    for name, checkpoint in CHECKPOINTS.items():
+        resume = {"resume": str(folder / name / checkpoint)}
+        runs[str(folder / f"{name} resumed")] = {**runs[str(folder / name)], **resume}
+    done = distributed.run([worker.__file__, policy, reward, json.dumps(runs)], request.param)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return request.param, results(runs)
 
 
 def largest_difference(weights, others):
@@ -80,9 +83,9 @@ def largest_difference(weights, others):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(policy, alone, two):
-    how, _, runs = two
-    for name, (record, weights) in runs.items():
-        one, others = alone[name]
+    how, runs = two
+    for name, (one, others) in alone.items():
+        record, weights = runs[name]
         assert (one["world_size"], record["world_size"]) == (1, 2)
         print(how, name, "differs from one process by", largest_difference(others, weights))
         assert largest_difference(others, weights) <= 1e-5, name
@@ -101,7 +104,7 @@ def test_two_processes_equal_one(policy, alone, two):
 
 @pytest.mark.slow
 def test_value_iteration_in_two_processes_logs_what_one_does(alone, two):
-    how, _, runs = two
+    how, runs = two
     rows = (run["value iteration"][0]["log"][:-1] for run in (alone, runs))
     for row, other in zip(*rows, strict=True):
         names = {name for name in row if name.startswith("vi/") or name in ("kl", "reward")}
@@ -111,10 +114,10 @@ def test_value_iteration_in_two_processes_logs_what_one_does(alone, two):
 
 
 @pytest.mark.slow
-def test_two_processes_resume_to_the_same_weights(policy, reward, two, tmp_path):
-    how, folder, runs = two
-    for name, (resumed, again) in launch(policy, reward, tmp_path, how, resume_from=folder).items():
-        record, weights = runs[name]
+def test_two_processes_resume_to_the_same_weights(two):
+    _, runs = two
+    for name in CHECKPOINTS:
+        (record, weights), (resumed, again) = runs[name], runs[f"{name} resumed"]
         assert [row["loss"] for row in resumed["log"][:-1]] == [row["loss"] for row in record["log"][:-1]], name
         assert largest_difference(weights, again) == 0, name
         assert all(torch.isfinite(value).all() for value in again["critic"].values())

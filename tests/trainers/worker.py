@@ -1,7 +1,7 @@
 """Runs of PPO or, with `value_iteration`, GRPO-VI: any number of processes sees the same prompts and completions.
 
-Usage: `worker.py <policy> <reward> <settings by folder, as JSON>`; started alone or by `accelerate launch`. For every
-run, one after the other, writes `<folder>/log.json` (world size, logged metrics) and the model to `<folder>/out`.
+Usage: `worker.py <policy> <reward> <settings by folder, as JSON>`. For every run, one after the other, writes
+`<folder>/log.json` (world size, logged metrics) and the model to `<folder>/out`.
 """
 
 import json

@@ -69,9 +69,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=len(RUNS), help="rows")
     options = parser.parse_args()
     dtype = "float32" if options.cpu else "bfloat16"
-    build_shape(options.folder / "20M-wide", dtype=dtype, **MODELS["20M-wide"])
-    build_shape(options.folder / "20M-wide-reward", dtype=dtype, labels=1, **MODELS["20M-wide"])
-    for run in RUNS[: options.first]:
+    runs = RUNS[: options.first]
+    if any(run[0] == "20M-wide" for run in runs):
+        build_shape(options.folder / "20M-wide", dtype=dtype, **MODELS["20M-wide"])
+        build_shape(options.folder / "20M-wide-reward", dtype=dtype, labels=1, **MODELS["20M-wide"])
+    for run in runs:
         row = {"model": run[0], "algorithm": run[1], "rows": run[2], "tokens": run[4], "further": " ".join(run[5])}
         try:
             row |= measure(options.folder, run, not options.cpu)

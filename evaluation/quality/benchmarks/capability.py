@@ -29,7 +29,8 @@ def capability(
     """
     if baseline not in models:
         raise ValueError(f"baseline={baseline}: no such model; allowed are {', '.join(models)}.")
-    scores = {name: _scores(path, tasks, include_path, limit, batch_size) for name, path in models.items()}
+    manager = _manager(tasks, include_path)
+    scores = {name: _scores(path, tasks, manager, limit, batch_size) for name, path in models.items()}
     return {
         task: against({name: by_task[task] for name, by_task in scores.items()}, baseline) for task in scores[baseline]
     }
@@ -50,10 +51,9 @@ def against(scores: dict[str, np.ndarray], baseline: str) -> dict[str, dict]:
     return comparisons
 
 
-def _scores(path: str, tasks: list[str], include_path: str | None, limit: int | None, batch_size: int) -> dict:
-    """Task -> the first metric of every item, in the order of the items."""
+def _manager(tasks: list[str], include_path: str | None):
+    """lm-eval's index of thousands of task files, which takes seconds to read. Raises ValueError as `capability`."""
     try:
-        import lm_eval
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError:
         raise ValueError("lm-eval is not installed: pip install 'rlhf-trl-ext[benchmarks]'.") from None
@@ -62,6 +62,13 @@ def _scores(path: str, tasks: list[str], include_path: str | None, limit: int | 
     for task in tasks:
         if task not in known:
             raise ValueError(f"tasks={task}: lm-eval knows no such task; see `lm_eval ls tasks`, or give include_path.")
+    return manager
+
+
+def _scores(path: str, tasks: list[str], manager, limit: int | None, batch_size: int) -> dict:
+    """Task -> the first metric of every item, in the order of the items."""
+    import lm_eval
+
     adapters = adapter_folder(path)
     name, revision = split_revision(adapter_base(adapters) if adapters else path)
     loading = {"pretrained": name, **({"peft": adapters} if adapters else {})}

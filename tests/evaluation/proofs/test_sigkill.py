@@ -21,8 +21,8 @@ def test_what_a_kill_left_is_told(tmp_path):
 
 @pytest.mark.slow
 def test_killed_runs_resume_to_what_their_twins_are(tmp_path):
-    options = ("--kills", "3", "--seed", "1", "--output", str(tmp_path), "--algorithms", "dpo", "ppo", "grpo_offpolicy")
+    options = ("--kills", "2", "--seed", "1", "--output", str(tmp_path), "--algorithms", "ppo", "grpo_offpolicy")
     done = python("-m", "evaluation.proofs.faults.sigkill", *options)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["kills"], summary["equal"], summary["lost"]) == (3, 3, 0)
+    assert (summary["kills"], summary["equal"], summary["lost"]) == (2, 2, 0)

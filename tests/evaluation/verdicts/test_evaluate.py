@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from command_lines import in_process
 from conftest import ROOT
 from judging.test_prompt import PAIR
 
@@ -184,13 +185,15 @@ def test_mistakes_are_answered_in_one_sentence_before_any_request(files, endpoin
 
 
 @pytest.mark.slow
-def test_the_launcher_previews_and_answers_mistakes(files, endpoint, tmp_path):
+def test_the_launcher_previews_and_answers_mistakes(files, endpoint, tmp_path, monkeypatch):
     baseline, better, _ = files
     url, seen = endpoint()
     usual = [f"baseline={baseline}", f"policies={{dpo: {better}}}", f"output_root={tmp_path}", f"judge.base_url={url}"]
-    done = launch(*usual, "judge=openai", "--dry-run")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    done = in_process("launchers.evaluate", *usual, "judge=openai", "--dry-run")
     assert done.returncode == 0 and "'requests': 22" in done.stdout and "'usd':" in done.stdout, done.stderr
-    done = launch(*usual, "judge=openai", OPENAI_API_KEY="")
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    done = in_process("launchers.evaluate", *usual, "judge=openai")
     assert done.returncode == 1 and done.stderr.startswith("error: key_variable=OPENAI_API_KEY: the environment has no")
     assert len(done.stderr.splitlines()) == 1
     assert seen() == [] and not (tmp_path / "evaluation.json").exists()
