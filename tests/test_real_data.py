@@ -13,19 +13,19 @@ FOLDERS = {"hh": "hh_rlhf", "oasst": "oasst", "ultrafeedback": "ultrafeedback_bi
 
 
 def on(dataset, shared, tmp_path):
-    """Overrides of a run on 64 real rows with a real pretrained model."""
+    """Overrides of a run on 32 real rows with a real pretrained model."""
     return [
         *(f"output_root={tmp_path}", f"dataset={dataset}", f"dataset.path={shared / 'data' / FOLDERS[dataset]}"),
-        *("dataset.max_samples=64", "model=stories260k"),
+        *("dataset.max_samples=32", "model=stories260k"),
         f"model.model_name_or_path={shared / 'models' / 'stories260K'}",
     ]
 
 
 @pytest.mark.usefixtures("forked")
 def test_the_whole_pipeline_on_hh(shared, tmp_path):
-    limits = ["dataset.max_tokens=480", "dataset.max_prompt_tokens=300", "samples.max_prompts=16"]
+    limits = ["dataset.max_tokens=256", "dataset.max_prompt_tokens=160", "samples.max_prompts=16"]
     online = ("grpo_vi", "ppo")  # the benchmark below trains GRPO on the same prompts
-    steps = [f"stages.{stage}.args.max_steps=4" for stage in ("sft", "reward", "dpo", *online)]
+    steps = [f"stages.{stage}.args.max_steps=3" for stage in ("sft", "reward", "dpo", *online)]
     short = [f"stages.{stage}.args.max_completion_length=24" for stage in online]
     short.append("samples.max_new_tokens=24")
     words = [f"policies=[dpo,{','.join(online)}]", *limits, *steps, *short]
@@ -43,15 +43,16 @@ def test_the_whole_pipeline_on_hh(shared, tmp_path):
 
 @pytest.mark.parametrize("algorithm, dataset", [("reward", "oasst"), ("dpo", "tldr")])
 def test_preferences_of_the_other_sources_train(algorithm, dataset, composed, shared, tmp_path):
-    args = [f"++args.{size}" for size in ("max_steps=4", "per_device_train_batch_size=4", "logging_steps=1")]
+    args = [f"++args.{size}" for size in ("max_steps=2", "per_device_train_batch_size=4", "logging_steps=1")]
     train(composed("train", f"algorithm={algorithm}", *args, "dataset.max_tokens=600", *on(dataset, shared, tmp_path)))
     (folder,) = tmp_path.glob(f"stages/{algorithm}-*")
     losses = [row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").open()) if "loss" in row]
-    assert len(losses) == 4 and all(0 < loss < 10 for loss in losses)
+    assert len(losses) == 2 and all(0 < loss < 10 for loss in losses)
 
 
-CUT = ["dataset.max_tokens=null", "dataset.max_prompt_tokens=128", "++args.max_length=192", "++args.learning_rate=1e-4"]
-HH = ["dataset.max_tokens=256", "++args.learning_rate=1e-3"]
+CUT = ["dataset.max_samples=100", "dataset.max_tokens=null", "dataset.max_prompt_tokens=64"]
+CUT += ["++args.max_length=128", "++args.learning_rate=1e-4"]
+HH = ["dataset.max_samples=300", "dataset.max_tokens=256", "++args.learning_rate=1e-3"]
 
 
 @pytest.mark.parametrize(
@@ -72,11 +73,11 @@ def test_preferences_that_people_gave_are_learnt(algorithm, dataset, words, meas
 
 @pytest.mark.usefixtures("forked")
 def test_the_benchmark_compares_on_two_data_sets(shared, tmp_path):
-    hh = f"dataset:{{path:{shared / 'data' / 'hh_rlhf'},max_samples:64,max_tokens:480,max_prompt_tokens:300}}"
+    hh = f"dataset:{{path:{shared / 'data' / 'hh_rlhf'},max_samples:32,max_tokens:256,max_prompt_tokens:160}}"
     hh += f",model:{{model_name_or_path:{shared / 'models' / 'stories260K'},chat_template:plain}}"
     words = ["experiment=smoke", f"output_root={tmp_path}", "datasets=[embedded,hh]", "algorithms=[grpo]", "seeds=[0]"]
     words += ["aa_control=null", "budget.sampled_tokens=null", "budget.gradient_steps=3"]
-    words += [f"+settings.hh={{{hh},samples:{{max_new_tokens:24,max_prompts:16}}}}"]
+    words += ["samples.max_prompts=16", "samples.max_new_tokens=24", f"+settings.hh={{{hh}}}"]
     done = in_process("launchers.benchmark", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
