@@ -91,7 +91,6 @@ def test_what_an_added_algorithm_cannot_do_is_said_in_a_sentence(reader):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked")
 def test_added_algorithms_are_compared_in_a_pipeline_and_swept(reader, monkeypatch):
     folder, _ = reader
     write_files(TRAINERS, folder)

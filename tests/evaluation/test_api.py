@@ -101,7 +101,6 @@ def test_importing_it_is_cheap():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked")
 def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
