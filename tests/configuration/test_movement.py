@@ -47,11 +47,19 @@ def scaled_down(name, tiny, folder):
     return folder
 
 
-def share_moved(composed, tmp_path, *overrides):
+SHARES = {}  # by what decides them: many presets set no rates of their own
+
+
+def share_moved(composed, tmp_path, base, *overrides):
     callback = "++callbacks.moved._target_=configuration.test_movement.Moved"
     config = composed("train", f"output_root={tmp_path}", *overrides, *ON_CPU, *FEW, callback)
-    assert train(config)["steps"] == 60
-    return importlib.import_module("configuration.test_movement").Moved.share  # the module that Hydra imported
+    deciding = [OmegaConf.to_container(config[key], resolve=True) for key in ("args", "model", "trainer")]
+    deciding = str([base, *deciding]).replace(str(tmp_path), "")
+    if deciding not in SHARES:
+        assert train(config)["steps"] == 60
+        # of the module that Hydra imported
+        SHARES[deciding] = importlib.import_module("configuration.test_movement").Moved.share
+    return SHARES[deciding]
 
 
 @pytest.mark.parametrize("preset", names("model"))
@@ -59,17 +67,18 @@ def test_every_model(preset, composed, tiny, tmp_path):
     name = OmegaConf.to_container(composed("train", f"model={preset}").model)["model_name_or_path"]
     folder = tiny if name in (None, "???") else scaled_down(name, tiny, tmp_path / "base")
     own = ["algorithm=dpo", *SMALL, f"model={preset}", f"model.model_name_or_path={folder}"]
-    share = share_moved(composed, tmp_path, *own)
+    share = share_moved(composed, tmp_path, name, *own)
     print(f"{preset}: {share:.1%}")
     assert share > 0.5
 
 
 @pytest.mark.parametrize("algorithm", sorted(set(names("algorithm")) - LABELLED.keys()))
 def test_every_algorithm(algorithm, composed, tiny, tmp_path):
-    folder = scaled_down("Qwen/Qwen2.5-0.5B-Instruct", tiny, tmp_path / "base")
+    name = "Qwen/Qwen2.5-0.5B-Instruct"
+    folder = scaled_down(name, tiny, tmp_path / "base")
     own = [f"algorithm={algorithm}", *SMALL, "model=0.5b", f"model.model_name_or_path={folder}"]
     online = composed("train", f"algorithm={algorithm}").view == "prompts"
-    share = share_moved(composed, tmp_path, *own, *(SAMPLED if online else []))
+    share = share_moved(composed, tmp_path, name, *own, *(SAMPLED if online else []))
     print(f"{algorithm}: {share:.1%}")
     assert share > 0.5
 
@@ -94,6 +103,6 @@ def test_every_experiment(experiment, composed, tiny, tmp_path):
     name = OmegaConf.to_container(composed("train", f"experiment={experiment}").model)["model_name_or_path"]
     folder = tiny if name in (None, "???") else scaled_down(name, tiny, tmp_path / "base")
     own = [f"experiment={experiment}", f"model.model_name_or_path={folder}", *EXPERIMENTS[experiment]]
-    share = share_moved(composed, tmp_path, *own)
+    share = share_moved(composed, tmp_path, name, *own)
     print(f"{experiment}: {share:.1%}")
     assert share > 0.5
