@@ -8,6 +8,7 @@ from configuration.test_configs import names
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+from rlhf_trl_ext.configuration.overrides import training_config
 from rlhf_trl_ext.memory.architecture import find_config
 from rlhf_trl_ext.stages.train import train
 
@@ -52,7 +53,9 @@ SHARES = {}  # by what decides them: many presets set no rates of their own
 
 def share_moved(composed, tmp_path, base, *overrides):
     callback = "++callbacks.moved._target_=configuration.test_movement.Moved"
-    config = composed("train", f"output_root={tmp_path}", *overrides, *ON_CPU, *FEW, callback)
+    algorithm = next(each for each in overrides if each.startswith("algorithm=")).partition("=")[2]
+    root = composed("train", f"output_root={tmp_path}", *overrides, *ON_CPU, *FEW, callback)
+    config = training_config(root, algorithm)
     deciding = [OmegaConf.to_container(config[key], resolve=True) for key in ("args", "model", "trainer")]
     deciding = str([base, *deciding]).replace(str(tmp_path), "")
     if deciding not in SHARES:
