@@ -39,6 +39,12 @@ def interval(values: np.ndarray) -> list[float]:
     return [mean, mean - half, mean + half]
 
 
+def share(values: np.ndarray) -> list[float]:
+    """`interval` of true rewards, which are shares of the largest: it ends at 0 and 1."""
+    mean, low, high = interval(values)
+    return [mean, max(low, 0.0), min(high, 1.0)]
+
+
 def ratio(values: np.ndarray, reference: np.ndarray) -> list[float]:
     """Ratio of the means of two samples, above 0, with Welch's 95 % interval of its logarithm (delta method)."""
     samples = (values, reference)
@@ -67,8 +73,8 @@ def summarise(runs: dict[tuple[str, str], list[dict]], chosen: dict, tried: dict
             "tried": {f"{rate:g}": score for (rate, factor), score in scores if factor == 1},
             "tried_critic": {f"{factor:g}": score for (_, factor), score in scores if factor != 1},
             "steps": seeds[0]["steps_per_iteration"],
-            "final_reward": interval(final),
-            "mean_reward": interval(curves.mean(axis=1)),
+            "final_reward": share(final),
+            "mean_reward": share(curves.mean(axis=1)),
             "solved": int((final >= SOLVED).sum()),
             "seeds": len(seeds),
             "seconds": float(np.mean([run["seconds"] for run in seeds])),
@@ -117,7 +123,7 @@ def curve(curves: np.ndarray, tokens: int) -> dict:
     window = max(1, round(WINDOW * curves.shape[1]))
     sums = np.cumsum(np.pad(curves, ((0, 0), (1, 0))), axis=1)
     smooth = (sums[:, window:] - sums[:, :-window]) / window
-    middle, low, high = zip(*(interval(smooth[:, step]) for step in range(smooth.shape[1])), strict=True)
+    middle, low, high = zip(*(share(smooth[:, step]) for step in range(smooth.shape[1])), strict=True)
     return {
         "sampled_tokens": [(window + step) * tokens for step in range(smooth.shape[1])],
         "mean": list(middle),

@@ -16,6 +16,7 @@ from evaluation.comparison.landscapes.summary import (
     final_rewards,
     interval,
     ratio,
+    share,
     summarise,
     tokens_to,
 )
@@ -100,6 +101,7 @@ def test_intervals_and_ratios():
     # Mean 2, standard deviation 1, three seeds: 2 +- 4.3027 / sqrt(3).
     assert interval(np.array([1.0, 2.0, 3.0])) == pytest.approx([2, 2 - 2.4841, 2 + 2.4841], abs=1e-3)
     assert interval(np.array([0.4])) == [0.4, 0.4, 0.4]
+    assert share(np.array([1.0, 1.0, 0.7])) == pytest.approx([0.9, 0.9 - 0.4303, 1.0], abs=1e-3)
     assert ratio(np.array([5.0, 5.0]), np.array([10.0, 10.0])) == [0.5, 0.5, 0.5]
     # Deviations of 1 / 5 and 2 / 10 of the means, squares over three seeds 1 / 75 each: 4 degrees of freedom, and
     # exp(2.7764 sqrt(2 / 75)) = 1.57363. A percentile bootstrap stays within 4 / 12 and 6 / 8, and covers 75 %.
