@@ -14,6 +14,7 @@ import sys
 
 from conftest import ON_CPU, ROOT
 
+from rlhf_trl_ext.stages.execution import HEAVY
 from rlhf_trl_ext.stages.guard import end_with_parent
 
 SETTINGS = {
@@ -29,8 +30,6 @@ SETTINGS = {
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}
 # What `accelerate launch --multi_gpu` or `--use_deepspeed --zero_stage <n>` sets.
 LAUNCH = {"ddp": {}, **{f"zero{stage}": {**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)} for stage in (2, 3)}}
-HEAVY = ("deepspeed", "peft", "transformers.trainer", "trl.trainer.dpo_trainer", "trl.trainer.reward_trainer")
-HEAVY += ("trl.trainer.grpo_trainer",)
 
 
 def run(command: list[str], how: str = "ddp", timeout: float = 900) -> subprocess.CompletedProcess:
@@ -55,7 +54,7 @@ def fork(rank: int, port: int, worker: str, arguments: list[str]) -> int:
 
 
 def main(worker: str, *arguments: str) -> None:
-    for module in HEAVY:
+    for module in ("deepspeed", *HEAVY):
         importlib.import_module(module)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

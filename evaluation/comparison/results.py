@@ -128,6 +128,13 @@ def in_words(results: dict) -> list[str]:
     return sentences + [f"{name} is flagged on at least one seed: {flags}." for name, flags in names.items()]
 
 
+def rule(tuning: dict) -> str:
+    """Which of the tries is chosen."""
+    best = f"the best by {tuning['metric']}"
+    within = tuning["within"]
+    return f"the one of lowest KL within {within:g} standard errors of {best}" if within else best
+
+
 def tuning_in_words(tuning: dict, seeds: list[int]) -> str:
     """What was chosen on which seeds, and whether the grid was wide enough."""
     chosen = {
@@ -136,11 +143,8 @@ def tuning_in_words(tuning: dict, seeds: list[int]) -> str:
         for algorithm, choice in own.items()
     }
     tries = len(next(iter(chosen.values()))["tries"])
-    within = tuning.get("within") or ""
-    within = within and f" (the one of lowest KL within {within:g} standard errors of it)"
-    text = f"Settings are the best of {tries} tries for each algorithm by {tuning['metric']} on seeds "
-    text += f"{', '.join(map(str, tuning['seeds']))}{within}; "
-    text += f"everything else here is of seeds {', '.join(map(str, seeds))}."
+    text = f"Settings are, of {tries} tries for each algorithm, {rule(tuning)} on seeds "
+    text += f"{', '.join(map(str, tuning['seeds']))}; everything else here is of seeds {', '.join(map(str, seeds))}."
     ends = [f"{', '.join(own['at_the_end'])} of {name} on {data}" for (name, data), own in chosen.items()]
     ends = [end for end in ends if not end.startswith(" of ")]
     return text + (f" The chosen lies at the end of what was tried for {'; '.join(ends)}: try further." if ends else "")

@@ -53,7 +53,7 @@ def tuning(results: dict, dataset: str) -> Table:
         for i, each in enumerate(choice["tries"]):
             settings = ", ".join(f"{name}={value:g}" for name, value in each["args"].items())
             score = spread(each[own["metric"]], 3) or "failed"
-            kl = spread(each.get("kl"), 2)
+            kl = spread(each["kl"], 2)
             drawn.add_row(algorithm if i == 0 else "", settings, score, kl, "chosen" if i == choice["chosen"] else "")
     return drawn
 

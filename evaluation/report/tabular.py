@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evaluation.comparison.differences import compare
-from evaluation.comparison.results import COMPARED
+from evaluation.comparison.results import COMPARED, rule
 from evaluation.comparison.run import CONTROLLED
 from evaluation.report.runs import Runs
 
@@ -104,7 +104,7 @@ def tuning(runs: Runs, dataset: str) -> Table | None:
             Cell(algorithm),
             Cell(", ".join(f"{name}={value:g}" for name, value in each["args"].items())),
             number(each[own["metric"]]),
-            number(each.get("kl")),
+            number(each["kl"]),
             Cell("chosen" if i == choice["chosen"] else ""),
         ]
         for algorithm, choice in own["by_dataset"][dataset].items()
@@ -113,7 +113,7 @@ def tuning(runs: Runs, dataset: str) -> Table | None:
     ]
     name = METRICS.get(own["metric"], own["metric"])
     note = f"{name} on seeds {', '.join(map(str, own['seeds']))}, which no other number here is of. "
-    note += f"Chosen: of those within {own.get('within', 0):g} standard errors of the best, the one of lowest KL. "
+    note += f"Chosen is {rule(own)}. "
     note += "Without a number: failed on one of them."
     return Table("Settings, as chosen beforehand", ["algorithm", "settings", name, "KL", ""], rows, note)
 

@@ -82,7 +82,8 @@ def test_every_algorithm_has_as_many_tries_on_seeds_of_their_own(composed, tmp_p
     assert (compared["dpo"].args.learning_rate, compared["ppo"].args.learning_rate) == (4e-4, 1.6e-3)
     text = tuning_in_words({"by_dataset": benchmark.chosen, "metric": "win_rate", "within": 1, "seeds": [7]}, [0])
     assert (
-        "best of 2 tries for each algorithm by win_rate on seeds 7 (the one of lowest KL within 1" in text
+        "of 2 tries for each algorithm, the one of lowest KL within 1 standard errors of the best by win_rate on"
+        in text
         and "try further" in text
     )
 
